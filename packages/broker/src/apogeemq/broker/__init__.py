@@ -1,0 +1,1 @@
+"""ApogeeMQ broker: takes, keeps and hands out messages."""

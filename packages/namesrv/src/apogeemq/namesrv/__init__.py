@@ -1,0 +1,1 @@
+"""ApogeeMQ name server: topic routes and broker liveness."""
