@@ -1,1 +1,1 @@
-"""RocketMQ Remoting frames, headers, bodies, messages and stored records: bytes to values and back, sans-IO, with a thin asyncio shell."""
+"""RocketMQ Remoting: frames, headers, bodies, messages and stored records as values, sans-IO, plus an asyncio shell."""
