@@ -1,1 +1,1 @@
-"""What every ApogeeMQ service process shares: clock, chance and network ports, config, lifecycle, telemetry, gRPC server and channel."""
+"""What every ApogeeMQ service process shares: ports to the world, config, lifecycle, telemetry, mesh networks."""
