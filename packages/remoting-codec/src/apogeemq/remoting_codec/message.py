@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
+from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.errors import LocalProtocolError
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -162,45 +163,32 @@ PROPERTIES_SIZE_BYTES_MAX = 32_767
 """The stored length is a signed 16-bit integer."""
 
 # --------------------------------------------------------------------------------------------------------------------
-# System flag: how the broker and the clients treat a message.
+# System flag: how the broker and the clients treat a message. The bits are codes.MessageSysFlag.
 # --------------------------------------------------------------------------------------------------------------------
-
-SYS_FLAG_COMPRESSED = 0x1
-SYS_FLAG_MULTI_TAGS = 0x2
-SYS_FLAG_TRANSACTION_MASK = 0xC
-SYS_FLAG_TRANSACTION_NONE = 0x0
-SYS_FLAG_TRANSACTION_PREPARED = 0x4
-SYS_FLAG_TRANSACTION_COMMIT = 0x8
-SYS_FLAG_TRANSACTION_ROLLBACK = 0xC
-SYS_FLAG_BORN_HOST_IPV6 = 0x10
-SYS_FLAG_STORE_HOST_IPV6 = 0x20
-SYS_FLAG_NEED_UNWRAP = 0x40
-SYS_FLAG_INNER_BATCH = 0x80
-SYS_FLAG_COMPRESSION_MASK = 0x700
 
 
 def is_compressed(sys_flag: int) -> bool:
     """Whether the body is stored compressed. Clients clear only this bit and leave the compression type."""
-    return bool(sys_flag & SYS_FLAG_COMPRESSED)
+    return bool(sys_flag & MessageSysFlag.COMPRESSED_FLAG)
 
 
 def transaction_type(sys_flag: int) -> int:
-    """One of the SYS_FLAG_TRANSACTION_… values."""
-    return sys_flag & SYS_FLAG_TRANSACTION_MASK
+    """One of the four TRANSACTION_…_TYPE values."""
+    return sys_flag & MessageSysFlag.TRANSACTION_ROLLBACK_TYPE
 
 
 def with_transaction_type(sys_flag: int, transaction: int) -> int:
-    """The flag with its transaction bits replaced by `transaction` (a SYS_FLAG_TRANSACTION_… value)."""
-    return sys_flag & ~SYS_FLAG_TRANSACTION_MASK | transaction
+    """The flag with its transaction bits replaced by `transaction` (a TRANSACTION_…_TYPE value)."""
+    return sys_flag & ~MessageSysFlag.TRANSACTION_ROLLBACK_TYPE | transaction
 
 
 def with_host_families(sys_flag: int, born_host: bytes, store_host: bytes) -> int:
     """The flag with its two IPv6 bits set as the packed hosts demand (8 bytes = IPv4, 20 bytes = IPv6)."""
-    sys_flag &= ~(SYS_FLAG_BORN_HOST_IPV6 | SYS_FLAG_STORE_HOST_IPV6)
+    sys_flag &= ~(MessageSysFlag.BORNHOST_V6_FLAG | MessageSysFlag.STOREHOSTADDRESS_V6_FLAG)
     if len(born_host) == 20:
-        sys_flag |= SYS_FLAG_BORN_HOST_IPV6
+        sys_flag |= MessageSysFlag.BORNHOST_V6_FLAG
     if len(store_host) == 20:
-        sys_flag |= SYS_FLAG_STORE_HOST_IPV6
+        sys_flag |= MessageSysFlag.STOREHOSTADDRESS_V6_FLAG
     return sys_flag
 
 

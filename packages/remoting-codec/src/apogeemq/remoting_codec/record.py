@@ -26,12 +26,11 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
 
 import msgspec
+from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.errors import LocalProtocolError, RecordInvalid
 from apogeemq.remoting_codec.message import (
     PROPERTIES_SIZE_BYTES_MAX,
     PROPERTY_UNIQ_KEY,
-    SYS_FLAG_BORN_HOST_IPV6,
-    SYS_FLAG_STORE_HOST_IPV6,
     MessageExt,
     decode_properties,
 )
@@ -51,7 +50,7 @@ BLANK_SIZE_BYTES_MIN = 8
 TOPIC_SIZE_BYTES_MAX_V1 = 127
 TOPIC_SIZE_BYTES_MAX_V2 = 32_767
 
-_HOST_BITS = SYS_FLAG_BORN_HOST_IPV6 | SYS_FLAG_STORE_HOST_IPV6
+_HOST_BITS = MessageSysFlag.BORNHOST_V6_FLAG | MessageSysFlag.STOREHOSTADDRESS_V6_FLAG
 
 HEAD = struct.Struct(">iIIiiqqiq8sq8siqi")
 """The 88 bytes before the body when both hosts are IPv4: size, magic, body CRC, queue id, flag, queue offset, physical
@@ -60,8 +59,8 @@ offset, body length. The store's append packs this one directly.
 """
 HEADS: dict[int, struct.Struct] = {
     0: HEAD,
-    SYS_FLAG_BORN_HOST_IPV6: struct.Struct(">iIIiiqqiq20sq8siqi"),
-    SYS_FLAG_STORE_HOST_IPV6: struct.Struct(">iIIiiqqiq8sq20siqi"),
+    MessageSysFlag.BORNHOST_V6_FLAG: struct.Struct(">iIIiiqqiq20sq8siqi"),
+    MessageSysFlag.STOREHOSTADDRESS_V6_FLAG: struct.Struct(">iIIiiqqiq8sq20siqi"),
     _HOST_BITS: struct.Struct(">iIIiiqqiq20sq20siqi"),
 }
 """The same head for every family of hosts, by the two IPv6 bits of the system flag."""
@@ -202,8 +201,8 @@ def encode_record(record: Record) -> bytes:
         raise LocalProtocolError(f"a topic of {len(topic)} bytes does not fit a record of this version")
     if len(record.properties) > PROPERTIES_SIZE_BYTES_MAX:
         raise LocalProtocolError(f"properties of {len(record.properties)} bytes exceed {PROPERTIES_SIZE_BYTES_MAX}")
-    _check_host(record.born_host, record.sys_flag & SYS_FLAG_BORN_HOST_IPV6, "born")
-    _check_host(record.store_host, record.sys_flag & SYS_FLAG_STORE_HOST_IPV6, "store")
+    _check_host(record.born_host, record.sys_flag & MessageSysFlag.BORNHOST_V6_FLAG, "born")
+    _check_host(record.store_host, record.sys_flag & MessageSysFlag.STOREHOSTADDRESS_V6_FLAG, "store")
     size_bytes = record_size_bytes(len(topic), len(record.body), len(record.properties), record.sys_flag, record.magic)
     try:
         head = HEADS[record.sys_flag & _HOST_BITS].pack(
@@ -354,7 +353,7 @@ def peek_head(buffer: Buffer, offset: int = 0) -> RecordHead:
     Errors: RecordInvalid when the magic is not a record's or the bytes end too early.
     """
     size_bytes, magic, _, queue_id, _, queue_offset, physical_offset, sys_flag = _peek(buffer, offset)
-    timestamp_at = STORE_TIMESTAMP_AT + (12 if sys_flag & SYS_FLAG_BORN_HOST_IPV6 else 0)
+    timestamp_at = STORE_TIMESTAMP_AT + (12 if sys_flag & MessageSysFlag.BORNHOST_V6_FLAG else 0)
     store_timestamp_ms = _unpack(_INT64, buffer, offset + timestamp_at, "the store timestamp", offset)[0]
     return RecordHead(size_bytes, magic, queue_id, queue_offset, physical_offset, sys_flag, store_timestamp_ms)
 
