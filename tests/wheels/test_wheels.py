@@ -1,0 +1,238 @@
+"""The built wheels: what is in them, and that each service runs from its own wheels with no other service installed.
+
+Third-party packages come from wherever pip is told to look; ours from the folder that tools/build_wheels.py filled.
+"""
+
+import collections
+import collections.abc
+import email.message
+import email.policy
+import json
+import pathlib
+import re
+import subprocess
+import tarfile
+import urllib.request
+import venv
+import zipfile
+
+import pytest
+
+from tests.e2e.process import ManagedProcess, console_script, start_service
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILDER = ROOT / ".tools" / "bin" / "python"  # has poetry-core; ./task makes it
+SERVICES = ("namesrv", "controller", "broker", "proxy")
+BUILD_TIMEOUT_S = 120
+INSTALL_TIMEOUT_S = 600
+COMMAND_TIMEOUT_S = 60
+
+pytestmark = pytest.mark.verify
+
+
+def run(command: collections.abc.Sequence[object], *, timeout_s: float, cwd: pathlib.Path | None = None) -> str:
+    """Standard output of a command that must end well; its other output is in the failure."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, cwd=cwd, check=False)
+    assert done.returncode == 0, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with what the builder builds, and with a stale wheel of an earlier build gone from it."""
+    out = tmp_path_factory.mktemp("dist")
+    (out / "apogeemq_store-0.0.1-py3-none-any.whl").write_bytes(b"stale")
+    (out / "notes.txt").write_text("not ours to touch")
+    printed = run([BUILDER, ROOT / "tools" / "build_wheels.py", "--out", out], timeout_s=BUILD_TIMEOUT_S)
+    built = {file.name for file in out.iterdir()} - {"notes.txt"}
+    assert built == {line.split()[-1] for line in printed.splitlines()}
+    assert "apogeemq_store-0.0.1-py3-none-any.whl" not in built
+    assert (out / "notes.txt").exists()
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheels(dist: pathlib.Path) -> dict[str, zipfile.ZipFile]:
+    """Wheel files by the name in their metadata."""
+    opened = [zipfile.ZipFile(file) for file in sorted(dist.glob("*.whl"))]
+    return {metadata_of(wheel)["Name"]: wheel for wheel in opened}
+
+
+def metadata_of(wheel: zipfile.ZipFile) -> email.message.EmailMessage:
+    return email.message_from_bytes(wheel.read(named(wheel, "METADATA")), policy=email.policy.default)
+
+
+def named(wheel: zipfile.ZipFile, name: str) -> str:
+    """The path of one file of the wheel's dist-info."""
+    [path] = [path for path in wheel.namelist() if re.fullmatch(rf"[^/]+\.dist-info/(?:licenses/)?{name}", path)]
+    return path
+
+
+def test_every_package_is_built(dist: pathlib.Path) -> None:
+    """A wheel and an sdist for every pyproject."""
+    projects = [*ROOT.glob("packages/*/pyproject.toml"), *ROOT.glob("proto/pyproject.toml")]
+    assert len(list(dist.glob("*.whl"))) == len(list(dist.glob("*.tar.gz"))) == len(projects)
+
+
+def test_licence_and_typed_marker_are_in_every_wheel(wheels: dict[str, zipfile.ZipFile]) -> None:
+    """The licence as text and as metadata, py.typed, a description; and no __init__.py in the shared namespace."""
+    licence = (ROOT / "LICENSE").read_bytes()
+    for name, wheel in wheels.items():
+        metadata = metadata_of(wheel)
+        assert metadata["License-Expression"] == "Apache-2.0", name
+        assert metadata["License-File"] == "LICENSE", name
+        assert wheel.read(named(wheel, "LICENSE")) == licence, name
+        assert metadata["Description-Content-Type"] == "text/markdown", name
+        assert metadata.get_content().strip(), name
+        assert any(path.endswith("/py.typed") for path in wheel.namelist()), name
+        assert "apogeemq/__init__.py" not in wheel.namelist(), name
+        assert not [path for path in wheel.namelist() if "__pycache__" in path or "/tests/" in path], name
+
+
+def test_no_two_wheels_bring_the_same_file(wheels: dict[str, zipfile.ZipFile]) -> None:
+    """Wheels of one namespace are installed over each other: a shared file would belong to the last one."""
+    count = collections.Counter(path for wheel in wheels.values() for path in wheel.namelist())
+    assert [path for path, times in count.items() if times > 1] == []
+
+
+def test_wheels_ask_for_ranges_and_not_for_folders(wheels: dict[str, zipfile.ZipFile]) -> None:
+    """The sibling paths of this repository stay in it."""
+    for name, wheel in wheels.items():
+        for line in metadata_of(wheel).get_all("Requires-Dist", []):
+            assert " @ " not in line, (name, line)
+            if line.startswith("apogeemq"):
+                assert re.search(r">=\d[\d.]*,<\d[\d.]*", line), (name, line)
+
+
+def test_every_sdist_builds_the_same_wheel(
+    dist: pathlib.Path, wheels: dict[str, zipfile.ZipFile], tmp_path: pathlib.Path
+) -> None:
+    """Unpacked alone, without its siblings' folders beside it, an sdist builds what the repository builds."""
+    build = "import sys; from poetry.core.masonry import api; print(api.build_wheel(sys.argv[1]))"
+    for sdist in sorted(dist.glob("*.tar.gz")):
+        with tarfile.open(sdist) as archive:
+            archive.extractall(tmp_path / "unpacked", filter="data")
+        folder = tmp_path / "unpacked" / sdist.name.removesuffix(".tar.gz")
+        out = tmp_path / "rebuilt"
+        out.mkdir(exist_ok=True)
+        name = run([BUILDER, "-c", build, out], timeout_s=BUILD_TIMEOUT_S, cwd=folder).split()[-1]
+        with zipfile.ZipFile(out / name) as rebuilt:
+            original = wheels[metadata_of(rebuilt)["Name"]]
+            assert rebuilt.read(named(rebuilt, "RECORD")) == original.read(named(original, "RECORD")), sdist.name
+
+
+def test_each_service_has_its_own_command(wheels: dict[str, zipfile.ZipFile]) -> None:
+    """apogeemq-namesrv in the wheel of that name, and so on; the all-in-one's is `apogeemq`."""
+    for name in ["apogeemq", *(f"apogeemq-{service}" for service in SERVICES)]:
+        if name in wheels:
+            commands = wheels[name].read(named(wheels[name], "entry_points.txt")).decode()
+            assert re.search(rf"^{name} *=", commands, re.MULTILINE), commands
+
+
+def install(directory: pathlib.Path, dist: pathlib.Path, wheel: str) -> pathlib.Path:
+    """A fresh environment with one of our wheels and what it asks for; the folder of the environment."""
+    venv.create(directory, with_pip=True)
+    quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
+    run(
+        [directory / "bin" / "python", "-m", "pip", "install", *quiet, "--find-links", dist, f"{wheel}==0.1.0"],
+        timeout_s=INSTALL_TIMEOUT_S,
+    )
+    return directory
+
+
+def installed(environment: pathlib.Path) -> set[str]:
+    """Names of our wheels in an environment."""
+    listed = run(
+        [environment / "bin" / "python", "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
+        timeout_s=COMMAND_TIMEOUT_S,
+    )
+    return {package["name"] for package in json.loads(listed) if package["name"].startswith("apogeemq")}
+
+
+def get(url: str) -> int:
+    """Status of a GET on loopback."""
+    with urllib.request.urlopen(url, timeout=COMMAND_TIMEOUT_S) as answer:
+        return int(answer.status)
+
+
+@pytest.fixture(scope="module")
+def alone(
+    request: pytest.FixtureRequest, dist: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, pathlib.Path]:
+    """(service, an environment with that service's wheels only)."""
+    service = str(request.param)
+    return service, install(tmp_path_factory.mktemp(service), dist, f"apogeemq-{service}")
+
+
+CLOSURES = {
+    "namesrv": {"apogeemq-namesrv", "apogeemq-mesh", "apogeemq-remoting-codec"},
+    "broker": {"apogeemq-broker", "apogeemq-mesh", "apogeemq-remoting-codec", "apogeemq-store"},
+}
+
+
+@pytest.mark.parametrize("alone", CLOSURES, indirect=True)
+class TestServiceAlone:
+    """One service from its own wheels, in an environment that has no other service."""
+
+    def test_brings_its_siblings_and_no_other_service(self, alone: tuple[str, pathlib.Path]) -> None:
+        """Exactly the wheels of architecture §2's arrows."""
+        service, environment = alone
+        assert installed(environment) == CLOSURES[service]
+
+    def test_help(self, alone: tuple[str, pathlib.Path]) -> None:
+        """`--help` names the options that operators need."""
+        service, environment = alone
+        printed = run([console_script(f"apogeemq-{service}", environment), "--help"], timeout_s=COMMAND_TIMEOUT_S)
+        assert {"--config", "--set", "--print-config"} <= set(re.findall(r"--[a-z-]+", printed))
+
+    def test_starts_serves_and_stops(self, alone: tuple[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+        """Ready line, an answer on /healthz, and exit code 0 after SIGTERM."""
+        service, environment = alone
+        config = tmp_path / f"{service}.toml"
+        config.write_text("")
+        settings = {
+            **{f"listeners.{name}.port": "0" for name in ("remoting", "mesh", "http")},
+            **({"store.directory": str(tmp_path / "store")} if service == "broker" else {}),
+        }
+        started = start_service(
+            service, config=config, settings=settings, log_directory=tmp_path, environment=environment
+        )
+        with started as process:
+            listeners = process.wait_ready().listeners
+            assert {"remoting", "mesh", "http"} <= listeners.keys()
+            assert get(f"http://{listeners['http']}/healthz") == 200
+            process.stop()
+
+
+@pytest.fixture(scope="module")
+def all_in_one(dist: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """An environment with the `apogeemq` wheel and all that it asks for."""
+    return install(tmp_path_factory.mktemp("server"), dist, "apogeemq")
+
+
+class TestAllInOne:
+    """The `apogeemq` wheel: every service in one process."""
+
+    def test_brings_every_package(self, all_in_one: pathlib.Path, wheels: dict[str, zipfile.ZipFile]) -> None:
+        """Nothing that was built is missing from it."""
+        assert installed(all_in_one) == set(wheels)
+
+    def test_help(self, all_in_one: pathlib.Path) -> None:
+        """`apogeemq --help` knows `up`."""
+        assert "up" in run([console_script("apogeemq", all_in_one), "--help"], timeout_s=COMMAND_TIMEOUT_S).split()
+
+    def test_up_serves_and_stops(self, all_in_one: pathlib.Path, tmp_path: pathlib.Path) -> None:
+        """`apogeemq up` on free ports is ready, and exits 0 after SIGTERM."""
+        command = [
+            str(console_script("apogeemq", all_in_one)),
+            "up",
+            "--data",
+            str(tmp_path / "data"),
+            "--ports",
+            "free",
+        ]
+        with ManagedProcess("up", command, log_directory=tmp_path) as process:
+            listeners = process.wait_ready().listeners
+            assert {"namesrv.remoting", "broker.remoting"} <= listeners.keys()
+            process.stop()
