@@ -1,0 +1,82 @@
+"""The body of a send-batch request (SEND_BATCH_MESSAGE): several messages for one topic in one frame.
+
+Messages lie back to back, no count. All integers are big-endian.
+```
+total size i32 | magic i32 = 0 | crc i32 = 0 | flag i32 | body length i32 | body | properties length i16 | properties
+```
+Magic and CRC are not used: senders write 0, readers skip them.
+Each inner message carries its own UNIQ_KEY and WAIT. What may not be in a batch (delay, retry topics) is for the broker
+to refuse. Source: remoting.md §5.2 (Apache MessageDecoder.encodeMessages) and recorded batches.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from apogeemq.remoting_codec.errors import BodyInvalid, LocalProtocolError
+from apogeemq.remoting_codec.message import PROPERTIES_SIZE_BYTES_MAX
+
+BATCH_COUNT_MAX = 65_536
+"""More messages than any client packs into its 4 MiB; a bound on the work that one frame may cause."""
+
+_HEAD = struct.Struct(">iiiii")
+_PROPERTIES_SIZE = struct.Struct(">h")
+_FIXED_SIZE_BYTES = _HEAD.size + _PROPERTIES_SIZE.size
+
+
+class BatchEntry(NamedTuple):
+    """One message of a batch. `properties` is the flat string in UTF-8 (message.py)."""
+
+    flag: int
+    body: bytes
+    properties: bytes
+
+
+def encode_batch(entries: Iterable[BatchEntry]) -> bytes:
+    """The batch as one body. Errors: LocalProtocolError for a flag or sizes that do not fit their fields."""
+    parts: list[bytes] = []
+    for entry in entries:
+        if len(entry.properties) > PROPERTIES_SIZE_BYTES_MAX:
+            raise LocalProtocolError(f"properties of {len(entry.properties)} bytes exceed {PROPERTIES_SIZE_BYTES_MAX}")
+        size_bytes = _FIXED_SIZE_BYTES + len(entry.body) + len(entry.properties)
+        try:
+            head = _HEAD.pack(size_bytes, 0, 0, entry.flag, len(entry.body))
+        except struct.error as error:
+            raise LocalProtocolError(f"a field of a batch entry is out of range: {error}") from error
+        parts += (head, entry.body, _PROPERTIES_SIZE.pack(len(entry.properties)), entry.properties)
+    return b"".join(parts)
+
+
+def decode_batch(body: bytes, *, count_max: int = BATCH_COUNT_MAX) -> list[BatchEntry]:
+    """The messages of a batch, in their order; an empty body is an empty batch.
+
+    Errors: BodyInvalid, with the place of the entry, when sizes are negative, contradict each other or point beyond
+    the end, or when there are more than `count_max` messages.
+    """
+    entries: list[BatchEntry] = []
+    offset = 0
+    while offset < len(body):
+        if len(entries) >= count_max:
+            raise BodyInvalid(f"a batch of more than {count_max} messages")
+        entry, offset = _decode_entry(body, offset)
+        entries.append(entry)
+    return entries
+
+
+def _decode_entry(body: bytes, offset: int) -> tuple[BatchEntry, int]:
+    """The entry that starts at `offset`, and where the next one starts."""
+    if offset + _FIXED_SIZE_BYTES > len(body):
+        raise BodyInvalid(f"the batch ends inside the entry at {offset}")
+    size_bytes, _, _, flag, body_size_bytes = _HEAD.unpack_from(body, offset)
+    body_at = offset + _HEAD.size
+    body_end = body_at + body_size_bytes
+    if body_size_bytes < 0 or body_end + _PROPERTIES_SIZE.size > len(body):
+        raise BodyInvalid(f"body length {body_size_bytes} of the batch entry at {offset} does not fit")
+    properties_size_bytes = _PROPERTIES_SIZE.unpack_from(body, body_end)[0]
+    properties_at = body_end + _PROPERTIES_SIZE.size
+    end = properties_at + properties_size_bytes
+    if properties_size_bytes < 0 or end > len(body):
+        raise BodyInvalid(f"properties length {properties_size_bytes} of the batch entry at {offset} does not fit")
+    if end - offset != size_bytes:
+        raise BodyInvalid(f"the batch entry at {offset} says {size_bytes} bytes, but its parts have {end - offset}")
+    return BatchEntry(flag, body[body_at:body_end], body[properties_at:end]), end
