@@ -39,7 +39,7 @@ JAVA_TYPES = {
     "BoundaryType": BoundaryType,
 }
 ALL_HEADERS = sorted({*REQUEST_HEADERS.values(), *RESPONSE_HEADERS.values()}, key=lambda cls: cls.__name__)
-GOOD_TEXT: dict[object, str] = {str: "text", Int32: "7", Int64: "1795356276399", bool: "true", BoundaryType: "upper"}
+GOOD_TEXT: dict[object, str] = {str: "text", Int32: "7", Int64: "1795356276399", bool: "true", BoundaryType: "UPPER"}
 
 
 def declared_classes() -> dict[str, list[dict[str, str]]]:
@@ -169,7 +169,7 @@ def test_extreme_values_are_kept(cls: type[CommandHeader], name: str) -> None:
         Int32: ["2147483647", "-2147483648", "0"],
         Int64: ["9223372036854775807", "-9223372036854775808", "0"],
         bool: ["true", "false"],
-        BoundaryType: ["lower", "upper"],
+        BoundaryType: ["LOWER", "UPPER"],
         str: ["", "null", "true", "12", "a\x01b\x02", "主题 💡"],
     }
     for text in extremes[plain_type(fields_of(cls)[name].type)]:
@@ -211,8 +211,8 @@ def test_initialised_field_is_always_written() -> None:
 
 
 def test_boundary_type_is_read_in_any_case() -> None:
-    """`UPPER`, as an enum's name would be written, means the same as `upper`."""
-    header = SearchOffsetRequestHeader.decode({"topic": "t", "queueId": "0", "timestamp": "1", "boundaryType": "UPPER"})
+    """`upper` means the same as `UPPER`."""
+    header = SearchOffsetRequestHeader.decode({"topic": "t", "queueId": "0", "timestamp": "1", "boundaryType": "upper"})
     assert header.boundary_type is BoundaryType.UPPER
 
 

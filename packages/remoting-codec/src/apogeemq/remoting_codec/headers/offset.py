@@ -6,18 +6,18 @@ from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, To
 
 
 class BoundaryType(Enum):
-    """Which of the messages stored in the searched millisecond is meant. Written in lower case, read in any."""
+    """Which of the messages stored in the searched millisecond is meant.
 
-    LOWER = "lower"
-    UPPER = "upper"
+    Written in upper case, as recorded from a Java client; read in any, for Apache's enum names its values in lower case.
+    """
+
+    LOWER = "LOWER"
+    UPPER = "UPPER"
 
     @classmethod
     def _missing_(cls, value: object) -> "BoundaryType | None":
-        """Accept `UPPER` for `upper`."""
-        for member in cls:
-            if isinstance(value, str) and value.lower() == member.value:
-                return member
-        return None
+        """Accept `upper` for `UPPER`."""
+        return cls.__members__.get(value.upper()) if isinstance(value, str) else None
 
 
 class QueryConsumerOffsetRequestHeader(TopicRequestHeader, kw_only=True):
