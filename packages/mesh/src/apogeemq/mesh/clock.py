@@ -127,7 +127,7 @@ async def _settle() -> None:
 
 
 async def within(clock: Clock, timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` with a deadline on `clock`; raises TimeoutError, after `work` has been cancelled and has ended.
+    """Run `work` with a deadline on `clock`; raises TimeoutError after `work` has been cancelled and has ended.
 
     `asyncio.timeout` reads the event loop's time, which a ManualClock does not move.
     """
@@ -135,12 +135,11 @@ async def within(clock: Clock, timeout_s: float, work: Coroutine[Any, Any, T]) -
     timer = asyncio.ensure_future(clock.sleep(timeout_s))
     try:
         await asyncio.wait({working, timer}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working})
-            if working.cancelled():
-                raise TimeoutError(f"not done within {timeout_s:g} s")
-        return working.result()
+        late = not working.done()
     finally:
-        for task in (working, timer):
-            task.cancel()
+        timer.cancel()
+        working.cancel()
+        await asyncio.wait({working})
+    if late and working.cancelled():
+        raise TimeoutError(f"not done within {timeout_s:g} s")
+    return working.result()

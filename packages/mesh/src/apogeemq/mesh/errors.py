@@ -23,7 +23,6 @@ from enum import IntEnum
 class RefusalCode(IntEnum):
     """Why a peer refused a call. The numbers are gRPC's status codes, so that they mean the same on any network."""
 
-    CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5

@@ -89,13 +89,16 @@ class MeshStream(Protocol[Out_contra, In_co]):
     async def send(self, message: Out_contra, /) -> None:
         """Hand one message over; waits while the peer does not read.
 
-        Raises MessageTooLarge, ChannelClosed (finished or cancelled by us), StreamLost, PeerRefused; the opener may
-        also see PeerUnavailable.
+        Raises MessageTooLarge, ChannelClosed (finished or cancelled by us) and StreamLost, also when the peer has ended
+        the stream: how it ended, and what it sent before, receive() tells. The opener may see PeerUnavailable.
         """
         ...
 
     async def receive(self) -> In_co | None:
         """Return the next message, or None once the peer has finished cleanly (then always None).
+
+        A handler that must be certain that its peer meant to end, and was not lost at that moment, lets it say so in
+        a message: a real network reports the end of messages first and a loss right behind it.
 
         Raises ChannelClosed, StreamLost, PeerRefused; the opener may also see PeerUnavailable.
         """
@@ -110,12 +113,11 @@ class ClientStream(MeshStream[Out_contra, In_co], Protocol[Out_contra, In_co]):
     """The opener's side, which can end its sending while it still receives."""
 
     async def finish(self) -> None:
-        """End the sending side (half-close): the handler's receive() gives None after what was already sent."""
+        """End the sending side (half-close): the handler's receive() gives None after what was already sent.
+
+        Idempotent, and no error on a stream that is over.
+        """
         ...
-
-
-UnaryHandle: TypeAlias = Callable[[Req, CallContext], Awaitable[Resp]]
-StreamHandle: TypeAlias = Callable[[MeshStream[Resp, Req]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class UnaryHandler(Generic[Req, Resp]):
     """
 
     method: Unary[Req, Resp]
-    handle: UnaryHandle[Req, Resp]
+    handle: Callable[[Req, CallContext], Awaitable[Resp]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class StreamHandler(Generic[Req, Resp]):
     """
 
     method: Stream[Req, Resp]
-    handle: StreamHandle[Req, Resp]
+    handle: Callable[[MeshStream[Resp, Req]], Awaitable[None]]
 
 
 Handler: TypeAlias = UnaryHandler[Any, Any] | StreamHandler[Any, Any]
@@ -184,7 +186,10 @@ class MeshChannel(Protocol):
         ...
 
     def stream(self, method: Stream[Req, Resp], *, metadata: Metadata | None = None) -> ClientStream[Req, Resp]:
-        """Open a stream; the connection is made in the background, so failures show in send() and receive()."""
+        """Open a stream; the connection is made in the background, so failures show in send() and receive().
+
+        Raises ChannelClosed.
+        """
         ...
 
     async def close(self) -> None:
@@ -211,16 +216,26 @@ class Network(Protocol):
         ...
 
 
+class ClientCall(Protocol):
+    """An outgoing call or stream, as tracing sees it."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What tracing sends along in the call's metadata."""
+        ...
+
+    def end(self, error: BaseException | None) -> None:
+        """Tell that it is over, and how; None is success. Idempotent."""
+        ...
+
+
 class CallTracing(Protocol):
-    """Hooks by which tracing sees calls, so that networks know no telemetry library.
+    """Hooks by which tracing sees calls, so that networks know no telemetry library."""
 
-    A context manager's span covers the whole call; an exception that leaves it marks the span as failed.
-    """
-
-    def client_call(self, path: str, target: str) -> AbstractContextManager[Metadata]:
-        """Enter before an outgoing call; what it gives is sent in the call's metadata."""
+    def client_call(self, path: str, target: str) -> ClientCall:
+        """Begin an outgoing call."""
         ...
 
     def server_call(self, path: str, peer: str, metadata: Metadata) -> AbstractContextManager[None]:
-        """Enter around a handler; `metadata` is what the caller sent."""
+        """Enter around a handler; `metadata` is what the caller sent. An exception that leaves it is a failure."""
         ...
