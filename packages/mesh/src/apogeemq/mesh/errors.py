@@ -99,3 +99,31 @@ class ChannelClosed(MeshError):
     def __init__(self, peer: str, what: str) -> None:
         super().__init__(f"{what} with {peer} was closed by this process")
         self.peer = peer
+
+
+class ConfigError(Exception):
+    """A setting can't be used. The text names it, where it came from, what is wrong and what may have been meant.
+
+    `key` is the name as it was written, `origin` a file with line or key, a variable or a flag.
+    """
+
+    def __init__(self, key: str, problem: str, *, origin: str | None = None, nearest: str | None = None) -> None:
+        text = f"{key} {problem}"
+        if nearest is not None:
+            text += f"; did you mean {nearest}?"
+        if origin is not None:
+            text += f" [{origin}]"
+        super().__init__(text)
+        self.key = key
+        self.problem = problem
+        self.origin = origin
+        self.nearest = nearest
+
+
+class LifecycleError(Exception):
+    """Component `component` did not start or stop as it should."""
+
+    def __init__(self, component: str, problem: str) -> None:
+        super().__init__(f"{component} {problem}")
+        self.component = component
+        self.problem = problem
