@@ -133,6 +133,20 @@ def test_peeked_heads_agree_with_the_decoded_records() -> None:
         assert head.store_timestamp_ms == expected["storeTimestamp"]
 
 
+@pytest.mark.parametrize("scenario", ["pull", "send_back", "query_view", "transaction", "heartbeat", "unregister"])
+def test_recorded_bodies_of_records_encode_back_to_the_same_bytes(scenario: str) -> None:
+    """Pull, query, view and check-back frames carry records; each such body decodes and encodes to itself."""
+    reproduced = 0
+    path = Path(__file__).parent / "wire" / "vectors" / f"{scenario}.jsonl"
+    for line in path.read_text().splitlines():
+        raw = bytes.fromhex(json.loads(line)["hex"])
+        body = raw[8 + int.from_bytes(raw[5:8], "big") :]
+        if body[4:8] == bytes.fromhex("daa320a7"):
+            assert b"".join(encode_record(record) for record in decode_records(body)) == body
+            reproduced += 1
+    assert reproduced > 0
+
+
 # -- layout ----------------------------------------------------------------------------------------------------------
 
 

@@ -257,27 +257,28 @@ def find_property(properties: bytes, key: bytes) -> bytes | None:
 
 
 def _lanes(size_bits: int) -> int:
-    """A mask over 512 bits that keeps every second lane of `size_bits`, beginning with the lowest."""
-    return sum(((1 << size_bits) - 1) << shift for shift in range(0, 512, 2 * size_bits))
+    """A mask over 1024 bits that keeps every second lane of `size_bits`, beginning with the lowest."""
+    return sum(((1 << size_bits) - 1) << shift for shift in range(0, 1024, 2 * size_bits))
 
 
-_MASK_8, _MASK_16, _MASK_32, _MASK_64, _MASK_128, _MASK_256 = (_lanes(1 << exponent) for exponent in range(3, 9))
-_POWER_8, _POWER_16, _POWER_32, _POWER_64 = (31**exponent for exponent in (8, 16, 32, 64))
+_MASK_8, _MASK_16, _MASK_32, _MASK_64, _MASK_128, _MASK_256, _MASK_512 = (_lanes(1 << bits) for bits in range(3, 10))
+_POWER_8, _POWER_16, _POWER_32, _POWER_64, _POWER_128 = (31**exponent for exponent in (8, 16, 32, 64, 128))
 
 
 def java_string_hash(text: str) -> int:
     """Java's String.hashCode: h = 31·h + unit over the UTF-16 code units, as a signed 32-bit integer.
 
-    ASCII text goes 64 characters at a time: as one big integer whose neighbouring lanes are folded together
-    (low + 31ⁿ·high), six times, the lanes doubling in width. No lane overflows (n characters need about 5n + 8 of
-    its 8n bits), so the result is exact. A 43-character key takes 1 µs instead of the plain loop's 3 µs.
+    ASCII text goes 128 characters at a time: as one big integer whose neighbouring lanes are folded together
+    (low + 31ⁿ·high), seven times, the lanes doubling in width. No lane overflows (n characters need about 5n + 8 of
+    its 8n bits), so the result is exact. A 43-character key takes 1 µs instead of the plain loop's 3 µs, an index key
+    of 68 characters 1.5 µs instead of 5 µs.
     """
     if not text.isascii():
         return _hash_of_units(text)
     units = text.encode()
     total = 0
     # The first piece takes what is left over, so that all later ones are whole.
-    start, end = 0, (len(units) - 1) % 64 + 1
+    start, end = 0, (len(units) - 1) % 128 + 1
     while start < len(units):
         n = int.from_bytes(units[start:end], "big")
         n = (n & _MASK_8) + (n >> 8 & _MASK_8) * 31
@@ -285,9 +286,10 @@ def java_string_hash(text: str) -> int:
         n = (n & _MASK_32) + (n >> 32 & _MASK_32) * 923_521
         n = (n & _MASK_64) + (n >> 64 & _MASK_64) * _POWER_8
         n = (n & _MASK_128) + (n >> 128 & _MASK_128) * _POWER_16
-        n = (n & _MASK_256) + (n >> 256) * _POWER_32
-        total = (total * _POWER_64 + n) & 0xFFFFFFFF
-        start, end = end, end + 64
+        n = (n & _MASK_256) + (n >> 256 & _MASK_256) * _POWER_32
+        n = (n & _MASK_512) + (n >> 512) * _POWER_64
+        total = (total * _POWER_128 + n) & 0xFFFFFFFF
+        start, end = end, end + 128
     return (total + 0x80000000 & 0xFFFFFFFF) - 0x80000000
 
 
