@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from apogeemq.remoting_codec.bodies import (
+    BrokerMemberGroup,
     CheckClientRequestBody,
+    ClusterInfo,
     ConsumeFromWhere,
     ConsumerConnection,
     ConsumerData,
@@ -18,6 +20,7 @@ from apogeemq.remoting_codec.bodies import (
     CustomizedRetryPolicy,
     DataVersion,
     DelayOffsetSerializeWrapper,
+    GetBrokerMemberGroupResponseBody,
     GetConsumerListByGroupResponseBody,
     GroupList,
     GroupRetryPolicy,
@@ -65,6 +68,7 @@ BODY_TYPES: dict[tuple[int, str], type[JsonBody]] = {
     (42, "request"): UnlockBatchRequestBody,
     (46, "request"): CheckClientRequestBody,
     (103, "request"): RegisterBrokerBody,
+    (106, "response"): ClusterInfo,
     (200, "request"): SubscriptionGroupConfig,
     (201, "response"): SubscriptionGroupWrapper,
     (202, "response"): TopicStatsTable,
@@ -150,6 +154,25 @@ def test_recorded_stats_are_keyed_by_queue() -> None:
         MessageQueue("TapRun", "broker-t", 1): 0,
         MessageQueue("TapRun", "broker-t", 0): 0,
     }
+
+
+def test_recorded_cluster_info_has_bare_keys() -> None:
+    """Cluster info has bare integer keys whatever the client's version."""
+    body = next(r["body"] for r in TYPED if r["code"] == 106).encode()
+    assert b"{0:" in body
+    info = ClusterInfo.decode(body)
+    assert info.broker_addr_table["broker-t"].broker_addrs == {0: "127.0.0.2:20911"}
+    assert info.cluster_addr_table == {"TapCluster": ["broker-t"]}
+
+
+def test_member_group_is_wrapped() -> None:
+    """The answer to GET_BROKER_MEMBER_GROUP has one member that holds the group."""
+    body = b'{"brokerMemberGroup":{"brokerAddrs":{0:"a:1",2:"b:2"},"brokerName":"b","cluster":"c"}}'
+    decoded = GetBrokerMemberGroupResponseBody.decode(body)
+    assert decoded.broker_member_group == BrokerMemberGroup(
+        cluster="c", broker_name="b", broker_addrs={0: "a:1", 2: "b:2"}
+    )
+    assert decoded.encode() == body
 
 
 # -- samples of the reference ----------------------------------------------------------------------------------------

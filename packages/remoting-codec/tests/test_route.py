@@ -1,4 +1,4 @@
-"""Tests of route: recorded routes and cluster info, in both forms."""
+"""Tests of route: recorded routes, in both forms."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,6 @@ import pytest
 from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.remoting_codec.route import (
     BrokerData,
-    BrokerMemberGroup,
-    ClusterInfo,
-    GetBrokerMemberGroupResponseBody,
     LogicQueueMappingItem,
     QueueData,
     TopicQueueMappingDetail,
@@ -59,16 +56,6 @@ def test_recorded_route_is_made_from_its_values() -> None:
     assert route.encode(standard=True) in recorded(105)
 
 
-def test_recorded_cluster_info_decodes_and_encodes_back() -> None:
-    """Cluster info has bare integer keys whatever the client's version."""
-    (body,) = recorded(106)
-    assert b"{0:" in body
-    info = ClusterInfo.decode(body)
-    assert info.broker_addr_table["broker-t"].broker_addrs == {0: "127.0.0.2:20911"}
-    assert info.cluster_addr_table == {"TapCluster": ["broker-t"]}
-    assert info.encode() == body
-
-
 @pytest.mark.parametrize("scenario", ["route", "binary_route", "heartbeat"])
 def test_every_route_in_the_recordings_is_reproduced(scenario: str) -> None:
     """Each frame of the scenario whose body is a route decodes and encodes to the same bytes."""
@@ -114,16 +101,6 @@ def test_static_topics_carry_their_mappings() -> None:
     assert TopicQueueMappingDetail.decode(encoded) == detail
     route = TopicRouteData(topic_queue_mapping_by_broker={"b": TopicQueueMappingInfo(topic="T", curr_id_map={0: 1})})
     assert TopicRouteData.decode(route.encode(standard=True)) == route
-
-
-def test_member_group_is_wrapped() -> None:
-    """The answer to GET_BROKER_MEMBER_GROUP has one member that holds the group."""
-    body = b'{"brokerMemberGroup":{"brokerAddrs":{0:"a:1",2:"b:2"},"brokerName":"b","cluster":"c"}}'
-    decoded = GetBrokerMemberGroupResponseBody.decode(body)
-    assert decoded.broker_member_group == BrokerMemberGroup(
-        cluster="c", broker_name="b", broker_addrs={0: "a:1", 2: "b:2"}
-    )
-    assert decoded.encode() == body
 
 
 @pytest.mark.parametrize(

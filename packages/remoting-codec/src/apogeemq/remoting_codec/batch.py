@@ -24,15 +24,15 @@ _PROPERTIES_SIZE = struct.Struct(">h")
 _FIXED_SIZE_BYTES = _HEAD.size + _PROPERTIES_SIZE.size
 
 
-class BatchEntry(NamedTuple):
-    """One message of a batch. `properties` is the flat string in UTF-8 (message.py)."""
+class BatchMessage(NamedTuple):
+    """One message of a batch; the topic is that of the batch. `properties` is the flat string in UTF-8 (message.py)."""
 
     flag: int
     body: bytes
     properties: bytes
 
 
-def encode_batch(entries: Iterable[BatchEntry]) -> bytes:
+def encode_batch(entries: Iterable[BatchMessage]) -> bytes:
     """The batch as one body. Errors: LocalProtocolError for a flag or sizes that do not fit their fields."""
     parts: list[bytes] = []
     for entry in entries:
@@ -47,13 +47,13 @@ def encode_batch(entries: Iterable[BatchEntry]) -> bytes:
     return b"".join(parts)
 
 
-def decode_batch(body: bytes, *, count_max: int = BATCH_COUNT_MAX) -> list[BatchEntry]:
+def decode_batch(body: bytes, *, count_max: int = BATCH_COUNT_MAX) -> list[BatchMessage]:
     """The messages of a batch, in their order; an empty body is an empty batch.
 
     Errors: BodyInvalid, with the place of the entry, when sizes are negative, contradict each other or point beyond
     the end, or when there are more than `count_max` messages.
     """
-    entries: list[BatchEntry] = []
+    entries: list[BatchMessage] = []
     offset = 0
     while offset < len(body):
         if len(entries) >= count_max:
@@ -63,7 +63,7 @@ def decode_batch(body: bytes, *, count_max: int = BATCH_COUNT_MAX) -> list[Batch
     return entries
 
 
-def _decode_entry(body: bytes, offset: int) -> tuple[BatchEntry, int]:
+def _decode_entry(body: bytes, offset: int) -> tuple[BatchMessage, int]:
     """The entry that starts at `offset`, and where the next one starts."""
     if offset + _FIXED_SIZE_BYTES > len(body):
         raise BodyInvalid(f"the batch ends inside the entry at {offset}")
@@ -79,4 +79,4 @@ def _decode_entry(body: bytes, offset: int) -> tuple[BatchEntry, int]:
         raise BodyInvalid(f"properties length {properties_size_bytes} of the batch entry at {offset} does not fit")
     if end - offset != size_bytes:
         raise BodyInvalid(f"the batch entry at {offset} says {size_bytes} bytes, but its parts have {end - offset}")
-    return BatchEntry(flag, body[body_at:body_end], body[properties_at:end]), end
+    return BatchMessage(flag, body[body_at:body_end], body[properties_at:end]), end

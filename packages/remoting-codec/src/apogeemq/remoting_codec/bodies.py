@@ -14,7 +14,7 @@ from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.compression import decompress
 from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.remoting_codec.fastjson import BODY_SIZE_BYTES_MAX, JsonBody, JsonValue
-from apogeemq.remoting_codec.route import TopicQueueMappingDetail, TopicQueueMappingInfo
+from apogeemq.remoting_codec.route import BrokerData, TopicQueueMappingDetail, TopicQueueMappingInfo
 
 # --------------------------------------------------------------------------------------------------------------------
 # Enums
@@ -380,6 +380,32 @@ class ConsumeStats(JsonBody, frozen=True, kw_only=True):
 
     offset_table: dict[MessageQueue, OffsetWrapper] = msgspec.field(default_factory=dict)
     consume_tps: float = 0.0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Clusters
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class ClusterInfo(JsonBody, frozen=True, kw_only=True):
+    """All brokers by name, and the broker names of each cluster (GET_BROKER_CLUSTER_INFO). Bare keys for every client."""
+
+    broker_addr_table: dict[str, BrokerData] = msgspec.field(default_factory=dict)
+    cluster_addr_table: dict[str, list[str]] = msgspec.field(default_factory=dict)
+
+
+class BrokerMemberGroup(JsonBody, frozen=True, kw_only=True):
+    """The members of one broker name: broker id → "host:port" (GET_BROKER_MEMBER_GROUP answers it wrapped)."""
+
+    cluster: str | None = None
+    broker_name: str
+    broker_addrs: dict[int, str] = msgspec.field(default_factory=dict)
+
+
+class GetBrokerMemberGroupResponseBody(JsonBody, frozen=True, kw_only=True):
+    """The answer to GET_BROKER_MEMBER_GROUP."""
+
+    broker_member_group: BrokerMemberGroup | None = None
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Bodies about where topics live: what the name server tells clients.
+"""The route of a topic: which brokers have how many queues of it, and where they are.
 
 The route of a topic (GET_ROUTEINFO_BY_TOPIC) is written in fastjson's own form to clients before version 401 and in
-standard JSON to the others (`encode(standard=True)`); cluster info (GET_BROKER_CLUSTER_INFO) never is.
-Source: remoting.md §8, json_bodies.tsv (Apache remoting/protocol/route, statictopic, body/ClusterInfo).
+standard JSON to the others (`encode(standard=True)`); no other body ever is.
+Source: remoting.md §8, json_bodies.tsv (Apache remoting/protocol/route and statictopic).
 """
 
 import msgspec
@@ -78,24 +78,3 @@ class TopicRouteData(JsonBody, frozen=True, kw_only=True):
     broker_datas: list[BrokerData] = msgspec.field(default_factory=list)
     filter_server_table: dict[str, list[str]] = msgspec.field(default_factory=dict)
     topic_queue_mapping_by_broker: dict[str, TopicQueueMappingInfo] | None = None
-
-
-class ClusterInfo(JsonBody, frozen=True, kw_only=True):
-    """All brokers by name, and the broker names of each cluster."""
-
-    broker_addr_table: dict[str, BrokerData] = msgspec.field(default_factory=dict)
-    cluster_addr_table: dict[str, list[str]] = msgspec.field(default_factory=dict)
-
-
-class BrokerMemberGroup(JsonBody, frozen=True, kw_only=True):
-    """The members of one broker name: broker id → "host:port" (GET_BROKER_MEMBER_GROUP answers it wrapped)."""
-
-    cluster: str | None = None
-    broker_name: str
-    broker_addrs: dict[int, str] = msgspec.field(default_factory=dict)
-
-
-class GetBrokerMemberGroupResponseBody(JsonBody, frozen=True, kw_only=True):
-    """The answer to GET_BROKER_MEMBER_GROUP."""
-
-    broker_member_group: BrokerMemberGroup | None = None
