@@ -32,51 +32,53 @@ class BatchMessage(NamedTuple):
     properties: bytes
 
 
-def encode_batch(entries: Iterable[BatchMessage]) -> bytes:
+def encode_batch(messages: Iterable[BatchMessage]) -> bytes:
     """The batch as one body. Errors: LocalProtocolError for a flag or sizes that do not fit their fields."""
     parts: list[bytes] = []
-    for entry in entries:
-        if len(entry.properties) > PROPERTIES_SIZE_BYTES_MAX:
-            raise LocalProtocolError(f"properties of {len(entry.properties)} bytes exceed {PROPERTIES_SIZE_BYTES_MAX}")
-        size_bytes = _FIXED_SIZE_BYTES + len(entry.body) + len(entry.properties)
+    for message in messages:
+        if len(message.properties) > PROPERTIES_SIZE_BYTES_MAX:
+            raise LocalProtocolError(
+                f"properties of {len(message.properties)} bytes exceed {PROPERTIES_SIZE_BYTES_MAX}"
+            )
+        size_bytes = _FIXED_SIZE_BYTES + len(message.body) + len(message.properties)
         try:
-            head = _HEAD.pack(size_bytes, 0, 0, entry.flag, len(entry.body))
+            head = _HEAD.pack(size_bytes, 0, 0, message.flag, len(message.body))
         except struct.error as error:
-            raise LocalProtocolError(f"a field of a batch entry is out of range: {error}") from error
-        parts += (head, entry.body, _PROPERTIES_SIZE.pack(len(entry.properties)), entry.properties)
+            raise LocalProtocolError(f"a field of a batched message is out of range: {error}") from error
+        parts += (head, message.body, _PROPERTIES_SIZE.pack(len(message.properties)), message.properties)
     return b"".join(parts)
 
 
 def decode_batch(body: bytes, *, count_max: int = BATCH_COUNT_MAX) -> list[BatchMessage]:
     """The messages of a batch, in their order; an empty body is an empty batch.
 
-    Errors: BodyInvalid, with the place of the entry, when sizes are negative, contradict each other or point beyond
+    Errors: BodyInvalid, with the place of the message, when sizes are negative, contradict each other or point beyond
     the end, or when there are more than `count_max` messages.
     """
-    entries: list[BatchMessage] = []
+    messages: list[BatchMessage] = []
     offset = 0
     while offset < len(body):
-        if len(entries) >= count_max:
+        if len(messages) >= count_max:
             raise BodyInvalid(f"a batch of more than {count_max} messages")
-        entry, offset = _decode_entry(body, offset)
-        entries.append(entry)
-    return entries
+        message, offset = _decode_message(body, offset)
+        messages.append(message)
+    return messages
 
 
-def _decode_entry(body: bytes, offset: int) -> tuple[BatchMessage, int]:
-    """The entry that starts at `offset`, and where the next one starts."""
+def _decode_message(body: bytes, offset: int) -> tuple[BatchMessage, int]:
+    """The message that starts at `offset`, and where the next one starts."""
     if offset + _FIXED_SIZE_BYTES > len(body):
-        raise BodyInvalid(f"the batch ends inside the entry at {offset}")
+        raise BodyInvalid(f"the batch ends inside the message at {offset}")
     size_bytes, _, _, flag, body_size_bytes = _HEAD.unpack_from(body, offset)
     body_at = offset + _HEAD.size
     body_end = body_at + body_size_bytes
     if body_size_bytes < 0 or body_end + _PROPERTIES_SIZE.size > len(body):
-        raise BodyInvalid(f"body length {body_size_bytes} of the batch entry at {offset} does not fit")
+        raise BodyInvalid(f"body length {body_size_bytes} of the batched message at {offset} does not fit")
     properties_size_bytes = _PROPERTIES_SIZE.unpack_from(body, body_end)[0]
     properties_at = body_end + _PROPERTIES_SIZE.size
     end = properties_at + properties_size_bytes
     if properties_size_bytes < 0 or end > len(body):
-        raise BodyInvalid(f"properties length {properties_size_bytes} of the batch entry at {offset} does not fit")
+        raise BodyInvalid(f"properties length {properties_size_bytes} of the batched message at {offset} does not fit")
     if end - offset != size_bytes:
-        raise BodyInvalid(f"the batch entry at {offset} says {size_bytes} bytes, but its parts have {end - offset}")
+        raise BodyInvalid(f"the batched message at {offset} says {size_bytes} bytes, but its parts have {end - offset}")
     return BatchMessage(flag, body[body_at:body_end], body[properties_at:end]), end

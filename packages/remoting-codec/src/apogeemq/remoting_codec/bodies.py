@@ -388,7 +388,7 @@ class ConsumeStats(JsonBody, frozen=True, kw_only=True):
 
 
 class ClusterInfo(JsonBody, frozen=True, kw_only=True):
-    """All brokers by name, and the broker names of each cluster (GET_BROKER_CLUSTER_INFO). Bare keys for every client."""
+    """All brokers by name, and the broker names of each cluster (GET_BROKER_CLUSTER_INFO); bare keys always."""
 
     broker_addr_table: dict[str, BrokerData] = msgspec.field(default_factory=dict)
     cluster_addr_table: dict[str, list[str]] = msgspec.field(default_factory=dict)
