@@ -47,7 +47,7 @@ from apogeemq.remoting_codec.bodies import (
     UnlockBatchRequestBody,
 )
 from apogeemq.remoting_codec.errors import BodyInvalid, CodecError
-from apogeemq.remoting_codec.fastjson import JsonBody
+from apogeemq.remoting_codec.fastjson import TOLERANT_SIZE_BYTES_MAX, JsonBody
 from apogeemq.remoting_codec.message import tags_code
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +143,14 @@ def test_recorded_offsets_have_bare_keys() -> None:
     delays = DelayOffsetSerializeWrapper.decode((CONFIG / "delayOffset.json").read_bytes())
     assert delays.offset_table == {18: 0}
     assert b'"StoreNormal@G_store":{0:3}' in offsets.encode()
+
+
+def test_large_offset_files_are_read() -> None:
+    """A broker with many groups has an offset file beyond the bound for bare keys in bodies from peers."""
+    offsets = ConsumerOffsetSerializeWrapper(offset_table={f"T@G{n}": {0: n, 1: n} for n in range(20_000)})
+    text = offsets.encode(pretty=True)
+    assert len(text) > TOLERANT_SIZE_BYTES_MAX
+    assert ConsumerOffsetSerializeWrapper.decode(text) == offsets
 
 
 def test_recorded_stats_are_keyed_by_queue() -> None:

@@ -8,12 +8,13 @@ remoting.md §8, recorded bodies and config files of 5.3.3.
 
 import struct
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.compression import decompress
 from apogeemq.remoting_codec.errors import BodyInvalid
-from apogeemq.remoting_codec.fastjson import BODY_SIZE_BYTES_MAX, JsonBody, JsonValue
+from apogeemq.remoting_codec.fastjson import BODY_SIZE_BYTES_MAX, FILE_SIZE_BYTES_MAX, JsonBody, JsonValue
 from apogeemq.remoting_codec.route import BrokerData, TopicQueueMappingDetail, TopicQueueMappingInfo
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -85,6 +86,13 @@ class DataVersion(JsonBody, frozen=True, kw_only=True):
         """The version after a change at `now_ms`."""
         state = self.state_version if state_version is None else state_version
         return DataVersion(state_version=state, timestamp=now_ms, counter=self.counter + 1)
+
+
+class TableBody(JsonBody, frozen=True):
+    """A body that is also a file under config/, and may grow with it."""
+
+    SIZE_BYTES_MAX: ClassVar[int] = FILE_SIZE_BYTES_MAX
+    TOLERANT_SIZE_BYTES_MAX: ClassVar[int] = FILE_SIZE_BYTES_MAX
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -222,7 +230,7 @@ class TopicConfig(JsonBody, frozen=True, kw_only=True):
     attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class TopicConfigSerializeWrapper(JsonBody, frozen=True, kw_only=True):
+class TopicConfigSerializeWrapper(TableBody, frozen=True, kw_only=True):
     """All topics of a broker by name: config/topics.json."""
 
     topic_config_table: dict[str, TopicConfig] = msgspec.field(default_factory=dict)
@@ -320,7 +328,7 @@ class SubscriptionGroupConfig(JsonBody, frozen=True, kw_only=True):
     attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class SubscriptionGroupWrapper(JsonBody, frozen=True, kw_only=True):
+class SubscriptionGroupWrapper(TableBody, frozen=True, kw_only=True):
     """All groups of a broker by name: config/subscriptionGroup.json.
 
     `forbidden_table`: group → topic → bits of what is forbidden.
@@ -342,7 +350,7 @@ class GroupList(JsonBody, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------------------------------------------------
 
 
-class ConsumerOffsetSerializeWrapper(JsonBody, frozen=True, kw_only=True):
+class ConsumerOffsetSerializeWrapper(TableBody, frozen=True, kw_only=True):
     """All offsets of all groups: config/consumerOffset.json. "topic@group" → queue id → queue offset, bare keys.
 
     `group_topic_map` (group → topics) follows from the keys; 5.3 writes it, nobody reads it.
@@ -353,7 +361,7 @@ class ConsumerOffsetSerializeWrapper(JsonBody, frozen=True, kw_only=True):
     group_topic_map: dict[str, list[str]] | None = None
 
 
-class DelayOffsetSerializeWrapper(JsonBody, frozen=True, kw_only=True):
+class DelayOffsetSerializeWrapper(TableBody, frozen=True, kw_only=True):
     """How far each delay level was delivered: config/delayOffset.json. Level → queue offset, bare keys."""
 
     offset_table: dict[int, int] = msgspec.field(default_factory=dict)

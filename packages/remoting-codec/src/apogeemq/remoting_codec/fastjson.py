@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cache
 from math import isfinite
-from typing import Self, TypeAlias, TypeVar
+from typing import ClassVar, Self, TypeAlias, TypeVar
 
 import msgspec
 from apogeemq.remoting_codec.errors import BodyInvalid, LocalProtocolError
@@ -35,6 +35,8 @@ hold the event loop with it. Who reads a file of his own, or has time, sets a hi
 """
 DEPTH_MAX = 64
 """Objects and lists in each other; Apache's deepest body has 6."""
+FILE_SIZE_BYTES_MAX = 64 * 1024 * 1024
+"""Bound for the tables under config/: some million offsets. They come from the own disk or the own master."""
 
 Scalar: TypeAlias = bool | int | float | str | None
 
@@ -378,19 +380,22 @@ class JsonBody(msgspec.Struct, frozen=True, rename="camel"):
     A subclass names its fields in snake case; on the wire they are camel case, or as `msgspec.field(name=…)` says.
     """
 
+    SIZE_BYTES_MAX: ClassVar[int] = BODY_SIZE_BYTES_MAX
+    TOLERANT_SIZE_BYTES_MAX: ClassVar[int] = TOLERANT_SIZE_BYTES_MAX
+    """Bounds that `decode` keeps unless told otherwise; a table that is also a file has higher ones."""
+
     @classmethod
     def decode(
-        cls,
-        body: bytes,
-        *,
-        size_bytes_max: int = BODY_SIZE_BYTES_MAX,
-        tolerant_size_bytes_max: int = TOLERANT_SIZE_BYTES_MAX,
+        cls, body: bytes, *, size_bytes_max: int | None = None, tolerant_size_bytes_max: int | None = None
     ) -> Self:
         """The value of a body: strict JSON or fastjson's. Tolerant as fastjson is: unknown fields are ignored, a null
         stands for an absent field, numbers may be quoted.
 
         Errors: BodyInvalid that names the field (as a path from `$`, the body) or the position.
         """
+        size_bytes_max = cls.SIZE_BYTES_MAX if size_bytes_max is None else size_bytes_max
+        if tolerant_size_bytes_max is None:
+            tolerant_size_bytes_max = cls.TOLERANT_SIZE_BYTES_MAX
         if len(body) <= size_bytes_max:
             try:
                 decoded: Self = _decoder(cls).decode(body)
