@@ -8,6 +8,7 @@ from apogeemq.remoting_codec.codes import (
     RESPONSE_FLAG,
     VERSION,
     LanguageCode,
+    ResponseCode,
     SerializeType,
     request_code_name,
     response_code_name,
@@ -84,6 +85,12 @@ def response(
     if isinstance(ext_fields, CommandHeader):
         ext_fields = ext_fields.encode()
     return RemotingCommand(code, RESPONSE_FLAG, request.opaque, remark, ext_fields, body)
+
+
+def request_code_not_supported(request: RemotingCommand) -> RemotingCommand:
+    """The response to a request whose code nobody here handles, in the words of Apache's servers (recorded)."""
+    remark = f" request type {request.code} not supported"
+    return response(request, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, remark)
 
 
 def _elide(text: str) -> str:

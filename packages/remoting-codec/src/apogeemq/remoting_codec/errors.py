@@ -37,7 +37,7 @@ class RemoteProtocolError(CodecError):
 class FrameTooLarge(RemoteProtocolError):
     """A frame announced more bytes than the bound. Raised before anything is allocated for it.
 
-    Attributes: `size_bytes` announced (what follows the length field), `size_bytes_max` allowed.
+    Attributes: `size_bytes` of the whole frame with its length field as announced, `size_bytes_max` allowed.
     """
 
     def __init__(self, size_bytes: int, size_bytes_max: int) -> None:

@@ -8,7 +8,7 @@ from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, To
 class BoundaryType(Enum):
     """Which of the messages stored in the searched millisecond is meant.
 
-    Written in upper case, as recorded from a Java client; read in any, for Apache's enum names its values in lower case.
+    Written in upper case, as recorded from a Java client; read in any, for Apache's enum has its values in lower case.
     """
 
     LOWER = "LOWER"
