@@ -17,7 +17,7 @@ LOAD_TIMEOUT_S = 60
 
 def configurations(deploy: pathlib.Path) -> list[pathlib.Path]:
     """The files that some service reads; compose files, dashboards and the like are read by others."""
-    return sorted(file for file in deploy.rglob("*") if file.suffix in {".toml", ".properties"})
+    return sorted(file for file in deploy.rglob("*") if file.suffix in {".toml", ".properties", ".conf"})
 
 
 def service_of(file: pathlib.Path) -> str | None:

@@ -193,7 +193,7 @@ class TestServiceAlone:
         config.write_text("")
         settings = {
             **{f"listeners.{name}.port": "0" for name in ("remoting", "mesh", "http")},
-            **({"store.directory": str(tmp_path / "store")} if service == "broker" else {}),
+            **({"store.path": str(tmp_path / "store")} if service == "broker" else {}),
         }
         started = start_service(
             service, config=config, settings=settings, log_directory=tmp_path, environment=environment
