@@ -171,3 +171,17 @@ async def test_run_for_lets_a_loop_tick_at_each_time() -> None:
     assert ticks == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert clock.monotonic() == 5.5
     task.cancel()
+
+
+async def test_waiting_for_a_float_deadline_ends() -> None:
+    """Less than a nanosecond is still a wait: a loop that sleeps until a deadline reaches it."""
+    clock = ManualClock(START_MS)
+    deadline = 1.0000000004
+
+    async def wait_until_deadline() -> None:
+        while clock.monotonic() < deadline:
+            await clock.sleep(deadline - clock.monotonic())
+
+    waiting = asyncio.ensure_future(wait_until_deadline())
+    await clock.run_for(2)
+    await waiting

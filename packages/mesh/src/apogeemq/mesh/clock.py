@@ -80,7 +80,8 @@ class ManualClock:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        due_ns = self._elapsed_ns + _nanoseconds(seconds)
+        # At least one step: who waits out the rest of a float deadline would else find it not reached, for ever.
+        due_ns = self._elapsed_ns + max(_nanoseconds(seconds), 1)
         future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (due_ns, next(self._order), future))
         await future
