@@ -17,6 +17,8 @@ import grpc.aio
 from apogeemq.mesh.dispatch import Untraced
 from apogeemq.mesh.grpc_channel import GrpcChannel
 from apogeemq.mesh.grpc_server import GrpcListening, HandlersByPath, RunningCalls
+from apogeemq.mesh.health import Health
+from apogeemq.mesh.health_service import health_handlers
 from apogeemq.mesh.network import MESSAGE_SIZE_BYTES_MAX, CallTracing, Handler, Listening, MeshChannel
 
 if TYPE_CHECKING:
@@ -52,10 +54,11 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
 
 
 class GrpcNetwork:
-    """Serves and calls over TCP."""
+    """Serves and calls over TCP. With `health`, every server also has the standard health service."""
 
-    def __init__(self, *, tracing: CallTracing | None = None) -> None:
+    def __init__(self, *, tracing: CallTracing | None = None, health: Health | None = None) -> None:
         self._tracing: CallTracing = tracing or Untraced()
+        self._common_handlers: Sequence[Handler] = health_handlers(health) if health is not None else ()
 
     async def serve(
         self, host: str, port: int, handlers: Sequence[Handler], *, tls: ServerTls | None = None
@@ -63,7 +66,7 @@ class GrpcNetwork:
         """Bind and accept calls. Port 0 takes a free one. Raises OSError when the address cannot be bound."""
         server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX)
         calls = RunningCalls()
-        server.add_generic_rpc_handlers((HandlersByPath(handlers, calls, self._tracing),))
+        server.add_generic_rpc_handlers((HandlersByPath([*handlers, *self._common_handlers], calls, self._tracing),))
         address = _address(host, port)
         try:
             if tls is None:
