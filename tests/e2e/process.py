@@ -5,7 +5,7 @@ A service tells that it serves with one line of JSON on stdout that says `"ready
     {"ready": true, "service": "broker", "listeners": {"remoting": "127.0.0.1:41234", "mesh": "127.0.0.1:41235"}}
 
 The all-in-one prefixes each listener with its service (`broker.remoting`). Everything here is plain threads, so that
-tests with and without an event loop can use it. Every wait has a deadline, and one that fails shows the end of the logs.
+tests with and without an event loop can use it. Every wait has a deadline, and a failing one shows the end of the logs.
 """
 
 import collections
@@ -122,13 +122,13 @@ class ManagedProcess:
             self._child.kill()
         self._finish(EXIT_TIMEOUT_S)
 
-    def stop(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
-        """SIGTERM, then waits; fails (after a SIGKILL) when it does not end in time or its exit code is not 0."""
+    def stop(self, timeout_s: float = EXIT_TIMEOUT_S, expected_exit_code: int = 0) -> None:
+        """SIGTERM, then waits; fails (after a SIGKILL) when it does not end in time, or with another exit code."""
         if self.exit_code is None:
             self._child.send_signal(signal.SIGTERM)
         exit_code = self.wait_exit(timeout_s)
-        if exit_code != 0:
-            raise self.failure(f"exit code {exit_code} after SIGTERM, expected 0")
+        if exit_code != expected_exit_code:
+            raise self.failure(f"exit code {exit_code} after SIGTERM, expected {expected_exit_code}")
 
     def wait_exit(self, timeout_s: float) -> int:
         """Its exit code, once it has ended and all of its output was read."""

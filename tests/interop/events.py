@@ -1,0 +1,141 @@
+"""The lines that the Java driver prints, as values. A line's first field tells what it is (tests/interop/java)."""
+
+import msgspec
+
+Place = tuple[str, int, int]
+"""Where a message is stored: broker name, queue id, queue offset."""
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The client has started."""
+
+    command: str = msgspec.field(name="started")
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The driver's last line; `reason` tells why a consumer ended."""
+
+    command: str = msgspec.field(name="summary")
+    reason: str | None = None
+
+
+class Ack(msgspec.Struct, rename="camel", frozen=True):
+    """One message that the broker acknowledged. With more than one attempt it may be stored more than once."""
+
+    key: str = msgspec.field(name="acked")
+    msg_id: str
+    broker: str
+    queue_id: int
+    queue_offset: int
+    status: str
+    attempts: int
+
+    @property
+    def place(self) -> Place:
+        return self.broker, self.queue_id, self.queue_offset
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """One message that left the client oneway."""
+
+    key: str = msgspec.field(name="sent")
+    attempts: int
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """One attempt to send that failed; `code` is the broker's or the client's, None when there is none."""
+
+    key: str = msgspec.field(name="failed")
+    attempt: int
+    code: int | None
+    error: str
+
+
+class Abandoned(msgspec.Struct, frozen=True):
+    """A message that was not acknowledged before the deadline."""
+
+    key: str = msgspec.field(name="abandoned")
+    attempts: int
+
+
+class Delivery(msgspec.Struct, rename="camel", frozen=True):
+    """One message handed to the listener. `key` is the body's start, `keys` the KEYS property; times are Unix ms."""
+
+    key: str = msgspec.field(name="received")
+    keys: str = msgspec.field(name="key")
+    tags: str | None
+    topic: str
+    size_bytes: int
+    msg_id: str
+    broker: str
+    queue_id: int
+    queue_offset: int
+    reconsume_times: int
+    born_ms: int
+    store_ms: int
+    received_ms: int
+    verdict: str
+
+    @property
+    def place(self) -> Place:
+        return self.broker, self.queue_id, self.queue_offset
+
+
+class Members(msgspec.Struct, frozen=True):
+    """How many members of its group a consumer sees from now on."""
+
+    count: int = msgspec.field(name="members")
+
+
+class Assigned(msgspec.Struct, frozen=True):
+    """The queues ("broker:id") that a member of a group holds from now on."""
+
+    queues: frozenset[str] = msgspec.field(name="assigned")
+
+
+class QueueOffsets(msgspec.Struct, rename="camel", frozen=True):
+    """The offsets of one queue; `committed` is -1 when the group has none, `by_time` None when nobody asked."""
+
+    queue_id: int = msgspec.field(name="queue")
+    broker: str
+    min: int
+    max: int
+    committed: int
+    by_time: int | None = None
+
+
+class Pulled(msgspec.Struct, frozen=True):
+    """The answer to one pull."""
+
+    queue_id: int = msgspec.field(name="pulled")
+    broker: str
+    status: str
+    next: int
+    min: int
+    max: int
+    keys: list[str]
+    offsets: list[int]
+
+
+Event = Started | Summary | Ack | Sent | Failure | Abandoned | Delivery | Members | Assigned | QueueOffsets | Pulled
+
+TYPES: dict[str, type[Event]] = {
+    "started": Started,
+    "summary": Summary,
+    "acked": Ack,
+    "sent": Sent,
+    "failed": Failure,
+    "abandoned": Abandoned,
+    "received": Delivery,
+    "members": Members,
+    "assigned": Assigned,
+    "queue": QueueOffsets,
+    "pulled": Pulled,
+}
+
+
+def parse(line: str) -> Event:
+    """The event that one line of the driver tells; a ValueError (of msgspec) for anything else."""
+    fields = msgspec.json.decode(line, type=dict[str, object])
+    kind: type[Event] = TYPES[next(iter(fields))]
+    return msgspec.convert(fields, kind)

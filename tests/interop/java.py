@@ -1,0 +1,138 @@
+"""The official Java client at work: starts the driver of tests/interop/java and hands out what it prints."""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from tests.e2e.process import ManagedProcess, poll_until
+from tests.interop import events
+
+VERSIONS = ("5.3.3", "4.9.8")
+JVM_OPTIONS = (
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    # A group settles within a second or two rather than within the client's default of 20 s.
+    "-Drocketmq.client.rebalance.waitInterval=1000",
+)
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 60.0
+SETTLE_TIMEOUT_S = 60.0
+
+Option = str | int | bool
+E = TypeVar("E", bound=events.Event)
+
+
+class DriverRun(ManagedProcess):
+    """One run of the driver, which may still be going on."""
+
+    def __init__(self, name: str, argv: Sequence[str], *, log_directory: pathlib.Path) -> None:
+        self._events: list[events.Event] = []
+        super().__init__(name, argv, log_directory=log_directory)
+
+    def events(self, kind: type[E]) -> list[E]:
+        """Every event of that kind so far, in the order printed."""
+        for line in list(itertools.islice(self.lines, len(self._events), None)):
+            self._events.append(events.parse(line))
+        return [event for event in self._events if isinstance(event, kind)]
+
+    def wait_started(self) -> None:
+        """Returns when the client in it has started."""
+        self.wait_line(lambda line: line.startswith('{"started"'), START_TIMEOUT_S, "that it has started")
+
+    def resume(self) -> None:
+        """Lets a consumer that was started with `hold` take queues."""
+        self.send_line("resume")
+
+    def end(self, expected_exit_code: int = 0, timeout_s: float = END_TIMEOUT_S) -> None:
+        """Waits until it ends by itself."""
+        exit_code = self.wait_exit(timeout_s)
+        if exit_code != expected_exit_code:
+            raise self.failure(f"exit code {exit_code}, expected {expected_exit_code}")
+
+    def stop_consuming(self) -> None:
+        """Asks a consumer to commit its offsets and end."""
+        self.send_line("stop")
+        self.end()
+
+
+@dataclasses.dataclass(frozen=True)
+class JavaClient:
+    """The official Remoting client, built for one version, talking to the cluster behind one name server."""
+
+    java: str
+    class_path: str
+    namesrv: str
+    log_directory: pathlib.Path
+
+    def start(self, name: str, command: str, options: Mapping[str, Option]) -> DriverRun:
+        """Starts one sub-command; an option `size_bytes=10` becomes `--size-bytes 10`, a True one a bare word."""
+        # The two lines of clients call the directory of their log files differently.
+        logs = [
+            f"-D{name}={self.log_directory / 'client'}" for name in ("rocketmq.client.logRoot", "rocketmq.log.root")
+        ]
+        argv = [self.java, *JVM_OPTIONS, *logs, "-cp", self.class_path, "apogeemq.interop.Driver", command]
+        for key, value in {"namesrv": self.namesrv, **options}.items():
+            argv.append("--" + key.replace("_", "-"))
+            argv += [] if value is True else [str(value)]
+        return DriverRun(name, argv, log_directory=self.log_directory)
+
+    def produce(self, topic: str, count: int, **options: Option) -> DriverRun:
+        """Starts a producer. Its keys are `<prefix>-0` to `<prefix>-<count-1>`."""
+        prefix = str(options.get("prefix", "message"))
+        defaults: dict[str, Option] = {"topic": topic, "group": "interop_producers", "count": count, "prefix": prefix}
+        return self.start(f"produce-{prefix}", "produce", {**defaults, **options})
+
+    def consume(self, topic: str, group: str, instance: str = "a", **options: Option) -> DriverRun:
+        """Starts a member of a consumer group and waits until it has started."""
+        defaults: dict[str, Option] = {"topic": topic, "group": group, "instance": instance, "deadline": 300}
+        consumer = self.start(f"consume-{instance}", "consume", {**defaults, **options})
+        consumer.wait_started()
+        return consumer
+
+    def offsets(self, topic: str, group: str = "interop_nobody", **options: Option) -> list[events.QueueOffsets]:
+        """The offsets of each queue of a topic, by queue id."""
+        with self.start("offsets", "offsets", {"topic": topic, "group": group, **options}) as run:
+            run.end()
+            return run.events(events.QueueOffsets)
+
+    def pull(self, topic: str, **options: Option) -> list[events.Pulled]:
+        """One pull from each queue of a topic, by queue id."""
+        with self.start("pull", "pull", {"topic": topic, "group": "interop_pullers", **options}) as run:
+            run.end()
+            return run.events(events.Pulled)
+
+    def send(self, topic: str, count: int, **options: Option) -> list[events.Ack]:
+        """Produces and waits until every message is acknowledged."""
+        with self.produce(topic, count, **options) as run:
+            run.end()
+            return run.events(events.Ack)
+
+
+def settle(consumers: Sequence[DriverRun], queues: int) -> None:
+    """Lets the members of a group, all started with `hold`, take their queues once each sees all of the others.
+
+    Returns when they have all `queues` of the topic between them: each queue once, each member some.
+    """
+
+    def see_each_other() -> bool:
+        seen = [consumer.events(events.Members) for consumer in consumers]
+        return all(members and members[-1].count == len(consumers) for members in seen)
+
+    def have_all() -> bool:
+        held = [assigned[-1].queues for consumer in consumers if (assigned := consumer.events(events.Assigned))]
+        if len(held) < len(consumers) or not all(held):
+            return False
+        return len(frozenset().union(*held)) == sum(map(len, held)) == queues
+
+    wait_for(see_each_other, consumers, SETTLE_TIMEOUT_S, "the members of the group did not see each other")
+    for consumer in consumers:
+        consumer.resume()
+    wait_for(have_all, consumers, SETTLE_TIMEOUT_S, "the queues were not all taken")
+
+
+def wait_for(is_done: Callable[[], bool], runs: Sequence[DriverRun], timeout_s: float, message: str) -> None:
+    """Polls; fails with the logs of the first run when the time is up."""
+    poll_until(is_done, timeout_s, lambda: runs[0].failure(f"{message} within {timeout_s} s"))
