@@ -1,0 +1,1 @@
+"""The doors of the name server: Remoting for clients, mesh for brokers."""
