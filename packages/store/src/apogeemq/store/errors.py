@@ -1,0 +1,119 @@
+"""Errors of the store, one tree, grouped by the moment at which they can occur.
+
+```
+StoreError
+│   while opening
+├── StoreInUse            another process (or another store object) holds the directory
+├── LayoutInvalid         a file or directory that this configuration cannot have written
+│   while opening or reading
+├── RecordCorrupt         bytes below the flushed offset that are not the record that was stored there
+├── OffsetOutOfRange      a physical offset outside [min, max)
+│   while appending
+├── MessageTooLarge       a part of the message is above its bound
+├── MessageInvalid        a field does not fit its place in the record
+├── DiskFull              no room could be reserved; nothing was written, a later append may succeed
+├── NotWritable           a sync failed: nothing is accepted until the store is opened again
+│   while waiting or afterwards
+├── TooManyWaiters        the bound on sends that wait for a flush
+└── StoreClosed           closed by its owner
+```
+Disk ports raise OSError as the operating system does; the store turns them into these.
+"""
+
+# ruff: noqa: N818 — each name says what happened; the word Error would only repeat what the root says
+
+import errno
+from pathlib import Path
+
+
+class StoreError(Exception):
+    """Root of everything that this package raises on purpose."""
+
+
+class StoreInUse(StoreError):
+    """The directory is locked. `directory` is the store's root."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"another store has {directory} open")
+        self.directory = directory
+
+
+class LayoutInvalid(StoreError):
+    """A file or directory does not fit the configured layout. `path` is that file, `reason` says what is wrong."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class RecordCorrupt(StoreError):
+    """What lies at `physical_offset` is not the record that was stored there; `reason` says how that shows."""
+
+    def __init__(self, physical_offset: int, reason: str) -> None:
+        super().__init__(f"the record at physical offset {physical_offset} is corrupt: {reason}")
+        self.physical_offset = physical_offset
+        self.reason = reason
+
+
+class OffsetOutOfRange(StoreError):
+    """A physical offset outside [`offset_min`, `offset_max`)."""
+
+    def __init__(self, offset: int, offset_min: int, offset_max: int) -> None:
+        super().__init__(f"physical offset {offset} is outside [{offset_min}, {offset_max})")
+        self.offset = offset
+        self.offset_min = offset_min
+        self.offset_max = offset_max
+
+
+class MessageTooLarge(StoreError):
+    """`what` (body, properties, topic, record) has `size_bytes`, more than `size_bytes_max`."""
+
+    def __init__(self, what: str, size_bytes: int, size_bytes_max: int) -> None:
+        super().__init__(f"{what} of {size_bytes} bytes exceeds the limit of {size_bytes_max} bytes")
+        self.what = what
+        self.size_bytes = size_bytes
+        self.size_bytes_max = size_bytes_max
+
+
+class MessageInvalid(StoreError):
+    """A field cannot be stored. `reason` names it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the message cannot be stored: {reason}")
+        self.reason = reason
+
+
+class DiskFull(StoreError):
+    """The disk has no room for `path`. Nothing was written; the same call may succeed once there is room."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"no room on the disk for {path}")
+        self.path = path
+
+
+class NotWritable(StoreError):
+    """The store takes nothing more until it is opened again. `reason` is the failure that led to this."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the store is not writable: {reason}")
+        self.reason = reason
+
+
+class TooManyWaiters(StoreError):
+    """`waiters_max` callers already wait for a flush."""
+
+    def __init__(self, waiters_max: int) -> None:
+        super().__init__(f"{waiters_max} sends already wait for a flush")
+        self.waiters_max = waiters_max
+
+
+class StoreClosed(StoreError):
+    """The store was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is closed")
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers that mean "the disk is full"; every other one means "the disk is broken"."""

@@ -1,0 +1,349 @@
+"""The disk that is handed in: its port, and the real one.
+
+A *segment* is a file of a fixed size that is written in place. Everything else (checkpoint, config, abort) is small and
+goes through whole-file calls. Implementations: `RealDisk` here, `MemoryDisk`, `FaultyDisk`; all pass the same tests.
+
+All methods raise OSError as the operating system does. What a power loss leaves of unsynced work is anybody's guess:
+any subset of the written sectors, and any prefix of a directory's changes.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import weakref
+from pathlib import Path
+from typing import Protocol
+
+_COPY_SIZE_BYTES = 1 << 20
+_ZEROS = bytes(_COPY_SIZE_BYTES)
+
+
+class Segment(Protocol):
+    """One file of fixed size, read and written at positions. Safe to use from several threads at once.
+
+    Positions are bytes from the start of the file; a range must lie inside the file.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file. Parts never written read as zeros."""
+        ...
+
+    def pread(self, position: int, size_bytes: int) -> bytes:
+        """A copy of these bytes. May wait for the disk (the GIL is released meanwhile)."""
+        ...
+
+    def pread_cached(self, position: int, size_bytes: int) -> bytes | None:
+        """The same without waiting: None unless all the bytes are in memory already."""
+        ...
+
+    def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
+        """Put these bytes there, unsynced."""
+        ...
+
+    def sync(self) -> None:
+        """Return once everything written before the call is on the disk, also what went through a map."""
+        ...
+
+    def reserve(self, position: int, size_bytes: int) -> None:
+        """Allocate the blocks under a range, so that later writes there cannot run out of room. Content stays."""
+        ...
+
+    def clear_from(self, position: int) -> None:
+        """Make everything from `position` on read as zeros and give its blocks back."""
+        ...
+
+    def data_end(self, position: int) -> int:
+        """One past the last non-zero byte at or after `position`; `position` itself when the rest is zeros."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back. A segment that is dropped without this closes when the last reference goes."""
+        ...
+
+
+class MappedSegment(Segment, Protocol):
+    """A segment that lies in memory as well."""
+
+    @property
+    def view(self) -> memoryview:
+        """The file's bytes, writable. Only reserved ranges may be written: elsewhere a full disk kills the process.
+
+        A slice that is still held after `close` keeps the map (and a deleted file's blocks) alive.
+        """
+        ...
+
+
+class DiskLock(Protocol):
+    """An exclusive lock on a file, held until released or until the process ends."""
+
+    def release(self) -> None:
+        """Let others have it."""
+        ...
+
+
+class Disk(Protocol):
+    """Files and directories. `create` makes missing parent directories too; names are durable after `sync_dir`."""
+
+    def open_segment(self, path: Path, size_bytes: int, *, create: bool = False) -> Segment:
+        """Open a file as a segment; a shorter file is extended with zeros, a longer one is refused with EFBIG."""
+        ...
+
+    def map_segment(self, path: Path, size_bytes: int, *, create: bool = False) -> MappedSegment:
+        """The same, mapped into memory."""
+        ...
+
+    def list_dir(self, path: Path) -> list[str]:
+        """Sorted names in a directory; empty when there is no such directory."""
+        ...
+
+    def size_of(self, path: Path) -> int | None:
+        """The size of a file; None when there is none."""
+        ...
+
+    def read_file(self, path: Path) -> bytes:
+        """The whole file."""
+        ...
+
+    def write_file(self, path: Path, data: bytes) -> None:
+        """Make the file's content exactly `data`, synced; not atomic (see `replace_file`)."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a file, replacing `target`."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Delete a file."""
+        ...
+
+    def sync_dir(self, path: Path) -> None:
+        """Make the creations, renames and removals in this directory durable."""
+        ...
+
+    def lock(self, path: Path) -> DiskLock:
+        """Create and lock a file. Errors: BlockingIOError when somebody else holds it."""
+        ...
+
+
+def replace_file(disk: Disk, path: Path, data: bytes, *, backup: bool = False) -> None:
+    """Replace a small file so that a crash leaves the old content or the new one, durable at return.
+
+    With `backup` the old file stays as `<name>.bak`, as Apache's config files do; a crash between the two renames
+    leaves only the backup, so readers fall back to it.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    disk.write_file(temporary, data)
+    if backup and disk.size_of(path) is not None:
+        disk.rename(path, path.with_name(path.name + ".bak"))
+    disk.rename(temporary, path)
+    disk.sync_dir(path.parent)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The real one
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class RealDisk:
+    """The operating system's files (Linux)."""
+
+    def open_segment(self, path: Path, size_bytes: int, *, create: bool = False) -> "RealSegment":
+        """See Disk."""
+        return RealSegment(_open_sized(path, size_bytes, create=create), size_bytes)
+
+    def map_segment(self, path: Path, size_bytes: int, *, create: bool = False) -> "RealMappedSegment":
+        """See Disk."""
+        return RealMappedSegment(_open_sized(path, size_bytes, create=create), size_bytes)
+
+    def list_dir(self, path: Path) -> list[str]:
+        """See Disk."""
+        try:
+            return sorted(os.listdir(path))  # noqa: PTH208 — names are wanted, not Path objects
+        except FileNotFoundError:
+            return []
+
+    def size_of(self, path: Path) -> int | None:
+        """See Disk."""
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def read_file(self, path: Path) -> bytes:
+        """See Disk."""
+        return path.read_bytes()
+
+    def write_file(self, path: Path, data: bytes) -> None:
+        """See Disk."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rename(self, source: Path, target: Path) -> None:
+        """See Disk."""
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """See Disk."""
+        path.unlink()
+
+    def sync_dir(self, path: Path) -> None:
+        """See Disk."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def lock(self, path: Path) -> "RealLock":
+        """See Disk."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return RealLock(path)
+
+
+class RealSegment:
+    """A file descriptor with a size. The descriptor closes with `close` or with the last reference."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self.descriptor = descriptor
+        self.size_bytes = size_bytes
+        self._close_descriptor = weakref.finalize(self, os.close, descriptor)
+
+    def pread(self, position: int, size_bytes: int) -> bytes:
+        """See Segment."""
+        data = os.pread(self.descriptor, size_bytes, position)
+        while len(data) < size_bytes:  # interrupted, or above the 2 GiB that one call can read
+            more = os.pread(self.descriptor, size_bytes - len(data), position + len(data))
+            if not more:
+                raise OSError(errno.EIO, f"the file ends before byte {position + size_bytes}")
+            data += more
+        return data
+
+    def pread_cached(self, position: int, size_bytes: int) -> bytes | None:
+        """See Segment. None as well where the file system cannot tell (tmpfs)."""
+        buffer = bytearray(size_bytes)
+        try:
+            if os.preadv(self.descriptor, [buffer], position, os.RWF_NOWAIT) < size_bytes:
+                return None
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                return None
+            raise
+        return bytes(buffer)
+
+    def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
+        """See Segment."""
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self.descriptor, left, position)
+            left = left[written:]
+            position += written
+
+    def sync(self) -> None:
+        """See Segment. fdatasync covers mapped writes too and, unlike mmap.flush, releases the GIL."""
+        os.fdatasync(self.descriptor)
+
+    def reserve(self, position: int, size_bytes: int) -> None:
+        """See Segment."""
+        os.posix_fallocate(self.descriptor, position, size_bytes)
+
+    def clear_from(self, position: int) -> None:
+        """See Segment."""
+        os.ftruncate(self.descriptor, position)
+        os.ftruncate(self.descriptor, self.size_bytes)
+
+    def data_end(self, position: int) -> int:
+        """See Segment. Skips holes and reserved but unwritten blocks without reading them."""
+        end = position
+        while position < self.size_bytes:
+            try:
+                start = os.lseek(self.descriptor, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but holes
+                    break
+                raise
+            position = os.lseek(self.descriptor, start, os.SEEK_HOLE)
+            end = max(end, self._data_end_between(start, position))
+        return end
+
+    def _data_end_between(self, start: int, stop: int) -> int:
+        """One past the last non-zero byte in the range; 0 when there is none."""
+        while start < stop:
+            piece_start = max(start, stop - _COPY_SIZE_BYTES)
+            piece = self.pread(piece_start, stop - piece_start)
+            # Mostly there are whole pieces of zeros, which == sees much faster than rstrip.
+            if piece != (_ZEROS if len(piece) == _COPY_SIZE_BYTES else bytes(len(piece))):
+                return piece_start + len(piece.rstrip(b"\0"))
+            stop = piece_start
+        return 0
+
+    def close(self) -> None:
+        """See Segment."""
+        self._close_descriptor()
+
+
+class RealMappedSegment(RealSegment):
+    """The same with its bytes mapped, shared with the page cache."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        super().__init__(descriptor, size_bytes)
+        self._map = mmap.mmap(descriptor, size_bytes)
+        self.view = memoryview(self._map)
+
+    def close(self) -> None:
+        """See Segment."""
+        self.view.release()
+        try:
+            self._map.close()
+        except BufferError:
+            # A reader still holds a slice: the map goes when that slice does.
+            del self._map
+        super().close()
+
+
+class RealLock:
+    """Exclusive against other stores (flock) and against a Java broker, whose FileChannel takes a POSIX record lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # An open-file-description lock conflicts with POSIX ones but does not vanish when some other descriptor
+            # of the same file is closed. struct flock: type, whence, start, length, pid.
+            whole_first_byte = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, whole_first_byte)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+
+    def release(self) -> None:
+        """See DiskLock."""
+        os.close(self._descriptor)
+
+
+def _open_sized(path: Path, size_bytes: int, *, create: bool) -> int:
+    """A descriptor of a file that has exactly this size."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags |= os.O_CREAT
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        _fit_size(descriptor, path, size_bytes)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _fit_size(descriptor: int, path: Path, size_bytes: int) -> None:
+    actual_size_bytes = os.fstat(descriptor).st_size
+    if actual_size_bytes > size_bytes:
+        raise OSError(errno.EFBIG, f"{actual_size_bytes} bytes instead of {size_bytes}", str(path))
+    if actual_size_bytes < size_bytes:
+        os.ftruncate(descriptor, size_bytes)

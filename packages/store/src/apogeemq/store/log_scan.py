@@ -1,0 +1,166 @@
+"""Reading a commit log from front to back, believing nothing."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from apogeemq.remoting_codec.codes import MessageSysFlag
+from apogeemq.remoting_codec.record import (
+    HEAD,
+    HEADS,
+    MAGIC_BLANK,
+    MAGIC_V1,
+    MAGIC_V2,
+    PROPERTIES_SIZE,
+    SIZE_AND_MAGIC,
+    TOPIC_SIZE_V1,
+    TOPIC_SIZE_V2,
+)
+from apogeemq.store.mapped_file_queue import MappedFileQueue
+
+_PIECE_SIZE_BYTES = 1 << 20
+_HOST_BITS = MessageSysFlag.BORNHOST_V6_FLAG | MessageSysFlag.STOREHOSTADDRESS_V6_FLAG
+_SYS_FLAG = struct.Struct(">36xi")
+_RECORD_SIZE_BYTES_MIN = 91
+
+
+class ScannedRecord(NamedTuple):
+    """What the consume queue needs of a record. Topic and properties are its bytes."""
+
+    physical_offset: int
+    size_bytes: int
+    queue_id: int
+    queue_offset: int
+    sys_flag: int
+    store_timestamp_ms: int
+    topic: bytes
+    properties: bytes
+
+
+class _Bad(Exception):  # noqa: N818 — never leaves this module
+    """These bytes are no record; the text says why."""
+
+
+class LogScan:
+    """Goes through the records from a record's start up to the first bytes that are none.
+
+    A record is believed when its magic, its sizes (they add up), the CRC of its body and its own physical offset are
+    right, and its queue offset is possible: before a record lie at least as many others as its queue offset says.
+    Iterating gives them in lists, so that a record costs no generator's step. When it is over, `end` is where it
+    stopped and `problem` why: None after the last file's end. Plain Python, about 2 µs a record.
+    Copies the log piecewise: mapping it would hold the GIL at every page fault.
+    """
+
+    def __init__(
+        self,
+        files: MappedFileQueue,
+        start: int,
+        *,
+        record_size_bytes_max: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """`on_progress(scanned, total)` is called about every MiB, in bytes."""
+        self.start = start
+        self.end = start
+        self.problem: str | None = None
+        self.last_timestamp_ms = 0
+        """Store timestamp of the last record."""
+        self._files = files
+        self._record_size_bytes_max = record_size_bytes_max
+        self._on_progress = on_progress
+        self._needed_bytes = 0
+
+    def __iter__(self) -> Iterator[list[ScannedRecord]]:
+        while self.end < self._files.end and self.problem is None:
+            if self._on_progress is not None:
+                self._on_progress(self.end - self.start, self._files.end - self.start)
+            records: list[ScannedRecord] = []
+            try:
+                self._scan_piece(records)
+            except _Bad as bad:
+                self.problem = str(bad)
+            yield records
+
+    def stop_at(self, physical_offset: int, problem: str) -> None:
+        """Take back the last record: its reader found that it is none."""
+        self.end = physical_offset
+        self.problem = problem
+
+    def _scan_piece(self, records: list[ScannedRecord]) -> None:
+        """Add the whole records of the next MiB and move `end` behind them; one that is cut begins the next piece.
+
+        Raises _Bad, and `end` stays there, at the first bytes that are no record.
+        """
+        base = self.end
+        file_end = self._files.start_of(base) + self._files.file_size_bytes
+        piece_size_bytes = min(max(_PIECE_SIZE_BYTES, self._needed_bytes), file_end - base)
+        if piece_size_bytes < SIZE_AND_MAGIC.size:
+            raise _Bad(f"the file ends {piece_size_bytes} bytes later without a blank filler")
+        self._needed_bytes = 0
+        piece = self._files.pread(base, piece_size_bytes, wait=True)
+        assert piece is not None
+        view = memoryview(piece)
+        at = 0
+        crc32, unpack_head, unpack_start = zlib.crc32, HEAD.unpack_from, SIZE_AND_MAGIC.unpack_from
+        new_tuple = tuple.__new__  # skips NamedTuple's own, slower one
+        while at + SIZE_AND_MAGIC.size <= piece_size_bytes:
+            size_bytes, magic = unpack_start(piece, at)
+            physical_offset = base + at
+            if magic != MAGIC_V1 and magic != MAGIC_V2:  # noqa: PLR1714 — faster than a tuple
+                if magic == MAGIC_BLANK and size_bytes == file_end - physical_offset:
+                    self.end = file_end
+                    return
+                raise _Bad(_why_no_record(size_bytes, magic))
+            if not _RECORD_SIZE_BYTES_MIN <= size_bytes <= min(self._record_size_bytes_max, file_end - physical_offset):
+                raise _Bad(f"its size is {size_bytes}")
+            if at + size_bytes > piece_size_bytes:
+                self._needed_bytes = size_bytes
+                return
+            head, head_size_bytes = unpack_head(piece, at), HEAD.size
+            if head[7] & _HOST_BITS:
+                family = HEADS[head[7] & _HOST_BITS]
+                if size_bytes < family.size:
+                    raise _Bad(f"its size is {size_bytes}")
+                head, head_size_bytes = family.unpack_from(piece, at), family.size
+            _, _, crc, queue_id, _, queue_offset, own_offset, sys_flag, _, _, timestamp_ms, _, _, _, body_size_bytes = (
+                head
+            )
+            body_at = at + head_size_bytes
+            topic_at = body_at + body_size_bytes + (1 if magic == MAGIC_V1 else 2)
+            end = at + size_bytes
+            if body_size_bytes < 0 or topic_at + PROPERTIES_SIZE.size > end:
+                raise _Bad(f"its body length is {body_size_bytes}")
+            if magic == MAGIC_V1:
+                topic_size_bytes = TOPIC_SIZE_V1.unpack_from(piece, topic_at - 1)[0]
+            else:
+                topic_size_bytes = TOPIC_SIZE_V2.unpack_from(piece, topic_at - 2)[0]
+            properties_at = topic_at + topic_size_bytes + PROPERTIES_SIZE.size
+            if topic_size_bytes <= 0 or properties_at > end:
+                raise _Bad(f"its topic length is {topic_size_bytes}")
+            if properties_at + PROPERTIES_SIZE.unpack_from(piece, properties_at - 2)[0] != end:
+                raise _Bad("its lengths do not add up to its size")
+            if own_offset != physical_offset:
+                raise _Bad(f"it says that it lies at {own_offset}")
+            if crc32(view[body_at : body_at + body_size_bytes]) & 0x7FFFFFFF != crc:
+                raise _Bad("the CRC of its body differs")
+            if queue_id < 0 or not 0 <= queue_offset <= physical_offset // _RECORD_SIZE_BYTES_MIN:
+                raise _Bad(f"it cannot be number {queue_offset} of queue {queue_id}")
+            self.end = base + end
+            self.last_timestamp_ms = timestamp_ms
+            topic, properties = piece[topic_at : properties_at - 2], piece[properties_at:end]
+            records.append(
+                new_tuple(
+                    ScannedRecord,
+                    (physical_offset, size_bytes, queue_id, queue_offset, sys_flag, timestamp_ms, topic, properties),
+                )
+            )
+            at = end
+
+
+def _why_no_record(size_bytes: int, magic: int) -> str:
+    if size_bytes == 0 and magic == 0:
+        return "there are only zeros"
+    if magic == MAGIC_BLANK:
+        return f"a blank filler of {size_bytes} bytes does not end with the file"
+    return f"its magic is 0x{magic:08X}"

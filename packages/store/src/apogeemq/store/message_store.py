@@ -1,0 +1,452 @@
+"""The store: what a broker sees of commit log, consume queues, flush and recovery."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from apogeemq.store.background import Worker
+from apogeemq.store.checkpoint import CheckpointFile
+from apogeemq.store.commit_log import AppendResult, BatchEntry, CommitLog
+from apogeemq.store.config import StoreConfig
+from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
+from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
+from apogeemq.store.files import Disk, DiskLock, RealDisk
+from apogeemq.store.flush import FlushCallback, FlushService, GroupCommit
+from apogeemq.store.mapped_file_queue import MappedFileQueue
+from apogeemq.store.message_reader import Boundary, MessageReader, ReadResult, ReadStatus
+from apogeemq.store.recovery import Recovery, RecoveryReport, RedispatchTagsCode, tag_hash
+from apogeemq.store.room import RoomService
+
+__all__ = ["AppendResult", "BatchEntry", "MessageStore", "ReadResult", "ReadStatus", "RecoveryReport"]
+
+_ROOM_INTERVAL_S = 1.0
+"""How often the thread that reserves blocks looks without being woken."""
+
+
+class MessageStore:
+    """A store directory, open.
+
+    ```
+    lock  abort  checkpoint                     who holds it │ there while it is open │ what is on the disk for sure
+    commitlog/<20 digits>                       see CommitLog
+    consumequeue/<topic>/<queue>/<20 digits>    see ConsumeQueue
+    config/*.json                               the owner's, through ConfigFile
+    ```
+    Appends come from one thread (the event loop) and wait for no disk, except where CommitLog says so. Reads may come
+    from any thread. Two threads belong to the store: one flushes, one reserves blocks ahead.
+    Source: architecture.md §5; Apache DefaultMessageStore 5.x.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        config: StoreConfig,
+        *,
+        now_ms: Callable[[], int],
+        disk: Disk | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        redispatch_tags_code: RedispatchTagsCode = tag_hash,
+        background: bool = True,
+    ) -> Self:
+        """Open a directory, ours or a Java broker's, made if need be. Blocks while it recovers: call it in a thread.
+
+        Args:
+            directory: the root of the store.
+            config: see there; file sizes must be those that the store was made with.
+            now_ms: wall clock, milliseconds since 1970.
+            disk: the operating system's files by default.
+            on_progress: called with (bytes scanned, bytes to scan at most) about every MiB.
+            redispatch_tags_code: the tags code of units that recovery builds anew.
+            background: whether the store runs its threads; without them the owner calls `flush_once`.
+
+        Raises:
+            StoreInUse: somebody else has it open.
+            RecordCorrupt: synced data is missing or damaged; the log was not touched.
+            LayoutInvalid: files are missing or have other sizes.
+            DiskFull, OSError: the disk.
+        """
+        config.validate()
+        disk = disk or RealDisk()
+        lock = _lock(disk, directory)
+        try:
+            store = cls(
+                directory,
+                config,
+                now_ms=now_ms,
+                disk=disk,
+                lock=lock,
+                on_progress=on_progress,
+                redispatch_tags_code=redispatch_tags_code,
+            )
+        except BaseException:
+            lock.release()
+            raise
+        if background:
+            store._start_threads()
+        return store
+
+    def __init__(
+        self,
+        directory: Path,
+        config: StoreConfig,
+        *,
+        now_ms: Callable[[], int],
+        disk: Disk,
+        lock: DiskLock,
+        on_progress: Callable[[int, int], None] | None,
+        redispatch_tags_code: RedispatchTagsCode,
+    ) -> None:
+        """For `open`."""
+        opened_ms = now_ms()
+        self._disk = disk
+        self._directory_lock = lock
+        self._abort_path = directory / "abort"
+        self._close_timeout_s = config.close_timeout_ms / 1000
+        self._is_closed = False
+        self._tail_size_bytes_max = config.consume_queue_tail_size_bytes_max
+        clean = disk.size_of(self._abort_path) is None
+        tails_lock = Lock()
+        self._files = MappedFileQueue(
+            disk,
+            directory / "commitlog",
+            config.commit_log_file_size_bytes,
+            reserve_ahead_bytes=config.reserve_ahead_bytes,
+            open_files_max=config.open_files_max,
+        )
+        self._queues = ConsumeQueues(
+            disk,
+            directory / "consumequeue",
+            units_per_file=config.consume_queue_file_units,
+            open_files_max=config.open_files_max,
+            lock=tails_lock,
+        )
+        self._table = self._queues.table
+        self._checkpoint_file = CheckpointFile(disk, directory / "checkpoint")
+        checkpoint = self._checkpoint_file.load()
+        recovery = Recovery(
+            self._files,
+            self._queues,
+            checkpoint,
+            clean=clean,
+            record_size_bytes_max=config.record_size_bytes_max,
+            redispatch_tags_code=redispatch_tags_code,
+            on_progress=on_progress,
+        )
+        report = recovery.run(queues_exist=bool(disk.list_dir(directory / "consumequeue")))
+
+        checkpoint.master_flushed_offset = recovery.log_end
+        checkpoint.physic_timestamp_ms = checkpoint.logics_timestamp_ms = recovery.store_timestamp_ms
+        disk.write_file(self._abort_path, str(os.getpid()).encode())
+        disk.sync_dir(directory)
+        self._checkpoint_file.save(checkpoint)
+        self._flush_worker = Worker(
+            "store-flush", self.flush_once, interval_s=config.flush_interval_ms / 1000, on_failure=self._thread_died
+        )
+        self._log = CommitLog(
+            self._files,
+            config,
+            lock=tails_lock,
+            dirty_queues=self._queues.dirty,
+            now_ms=now_ms,
+            request_room=self._request_room,
+        )
+        self._log.open_at(recovery.log_end, recovery.store_timestamp_ms)
+        self._room_worker = Worker(
+            "store-room",
+            RoomService(self._log).prepare_once,
+            interval_s=_ROOM_INTERVAL_S,
+            on_failure=self._thread_died,
+        )
+        self._reader = MessageReader(self._log, self._queues, record_size_bytes_max=config.record_size_bytes_max)
+        self._commit = GroupCommit(
+            self._log, waiters_max=config.flush_waiters_max, request_flush=self._flush_worker.wake
+        )
+        self._flush_service = FlushService(
+            self._commit, self._log, self._queues, self._checkpoint_file, checkpoint, config, now_ms
+        )
+        self._threads: list[Worker] = []
+        self.recovery = msgspec.structs.replace(report, duration_ms=now_ms() - opened_ms)
+        """What opening found."""
+
+    # -- appending -----------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        topic: str,
+        queue_id: int,
+        flag: int,
+        sys_flag: int,
+        born_timestamp_ms: int,
+        born_host: bytes,
+        reconsume_times: int,
+        prepared_transaction_offset: int,
+        body: bytes | memoryview,
+        properties: bytes,
+        tags_code: int,
+    ) -> AppendResult:
+        """Store one message. When it returns, the message is in the page cache: it survives this process, not the
+        machine; for that see `notify_flushed`.
+
+        Args:
+            topic: at most 255 bytes.
+            queue_id: from 0.
+            flag: the sender's own 32 bits.
+            sys_flag: Apache's MessageSysFlag; the bits for IPv6 hosts are set here.
+            born_timestamp_ms: the client's clock.
+            born_host: the client: 4 or 16 address bytes, then the port as int32.
+            reconsume_times: how often it was delivered and failed before.
+            prepared_transaction_offset: physical offset of the half message, for a committed one, else 0.
+            body: bytes as they came; at most `message_size_bytes_max`.
+            properties: key 0x01 value 0x02, repeated; at most 32,767 bytes.
+            tags_code: what the consume queue keeps beside it: tag hash or time of delivery.
+
+        Raises (nothing was stored):
+            MessageTooLarge, MessageInvalid: the message.
+            DiskFull: no room; a later append may succeed.
+            NotWritable, StoreClosed: the store.
+        """
+        queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
+        if len(queue.tail) >= self._tail_size_bytes_max:
+            self._drain(queue)
+        return self._log.append(
+            queue,
+            flag,
+            sys_flag,
+            born_timestamp_ms,
+            born_host,
+            reconsume_times,
+            prepared_transaction_offset,
+            body,
+            properties,
+            tags_code,
+        )
+
+    def append_batch(
+        self,
+        topic: str,
+        queue_id: int,
+        sys_flag: int,
+        born_timestamp_ms: int,
+        born_host: bytes,
+        entries: Sequence[BatchEntry | tuple[int, bytes, bytes, int]],
+    ) -> list[AppendResult]:
+        """Store several messages of one queue, back to back, all of them or none.
+
+        `entries` are (flag, body, properties, tags code). Together they may be as large as one record of the largest
+        size. Everything else as in `append`.
+        """
+        queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
+        if len(queue.tail) >= self._tail_size_bytes_max:
+            self._drain(queue)
+        return self._log.append_batch(queue, sys_flag, born_timestamp_ms, born_host, entries)
+
+    def _drain(self, queue: ConsumeQueue) -> None:
+        try:
+            self._queues.drain(queue)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DiskFull(queue.directory) from error
+            refusal = NotWritable(f"writing a consume queue failed: {error}")
+            self._log.refuse(refusal)
+            raise refusal from error
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        topic: str,
+        queue_id: int,
+        queue_offset: int,
+        max_count: int,
+        max_bytes: int,
+        tag_codes: frozenset[int] | None,
+        *,
+        cold_allowed: bool = False,
+    ) -> ReadResult:
+        """Records of one queue from `queue_offset` on, as they lie in the log.
+
+        At most `max_count` of them and `max_bytes`, but one whatever its size. With `tag_codes` only those whose tags
+        code is among them, looked for in at most max(800, max_count) units. Bodies are not checked against their CRC.
+
+        Without `cold_allowed` it never waits for the disk: what recently was written is handed out as views of the
+        log, older bytes as copies if they happen to be in memory; otherwise the status is COLD, and the caller repeats
+        in a thread with `cold_allowed`.
+
+        Raises: RecordCorrupt, StoreClosed.
+        """
+        return self._reader.read(
+            self._find(topic, queue_id), queue_offset, max_count, max_bytes, tag_codes, cold_allowed=cold_allowed
+        )
+
+    def record_at(self, physical_offset: int) -> bytes | None:
+        """The whole record that begins at a physical offset; None when none does. May wait for the disk."""
+        self._check_open()
+        return self._log.record_at(physical_offset)
+
+    def queue_unit(self, topic: str, queue_id: int, queue_offset: int) -> tuple[int, int, int] | None:
+        """(physical offset, record size, tags code) of one message; None if there is none. May wait for the disk."""
+        queue = self._find(topic, queue_id)
+        return None if queue is None else self._reader.unit_at(queue, queue_offset)
+
+    def min_offset(self, topic: str, queue_id: int) -> int:
+        """The first queue offset that can be read; 0 for an unknown queue."""
+        queue = self._find(topic, queue_id)
+        return 0 if queue is None else queue.min_offset
+
+    def max_offset(self, topic: str, queue_id: int) -> int:
+        """One past the last queue offset that can be read; 0 for an unknown queue."""
+        queue = self._find(topic, queue_id)
+        return 0 if queue is None else self._reader.max_offset(queue)
+
+    def offset_by_time(self, topic: str, queue_id: int, timestamp_ms: int, boundary: Boundary) -> int:
+        """Queue offset by store time. May wait for the disk: call it in a thread.
+
+        "lower": the first message stored at or after the time; the max offset if there is none.
+        "upper": the last one stored at or before it; the min offset if there is none.
+        """
+        queue = self._find(topic, queue_id)
+        return 0 if queue is None else self._reader.offset_by_time(queue, timestamp_ms, boundary)
+
+    def store_time_of(self, topic: str, queue_id: int, queue_offset: int) -> int:
+        """When a message was stored, ms; -1 if there is none. May wait for the disk."""
+        queue = self._find(topic, queue_id)
+        return -1 if queue is None else self._reader.store_time_of(queue, queue_offset)
+
+    def queues(self) -> Iterator[tuple[str, int]]:
+        """(topic, queue id) of every queue, as of now."""
+        return iter(list(self._table))
+
+    def _find(self, topic: str, queue_id: int) -> ConsumeQueue | None:
+        if self._is_closed:
+            raise StoreClosed
+        return self._table.get((topic, queue_id))
+
+    # -- the log as a whole --------------------------------------------------------------------------------------------
+
+    @property
+    def min_physical_offset(self) -> int:
+        """Where the oldest file of the log begins."""
+        return self._log.min_offset
+
+    @property
+    def written_offset(self) -> int:
+        """One past the last byte appended."""
+        return self._log.written_offset
+
+    @property
+    def flushed_offset(self) -> int:
+        """Everything below is synced."""
+        return self._commit.flushed_offset
+
+    @property
+    def confirm_offset(self) -> int:
+        """No read sees anything at or beyond it. The written offset, unless somebody set it lower."""
+        return self._log.confirm_offset
+
+    @confirm_offset.setter
+    def confirm_offset(self, physical_offset: int) -> None:
+        self._log.confirm_limit = physical_offset
+
+    @property
+    def not_writable_reason(self) -> str | None:
+        """Why appends are refused; None while they are not. A full disk does not count: it may pass."""
+        return None if self._log.refusal is None else str(self._log.refusal)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether appends are taken."""
+        return self._log.refusal is None
+
+    # -- flushing ------------------------------------------------------------------------------------------------------
+
+    def notify_flushed(self, offset: int, callback: FlushCallback) -> None:
+        """Call back with None once the log is synced up to `offset`, or with what made that impossible.
+
+        All who wait share the next sync. The callback runs in the flush thread, or at once when the answer is known:
+        it must be quick and must not raise.
+        Raises: TooManyWaiters.
+        """
+        self._commit.notify(offset, callback)
+
+    def flush(self) -> None:
+        """Sync the log as it is now, waiting for the disk. Raises: NotWritable."""
+        self._check_open()
+        self._commit.flush()
+
+    def flush_once(self) -> None:
+        """One round of the flush thread, for owners without it: sync, call back, write what is due by the clock."""
+        self._flush_service.flush_once()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Flush everything, note that the store was closed in good order, and let go of the directory.
+
+        Whoever still waits in `notify_flushed` is answered. A second call does nothing.
+        Raises: NotWritable when something could not be flushed (the next opening recovers); StoreError when a thread
+        hangs in the disk (the directory stays locked until the process ends).
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._log.refuse(StoreClosed())
+        for worker in self._threads:
+            if not worker.stop(self._close_timeout_s):
+                self._commit.abandon(StoreClosed())
+                raise StoreError(f"a thread of the store hangs for {self._close_timeout_s} s: closed without a flush")
+        try:
+            self._flush_service.flush_all()
+            self._disk.remove(self._abort_path)
+            self._disk.sync_dir(self._abort_path.parent)
+        finally:
+            self._commit.abandon(StoreClosed())
+            self._queues.close()
+            self._files.close()
+            self._checkpoint_file.close()
+            self._directory_lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- threads -------------------------------------------------------------------------------------------------------
+
+    def _start_threads(self) -> None:
+        self._threads = [self._flush_worker, self._room_worker]
+        for worker in self._threads:
+            worker.start()
+
+    def _request_room(self) -> None:
+        self._room_worker.wake()
+
+    def _thread_died(self, error: Exception) -> None:
+        refusal = NotWritable(f"a thread of the store failed: {error!r}")
+        self._log.refuse(refusal)
+        self._commit.abandon(refusal)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreClosed
+
+
+def _lock(disk: Disk, directory: Path) -> DiskLock:
+    try:
+        lock = disk.lock(directory / "lock")
+    except BlockingIOError as error:
+        raise StoreInUse(directory) from error
+    try:
+        disk.sync_dir(directory)
+        disk.sync_dir(directory.parent)
+    except OSError:
+        lock.release()
+        raise
+    return lock
