@@ -136,17 +136,17 @@ class Family(Generic[ChildT]):
 
 
 class _Observed:
-    """A gauge that is read when scraped."""
-
-    kind = "gauge"
+    """A gauge or counter that is read when scraped."""
 
     def __init__(
         self,
+        kind: str,
         name: str,
         help_text: str,
         label_names: Sequence[str],
         read: Callable[[], Iterable[tuple[Sequence[str], float]]],
     ) -> None:
+        self.kind = kind
         self.name = name
         self.help_text = help_text
         self.label_names = tuple(label_names)
@@ -173,8 +173,7 @@ class Registry:
 
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Family[Value]:
         """Declare a number that only grows; its name ends in _total."""
-        if not name.endswith("_total"):
-            raise ValueError(f"{name}: the name of a counter ends in _total")
+        _check_counter_name(name)
         return self._add(Family("counter", name, help_text, labels, Value))
 
     def gauge(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Family[Value]:
@@ -183,7 +182,7 @@ class Registry:
 
     def observed_gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Declare a number that `read` gives when scraped; it must be cheap and not wait."""
-        self._add(_Observed(name, help_text, (), lambda: [((), read())]))
+        self._add(_Observed("gauge", name, help_text, (), lambda: [((), read())]))
 
     def observed_gauges(
         self,
@@ -193,7 +192,18 @@ class Registry:
         read: Callable[[], Iterable[tuple[Sequence[str], float]]],
     ) -> None:
         """Declare numbers that `read` gives when scraped, each with its label values in the order of `labels`."""
-        self._add(_Observed(name, help_text, labels, read))
+        self._add(_Observed("gauge", name, help_text, labels, read))
+
+    def observed_counters(
+        self,
+        name: str,
+        help_text: str,
+        labels: Sequence[str],
+        read: Callable[[], Iterable[tuple[Sequence[str], float]]],
+    ) -> None:
+        """Declare numbers that only grow and that `read` gives when scraped; the name ends in _total."""
+        _check_counter_name(name)
+        self._add(_Observed("counter", name, help_text, labels, read))
 
     def histogram(
         self, name: str, help_text: str, buckets: Sequence[float], labels: Sequence[str] = ()
@@ -245,6 +255,11 @@ class Registry:
 
 
 FamilyT = TypeVar("FamilyT", Family[Value], Family[Distribution], _Observed)
+
+
+def _check_counter_name(name: str) -> None:
+    if not name.endswith("_total"):
+        raise ValueError(f"{name}: the name of a counter ends in _total")
 
 
 def _label(name: str, value: str) -> str:
