@@ -99,30 +99,43 @@ class RemotingServer:
     # -- start and stop
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen, and return the address bound (port 0: the operating system chose one).
+        """`bind`, then `listen`."""
+        bound = await self.bind(host, port)
+        self.listen()
+        return bound
+
+    async def bind(self, host: str, port: int) -> tuple[str, int]:
+        """Take an address and return it (port 0: the operating system chose one); connecting to it is still refused.
 
         `host` may be a name; its first address is taken. `::` listens for IPv4 as well. Raises OSError.
         """
         if self._listener is not None or self._stopping:
             raise RuntimeError("the server is started already, and starts only once")
-        self._listener = await _listen(host, port, self._limits.backlog)
-        self._accepting = asyncio.create_task(self._accept(self._listener), name=f"accept {host}:{port}")
-        self._schedule_check()
+        self._listener = await _bind(host, port)
         bound = self._listener.getsockname()
         return bound[0], bound[1]
+
+    def listen(self) -> None:
+        """Accept connections on the address that `bind` took."""
+        if self._listener is None or self._accepting is not None:
+            raise RuntimeError("the server is not bound, or listens already")
+        self._listener.listen(self._limits.backlog)
+        self._accepting = asyncio.create_task(self._accept(self._listener), name="accept")
+        self._schedule_check()
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, close every channel, and return when all are gone.
 
         What was written is sent if the peers read it within `grace_s`; then the rest is cut. Never raises for that.
         """
-        if self._listener is None or self._accepting is None:
+        if self._listener is None:
             return
         self._stopping = True
         if self._checking is not None:
             self._checking.cancel()
-        self._accepting.cancel()
-        await asyncio.gather(self._accepting, return_exceptions=True)
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
         self._listener.close()
         self._listener = None
         await self._finish_admitting(grace_s)
@@ -282,8 +295,8 @@ class RemotingServer:
         self._schedule_check()
 
 
-async def _listen(host: str, port: int, backlog: int) -> socket.socket:
-    """A non-blocking listening socket on the first address of `host`."""
+async def _bind(host: str, port: int) -> socket.socket:
+    """A non-blocking socket bound to the first address of `host`."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
@@ -294,7 +307,6 @@ async def _listen(host: str, port: int, backlog: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setblocking(False)
         listener.bind(address)
-        listener.listen(backlog)
     except OSError:
         listener.close()
         raise
