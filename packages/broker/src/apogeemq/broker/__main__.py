@@ -1,0 +1,15 @@
+"""`apogeemq-broker`: one broker as a process of its own (see apogeemq.mesh.service_process for what it prints)."""
+
+from collections.abc import Sequence
+
+from apogeemq.broker.app import PROGRAM
+from apogeemq.mesh.service_process import service_main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a signal; return the exit code."""
+    return service_main(PROGRAM, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

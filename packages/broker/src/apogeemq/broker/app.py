@@ -1,0 +1,400 @@
+"""A broker with its listeners and links, as one component of a process.
+
+Start: open the store (in a thread; it recovers), load the tables, listen, register at the name servers.
+Stop: leave the name servers, answer who waits, close the listeners, write the tables, close the store with everything
+flushed.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+from pathlib import Path
+
+import msgspec
+from apogeemq.broker.assembly import Broker
+from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig
+from apogeemq.broker.core.delay import DelayLevels
+from apogeemq.broker.core.topics import TopicTable
+from apogeemq.broker.faces.remoting.table import AccessHook
+from apogeemq.broker.links.namesrv import BrokerIdentity, NamesrvLink
+from apogeemq.broker.metadata_files import metadata_files
+from apogeemq.broker.metrics import register_metrics
+from apogeemq.broker.service.delay import stored_tags_code
+from apogeemq.mesh.addresses import advertised_address, is_loopback, split_address
+from apogeemq.mesh.chance import Chance
+from apogeemq.mesh.clock import Clock
+from apogeemq.mesh.config import ListenerConfig
+from apogeemq.mesh.health import Health
+from apogeemq.mesh.http import HttpListener, observability_routes
+from apogeemq.mesh.lifecycle import Lifecycle
+from apogeemq.mesh.metrics import Registry
+from apogeemq.mesh.network import Listening, Network
+from apogeemq.mesh.service_process import ServiceProgram, World
+from apogeemq.mesh.tls import server_ssl_context, server_tls
+from apogeemq.remoting_codec.aio.channel import Channel, ChannelLimits, Reply
+from apogeemq.remoting_codec.aio.server import RemotingServer, ServerLimits
+from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig
+from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.connection import ConnectionLimits
+from apogeemq.remoting_codec.record import encode_host
+from apogeemq.store.config import StoreConfig
+from apogeemq.store.files import Disk, RealDisk
+from apogeemq.store.message_store import MessageStore
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_S = 2.0
+"""How long clients may take to read their last answers."""
+
+REGISTER_WAIT_S = 10.0
+"""How long a start waits for the first name server, before it goes on and leaves the link to try further."""
+
+HEALTH_INTERVAL_S = 0.5
+
+START_STOP_TIMEOUT_S = 3600.0
+"""Opening a store may check many gigabytes; the log shows how far it is."""
+
+STORE, NAMESRV, REMOTING = "store", "namesrv", "remoting"
+"""Names of the health checks."""
+
+
+class BrokerApp:
+    """One broker process's worth: `start`, `stop`, and where it listens.
+
+    Args:
+        config: settings.
+        network, clock, chance, disk: the world.
+        health, registry: where it reports; shared with whoever runs it.
+        access: asked before each Remoting request; everybody may do everything without.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        *,
+        network: Network,
+        clock: Clock,
+        chance: Chance,
+        health: Health,
+        registry: Registry,
+        disk: Disk | None = None,
+        access: AccessHook | None = None,
+    ) -> None:
+        self.config = _with_broker_name(config)
+        self.endpoints: dict[str, str] = {}
+        self._network = network
+        self._clock = clock
+        self._chance = chance
+        self._disk = disk or RealDisk()
+        self._health = health
+        self._registry = registry
+        self._access = access
+        self._store: MessageStore | None = None
+        self._broker: Broker | None = None
+        self._servers: dict[str, RemotingServer] = {}
+        self._mesh: Listening | None = None
+        self._http: HttpListener | None = None
+        self._link: NamesrvLink | None = None
+        self._health_task: asyncio.Task[None] | None = None
+
+    @property
+    def broker(self) -> Broker:
+        """The running broker. RuntimeError before `start` and after `stop`."""
+        if self._broker is None:
+            raise RuntimeError("the broker is not started")
+        return self._broker
+
+    def join(self, lifecycle: Lifecycle) -> None:
+        """Add this broker to a process's lifecycle."""
+        lifecycle.add("broker", start=self.start, stop=self.stop, timeout_s=START_STOP_TIMEOUT_S)
+
+    async def start(self) -> None:
+        """Start, in the order that the module names. What a failed start had begun is taken back."""
+        for check in (STORE, NAMESRV, REMOTING):
+            self._health.set(check, False, "starting")
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop, in the order that the module names; goes on after an error and raises the first one at the end."""
+        for check in (STORE, NAMESRV, REMOTING):
+            self._health.set(check, False, "stopping")
+        errors: list[Exception] = []
+        for step in (self._stop_link, self._stop_listeners, self._stop_broker, self._close_store, self._stop_http):
+            try:
+                await step()
+            except Exception as error:
+                log.exception("stopping the broker: %s failed", step.__name__)
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    async def _start(self) -> None:
+        listeners = self.config.listeners
+        if listeners.http.enabled:
+            self._http = HttpListener(
+                listeners.http.host,
+                listeners.http.port,
+                observability_routes(self._health, self._registry),
+                tls=server_ssl_context(listeners.http.tls),
+            )
+            _, port = await self._http.start()
+            self.endpoints["http"] = advertised_address(listeners.http, port)
+        # Bound first, listening last: the port is part of the store host, which every record carries.
+        remoting = self._remoting_server(listeners.remoting)
+        _, port = await remoting.bind(listeners.remoting.host, listeners.remoting.port)
+        address = advertised_address(listeners.remoting, port)
+        store_host = await _packed_host(address)
+        self._store = await asyncio.to_thread(self._open_store, store_host)
+        self._health.set(STORE, True, self.config.store.path)
+        self._broker = Broker(
+            self.config,
+            self._store,
+            metadata_files(self._disk, Path(self.config.store.path)),
+            store_host=store_host,
+            clock=self._clock,
+            chance=self._chance,
+            access=self._access,
+        )
+        self._broker.start()
+        remoting.listen()
+        self._servers["remoting"] = remoting
+        self.endpoints["remoting"] = address
+        if listeners.vip.enabled:
+            vip = self._remoting_server(listeners.vip)
+            _, port = await vip.start(listeners.vip.host, listeners.vip.port)
+            self._servers["vip"] = vip
+            self.endpoints["vip"] = advertised_address(listeners.vip, port)
+        if listeners.mesh.enabled:
+            self._mesh = await self._network.serve(
+                listeners.mesh.host, listeners.mesh.port, [], tls=server_tls(listeners.mesh.tls)
+            )
+            self.endpoints["mesh"] = advertised_address(listeners.mesh, self._mesh.port)
+        self._health.set(REMOTING, True, address)
+        self._warn_of_open_listeners()
+        register_metrics(self._registry, self._broker, {name: s.stats for name, s in self._servers.items()})
+        await self._start_link(self._broker)
+        self._health_task = asyncio.create_task(self._watch_health(self._broker), name="broker-health")
+
+    async def _start_link(self, broker: Broker) -> None:
+        """Register at the name servers, and wait a while for the first one: a broker that is ready can be found."""
+        targets = [target for target in self.config.identity.namesrv_addr.replace(",", ";").split(";") if target]
+        if not targets:
+            self._health.set(NAMESRV, True, "no name server is configured")
+            return
+        identity = BrokerIdentity(
+            cluster=self.config.identity.cluster_name,
+            broker_name=self.config.identity.broker_name,
+            broker_id=self.config.identity.broker_id,
+            incarnation=self._clock.now_ms(),
+            remoting_address=self.endpoints["remoting"],
+            mesh_address=self.endpoints.get("mesh", ""),
+        )
+        link = NamesrvLink(
+            [target.strip() for target in targets],
+            network=self._network,
+            clock=self._clock,
+            chance=self._chance,
+            identity=lambda: identity,
+            topics=RegisteredTopics(broker.topics),
+        )
+        self._link = link
+        broker.topics.on_change(lambda topics: link.topics_changed([topic.name for topic in topics]))
+        await link.start()
+        try:
+            await link.wait_registered(REGISTER_WAIT_S)
+        except TimeoutError:
+            log.warning("no name server has answered within %g s: clients can't find this broker yet", REGISTER_WAIT_S)
+
+    async def _watch_health(self, broker: Broker) -> None:
+        """Report what changes by itself: the store's disk, the name servers, a task that ended."""
+        while True:
+            reason = broker.store.not_writable_reason
+            self._health.set(STORE, reason is None, reason or self.config.store.path)
+            if self._link is not None:
+                registered = self._link.registered
+                self._health.set(
+                    NAMESRV,
+                    any(registered.values()),
+                    ", ".join(
+                        f"{target}: {'registered' if ok else 'not reached'}" for target, ok in registered.items()
+                    ),
+                )
+            failed = broker.failed_task()
+            if failed is not None:
+                self._health.set(REMOTING, False, f"the background task {failed} ended")
+            await self._clock.sleep(HEALTH_INTERVAL_S)
+
+    def _remoting_server(self, listener: ListenerConfig) -> RemotingServer:
+        return RemotingServer(
+            self._handle,
+            limits=self._server_limits(),
+            tls=server_ssl_context(listener.tls),
+            tls_mode=listener.tls.mode,
+            on_close=self._channel_closed,
+        )
+
+    def _handle(self, channel: Channel, command: RemotingCommand) -> Reply:
+        return self.broker.remoting(channel, command)
+
+    def _channel_closed(self, channel: Channel) -> None:
+        if self._broker is not None:
+            self._broker.channel_closed(channel)
+
+    def _server_limits(self) -> ServerLimits:
+        limits = self.config.limits
+        return ServerLimits(
+            channel=ChannelLimits(
+                connection=ConnectionLimits(frame_size_bytes_max=limits.frame_size_bytes_max),
+                idle_timeout_s=limits.idle_s,
+                slow_reader_timeout_s=limits.slow_reader_s,
+                write_buffer_size_bytes_max=limits.write_buffer_bytes_max,
+            ),
+            connections_max=limits.connections_max,
+        )
+
+    def _open_store(self, store_host: bytes) -> MessageStore:
+        """Open the store; blocks while it recovers."""
+        settings = self.config.store
+        levels = DelayLevels(settings.message_delay_level)
+        store = MessageStore.open(
+            Path(settings.path),
+            StoreConfig(
+                store_host=store_host,
+                flush_interval_ms=settings.flush_interval_ms,
+                commit_log_file_size_bytes=settings.commit_log_file_size_bytes,
+                consume_queue_file_units=settings.consume_queue_file_size_bytes // 20,
+                message_size_bytes_max=settings.max_message_size_bytes,
+                hot_read_window_bytes=settings.hot_window_bytes,
+                flush_waiters_max=self.config.limits.waiting_acknowledgements_max,
+            ),
+            now_ms=self._clock.now_ms,
+            disk=self._disk,
+            on_progress=_log_progress,
+            redispatch_tags_code=lambda topic, properties, time_ms: stored_tags_code(
+                levels, topic, properties, time_ms
+            ),
+        )
+        report = store.recovery
+        if not report.clean:
+            log.warning("the broker was not stopped in good order; recovery: %s", report)
+        return store
+
+    def _warn_of_open_listeners(self) -> None:
+        """Say loudly what anybody who reaches this machine can use (architecture §9)."""
+        if self._access is not None:
+            return
+        listeners = self.config.listeners
+        for name in self._servers:
+            listener = listeners.remoting if name == "remoting" else listeners.vip
+            if not is_loopback(listener.host) and listener.tls.mode != "enforcing":
+                log.warning(
+                    "the listener %s on %s has neither access control nor enforced TLS: whoever reaches it can read "
+                    "and write everything; bind it to 127.0.0.1, or set listeners.%s.tls",
+                    name,
+                    self.endpoints[name],
+                    name,
+                )
+
+    async def _stop_link(self) -> None:
+        if self._health_task is not None:
+            self._health_task.cancel()
+            await asyncio.gather(self._health_task, return_exceptions=True)
+            self._health_task = None
+        if self._link is not None:
+            await self._link.stop()
+            self._link = None
+
+    async def _stop_listeners(self) -> None:
+        if self._broker is not None:
+            self._broker.pulls.stop()
+        if self._mesh is not None:
+            await self._mesh.stop(STOP_GRACE_S)
+            self._mesh = None
+        servers, self._servers = self._servers, {}
+        await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in servers.values()))
+
+    async def _stop_broker(self) -> None:
+        broker, self._broker = self._broker, None
+        if broker is not None:
+            await broker.stop()
+
+    async def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            await asyncio.to_thread(store.close)
+
+    async def _stop_http(self) -> None:
+        http, self._http = self._http, None
+        if http is not None:
+            await http.stop()
+
+
+class RegisteredTopics:
+    """The topic table as the link to the name servers wants to see it."""
+
+    def __init__(self, topics: TopicTable) -> None:
+        self._topics = topics
+
+    @property
+    def data_version(self) -> DataVersion:
+        """The version of the table now."""
+        return self._topics.data_version
+
+    def full_state(self) -> tuple[DataVersion, list[TopicConfig]]:
+        """The whole table with its version."""
+        return self._topics.data_version, [topic.config for topic in self._topics]
+
+    def find(self, topic: str) -> TopicConfig | None:
+        """One topic, or None."""
+        found = self._topics.get(topic)
+        return None if found is None else found.config
+
+
+def _with_broker_name(config: BrokerConfig) -> BrokerConfig:
+    """The settings with the broker's name filled in: the host's, cut to what a name may hold."""
+    if config.identity.broker_name:
+        return config
+    name = re.sub(r"[^%|a-zA-Z0-9_-]", "-", socket.gethostname())[:100] or "DEFAULT_BROKER"
+    identity = msgspec.structs.replace(config.identity, broker_name=name)
+    return msgspec.structs.replace(config, identity=identity)
+
+
+async def _packed_host(address: str) -> bytes:
+    """The advertised address as records carry it. A name is resolved once, at start."""
+    host, port = split_address(address)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return encode_host(str(found[0][4][0]), port)
+
+
+def _log_progress(scanned_bytes: int, total_bytes: int) -> None:
+    if scanned_bytes % (256 << 20) < 1 << 20:
+        log.info("recovery: %d of at most %d MiB checked", scanned_bytes >> 20, total_bytes >> 20)
+
+
+def _make_app(config: BrokerConfig, world: World) -> BrokerApp:
+    return BrokerApp(
+        config,
+        network=world.network,
+        clock=world.clock,
+        chance=world.chance,
+        health=world.health,
+        registry=world.registry,
+    )
+
+
+PROGRAM = ServiceProgram(
+    name="broker",
+    package="apogeemq-broker",
+    description="ApogeeMQ broker: takes, keeps and hands out messages.",
+    config_type=BrokerConfig,
+    log_of=lambda config: config.log,
+    ignored=IGNORED_PROPERTIES,
+    make_app=_make_app,
+    metric_labels=lambda config: {"cluster": config.identity.cluster_name},
+)
+"""The broker as a program."""

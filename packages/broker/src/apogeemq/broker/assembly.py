@@ -1,0 +1,278 @@
+"""A broker put together: the place that wires tables, services and the Remoting face.
+
+`Broker` knows no listener and no name server: `app` adds these. Tests use it over a socket pair, or with no socket.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+
+from apogeemq.broker.config import BrokerConfig, FlushDiskType
+from apogeemq.broker.core.clients import ClientTable
+from apogeemq.broker.core.delay import DelayLevels
+from apogeemq.broker.core.long_polling import LongPollingTable
+from apogeemq.broker.core.message_ids import MessageIds
+from apogeemq.broker.core.names import SCHEDULE_TOPIC
+from apogeemq.broker.core.properties import BrokerProperties
+from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
+from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.faces.remoting.disk_reads import DiskReads
+from apogeemq.broker.faces.remoting.groups import GroupRequests, notify_consumer_ids_changed
+from apogeemq.broker.faces.remoting.messages import MessageRequests
+from apogeemq.broker.faces.remoting.offsets import OffsetRequests
+from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
+from apogeemq.broker.faces.remoting.table import AccessHook, AllowAll, RemotingFace, RequestStats
+from apogeemq.broker.metadata_files import MetadataFiles
+from apogeemq.broker.service.delay import DelayService
+from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
+from apogeemq.broker.service.fetch import FetchService
+from apogeemq.broker.service.groups import GroupService
+from apogeemq.broker.service.metadata import MetadataSaver
+from apogeemq.broker.service.offsets import OffsetService
+from apogeemq.broker.service.send import SendService
+from apogeemq.broker.service.send_back import SendBackService
+from apogeemq.broker.service.writer import MessageWriter
+from apogeemq.mesh.chance import Chance
+from apogeemq.mesh.clock import Clock
+from apogeemq.remoting_codec.aio.channel import Channel, Reply
+from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.store.message_store import MessageStore
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.2
+"""How exactly held pulls and waiting acknowledgements end."""
+
+CLIENT_SCAN_INTERVAL_S = 10.0
+
+
+class Broker:
+    """All of a broker but its listeners and links: tables, services, the Remoting face, and what runs beside them.
+
+    Needs a running event loop and an open store. `remoting` is the handler that a Remoting listener gets.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        store: MessageStore,
+        files: MetadataFiles,
+        *,
+        store_host: bytes,
+        clock: Clock,
+        chance: Chance,
+        access: AccessHook | None = None,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.stats = RequestStats()
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        identity, limits = config.identity, config.limits
+        levels = DelayLevels(config.store.message_delay_level)
+
+        self.topics = TopicTable(
+            now_ms=clock.now_ms,
+            auto_create=config.topics.auto_create_topic_enable,
+            default_queue_nums=config.topics.default_topic_queue_nums,
+            topics_max=limits.topics_max,
+        )
+        self.groups = SubscriptionGroupTable(
+            now_ms=clock.now_ms,
+            auto_create=config.topics.auto_create_subscription_group,
+            groups_max=limits.groups_max,
+        )
+        files.load_topics(self.topics)
+        files.load_groups(self.groups)
+        self.offsets = files.load_consumer_offsets()
+        if not store.recovery.clean:
+            cut = self.offsets.clamp(store.max_offset)
+            if cut:
+                log.warning("%d consumer offsets were ahead of what survived the crash and were cut back", cut)
+        self.topics.ensure_built_in(identity.cluster_name, identity.broker_name, len(levels))
+        self.groups.ensure_predefined()
+
+        self.clients: ClientTable[Channel] = ClientTable(client_timeout_s=limits.client_timeout_s)
+        self.long_polling: LongPollingTable[HeldPull] = LongPollingTable(
+            waiting_max=limits.held_pulls_max, waiting_per_queue_max=limits.held_pulls_per_queue_max
+        )
+        self.topic_line = AcknowledgementLine(
+            waiting_max=limits.waiting_acknowledgements_max, what="a new topic's configuration to be written"
+        )
+        self.flush_line = (
+            FlushLine(store, waiting_max=limits.waiting_acknowledgements_max)
+            if config.store.flush_disk_type is FlushDiskType.SYNC_FLUSH
+            else None
+        )
+        ids = MessageIds(
+            store_host=store_host,
+            process_id=os.getpid(),
+            instance_hash=chance.randrange(1 << 32),
+            now_ms=clock.now_ms,
+        )
+        writer = MessageWriter(store, self)
+        self.send = SendService(
+            topics=self.topics,
+            groups=self.groups,
+            writer=writer,
+            properties=BrokerProperties(
+                region=identity.region_id, cluster=identity.cluster_name, trace_on=config.topics.trace_on
+            ),
+            delay_levels=levels,
+            now_ms=clock.now_ms,
+            choose_queue=chance.randrange,
+            create_unique_key=ids.unique_key,
+            offset_message_id=ids.offset_message_id,
+            permission=identity.broker_permission,
+            body_size_bytes_max=config.store.max_message_size_bytes,
+            broker_name=identity.broker_name,
+        )
+        self.send_back = SendBackService(
+            store=store,
+            topics=self.topics,
+            groups=self.groups,
+            writer=writer,
+            delay_levels=levels,
+            now_ms=clock.now_ms,
+            offset_message_id=ids.offset_message_id,
+        )
+        self.fetch = FetchService(
+            store=store,
+            topics=self.topics,
+            groups=self.groups,
+            offsets=self.offsets,
+            clients=self.clients,
+            permission=identity.broker_permission,
+            broker_name=identity.broker_name,
+            count_max=limits.pull_messages_max,
+            size_bytes_max=limits.pull_size_bytes_max,
+        )
+        self.offset_service = OffsetService(
+            store=store,
+            topics=self.topics,
+            groups=self.groups,
+            offsets=self.offsets,
+            hot_window_bytes=config.store.hot_window_bytes,
+        )
+        self.group_service: GroupService[Channel] = GroupService(
+            clients=self.clients,
+            groups=self.groups,
+            topics=self.topics,
+            notify=notify_consumer_ids_changed,
+            monotonic=clock.monotonic,
+        )
+        self.delay = DelayService(
+            store=store,
+            topics=self.topics,
+            writer=writer,
+            levels=levels,
+            clock=clock,
+            progress=files.load_delay_offsets(),
+        )
+        self.saver = MetadataSaver(
+            files=files,
+            topics=self.topics,
+            groups=self.groups,
+            offsets=self.offsets,
+            delay=self.delay,
+            topic_line=self.topic_line,
+            flush_log=store.flush,
+            clock=clock,
+            offsets_interval_s=config.store.flush_consumer_offset_interval_ms / 1000,
+            delay_interval_s=config.store.flush_delay_offset_interval_ms / 1000,
+        )
+        self.disk_reads = DiskReads(running_max=limits.cold_reads_max, refuse=self._refuse)
+        self.pulls = PullRequests(
+            fetch=self.fetch,
+            table=self.long_polling,
+            stats=self.stats,
+            disk_reads=self.disk_reads,
+            refuse=self._refuse,
+            monotonic=clock.monotonic,
+            hold_s_max=limits.pull_hold_s_max,
+            short_hold_s=config.topics.short_polling_time_ms / 1000,
+            long_polling=config.topics.long_polling_enable,
+        )
+        messages = MessageRequests(
+            send=self.send,
+            send_back=self.send_back,
+            topics=self.topics,
+            flush_line=self.flush_line,
+            topic_line=self.topic_line,
+            monotonic=clock.monotonic,
+            flush_timeout_s=config.store.sync_flush_timeout_ms / 1000,
+            region=identity.region_id,
+            trace_on=config.topics.trace_on,
+            stats=self.stats,
+            disk_reads=self.disk_reads,
+        )
+        self.remoting = RemotingFace(
+            {
+                **messages.handlers(),
+                **self.pulls.handlers(),
+                **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
+                **GroupRequests(self.group_service, self.stats).handlers(),
+            },
+            access or AllowAll(),
+            self.stats,
+        )
+
+    def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
+        """A message was stored: tell those who wait for it (see `writer.Arrivals`)."""
+        if topic == SCHEDULE_TOPIC:
+            self.delay.message_arrived(queue_id)
+        else:
+            self.pulls.message_arrived(topic, queue_id, tags_code)
+
+    def channel_closed(self, channel: Channel) -> None:
+        """A client's connection is gone."""
+        self.pulls.channel_closed(channel)
+        self.group_service.channel_closed(channel)
+
+    def on_topics_changed(self, listener: Callable[[list[Topic]], None]) -> None:
+        """Call `listener` whenever topics are made or changed."""
+        self.topics.on_change(listener)
+
+    def start(self) -> None:
+        """Begin the work that runs beside requests."""
+        self.saver.start()
+        self._tasks = [
+            asyncio.create_task(self._tick(), name="tick"),
+            asyncio.create_task(self._scan_clients(), name="scan-clients"),
+            asyncio.create_task(self.delay.run(), name="delay"),
+        ]
+
+    async def stop(self) -> None:
+        """Answer who waits, and write the tables. The listeners take no requests any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.pulls.stop()
+        await self.disk_reads.stop()
+        await self.saver.stop()
+
+    def failed_task(self) -> str | None:
+        """The name of a background task that ended though it should not have, for the health check."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                return task.get_name()
+        return None
+
+    def _refuse(self, command: RemotingCommand, error: Exception) -> Reply:
+        return self.remoting.refuse(command, error)
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(TICK_S)
+            now = self._clock.monotonic()
+            self.pulls.expire()
+            self.topic_line.expire(now)
+            if self.flush_line is not None:
+                self.flush_line.expire(now)
+
+    async def _scan_clients(self) -> None:
+        while True:
+            await self._clock.sleep(CLIENT_SCAN_INTERVAL_S)
+            for channel in self.group_service.expire():
+                channel.close(f"no heartbeat for {self.clients.client_timeout_s:g} s")

@@ -1,0 +1,198 @@
+"""Settings of a broker, in sections. Apache's property names are accepted beside ours (the aliases).
+
+Each field says its unit and range, and whether all brokers of a set must agree on it ("set") or it is this process's
+own. Defaults are Apache's where Apache has the setting.
+"""
+
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+from apogeemq.broker.core.delay import DEFAULT_DELAY_LEVELS, DelayLevels
+from apogeemq.broker.core.subscription_groups import GROUPS_MAX
+from apogeemq.broker.core.topics import TOPICS_MAX
+from apogeemq.mesh.config import ListenerConfig, setting
+from apogeemq.mesh.service_process import LogConfig
+
+
+class FlushDiskType(Enum):
+    """When a send is acknowledged: once it is in the page cache, or once it is on disk."""
+
+    ASYNC_FLUSH = "ASYNC_FLUSH"
+    SYNC_FLUSH = "SYNC_FLUSH"
+
+
+class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this broker is."""
+
+    cluster_name: Annotated[str, setting("brokerClusterName")] = "DefaultCluster"
+    """Cluster; set."""
+    broker_name: Annotated[str, setting("brokerName")] = ""
+    """Name of the set that this broker belongs to; set. Empty: the host's name."""
+    broker_id: Annotated[int, setting("brokerId")] = 0
+    """0 is the master; this version has masters only."""
+    region_id: Annotated[str, setting("regionId")] = "DefaultRegion"
+    """Shown to clients as MSG_REGION; set."""
+    broker_permission: Annotated[int, setting("brokerPermission")] = 6
+    """4 read, 2 write, 6 both; own."""
+    namesrv_addr: Annotated[str, setting("namesrvAddr", environment=("NAMESRV_ADDR",))] = "127.0.0.1:9877"
+    """Mesh endpoints of the name servers, host:port, separated by semicolons. Empty: none is told."""
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        if self.broker_id != 0:
+            raise ValueError(f"broker_id is {self.broker_id}; this version has masters only: 0")
+        if self.broker_permission not in (2, 4, 6):
+            raise ValueError(f"broker_permission is {self.broker_permission}; it must be 2, 4 or 6")
+        if not self.cluster_name:
+            raise ValueError("cluster_name must not be empty")
+
+
+class ListenersConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where this broker listens. Own."""
+
+    remoting: Annotated[
+        ListenerConfig, setting(inside={"listenPort": "port", "bindAddress": "host", "brokerIP1": "advertised_host"})
+    ] = ListenerConfig(port=10911)
+    """Remoting clients. Its advertised address is what clients and message ids get."""
+    vip: ListenerConfig = ListenerConfig(enabled=False, port=10909)
+    """The same services on a second port: the fast port of clients with sendMessageWithVIPChannel (port - 2)."""
+    mesh: ListenerConfig = ListenerConfig(port=10921)
+    """Other services of ApogeeMQ."""
+    http: ListenerConfig = ListenerConfig(host="127.0.0.1", port=10931)
+    """/healthz, /readyz, /metrics."""
+
+
+class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Topics, groups, and how pulls wait."""
+
+    auto_create_topic_enable: Annotated[bool, setting("autoCreateTopicEnable")] = True
+    """Whether a send makes its topic; set."""
+    auto_create_subscription_group: Annotated[bool, setting("autoCreateSubscriptionGroup")] = True
+    """Whether a consumer makes its group; set."""
+    default_topic_queue_nums: Annotated[int, setting("defaultTopicQueueNums")] = 8
+    """Queues of the template TBW102, 1 to 16384; set."""
+    trace_on: Annotated[bool, setting("traceOn")] = True
+    """Told to clients as TRACE_ON; set."""
+    long_polling_enable: Annotated[bool, setting("longPollingEnable")] = True
+    """Whether pulls are held as long as clients ask for; own."""
+    short_polling_time_ms: Annotated[int, setting("shortPollingTimeMills")] = 1_000
+    """How long they are held otherwise; own."""
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        if not 1 <= self.default_topic_queue_nums <= 16_384:
+            raise ValueError(f"default_topic_queue_nums is {self.default_topic_queue_nums}; it must be 1 to 16384")
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The store and the files beside it. Own, but for the delay levels."""
+
+    path: Annotated[str, setting("storePathRootDir")] = "./store"
+    """Root directory: commitlog/, consumequeue/, config/ and so on."""
+    flush_disk_type: Annotated[FlushDiskType, setting("flushDiskType")] = FlushDiskType.ASYNC_FLUSH
+    """When a send is acknowledged: ASYNC_FLUSH in the page cache (a power failure may lose it), SYNC_FLUSH on disk."""
+    sync_flush_timeout_ms: Annotated[int, setting("syncFlushTimeout")] = 5_000
+    """SYNC_FLUSH: after this a send is answered FLUSH_DISK_TIMEOUT."""
+    flush_interval_ms: Annotated[int, setting("flushIntervalCommitLog")] = 500
+    """ASYNC_FLUSH: how often the log is flushed."""
+    commit_log_file_size_bytes: Annotated[int, setting("mappedFileSizeCommitLog")] = 1 << 30
+    """A multiple of 4096."""
+    consume_queue_file_size_bytes: Annotated[int, setting("mappedFileSizeConsumeQueue")] = 6_000_000
+    """A multiple of 20."""
+    max_message_size_bytes: Annotated[int, setting("maxMessageSize")] = 4 << 20
+    """Largest body."""
+    hot_window_bytes: int = 256 << 20
+    """Messages this close to the end of the log are read from memory; older ones in a thread."""
+    message_delay_level: Annotated[str, setting("messageDelayLevel")] = DEFAULT_DELAY_LEVELS
+    """Delay levels; set."""
+    flush_consumer_offset_interval_ms: Annotated[int, setting("flushConsumerOffsetInterval")] = 5_000
+    """How often committed offsets are written."""
+    flush_delay_offset_interval_ms: Annotated[int, setting("flushDelayOffsetInterval")] = 1_000
+    """How often delay progress is written. Apache's default is 10 s; what lies between is delivered again."""
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        DelayLevels(self.message_delay_level)
+        if self.consume_queue_file_size_bytes <= 0 or self.consume_queue_file_size_bytes % 20:
+            raise ValueError(
+                f"consume_queue_file_size_bytes is {self.consume_queue_file_size_bytes}; it must be a multiple of 20"
+            )
+        for name in (
+            "sync_flush_timeout_ms",
+            "flush_consumer_offset_interval_ms",
+            "flush_delay_offset_interval_ms",
+        ):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds; each refusal names the one that was reached. Own."""
+
+    connections_max: int = 20_000
+    """Connections of one listener."""
+    frame_size_bytes_max: int = 16 << 20
+    """Largest Remoting frame; at most 16 MiB."""
+    write_buffer_bytes_max: int = 64 << 20
+    """What may wait to be written to one connection; a reader slower than that is cut off."""
+    slow_reader_s: float = 10.0
+    """How long a connection may stand at that bound."""
+    idle_s: Annotated[float, setting("serverChannelMaxIdleTimeSeconds")] = 120.0
+    """A silent connection is closed after this."""
+    client_timeout_s: float = 120.0
+    """A client without heartbeat is dropped after this."""
+    topics_max: int = TOPICS_MAX
+    """Topics."""
+    groups_max: int = GROUPS_MAX
+    """Consumer groups."""
+    waiting_acknowledgements_max: int = 20_000
+    """Sends that wait for the disk."""
+    held_pulls_max: int = 100_000
+    """Pulls that wait for a message, in all."""
+    held_pulls_per_queue_max: int = 10_000
+    """And on one queue."""
+    pull_hold_s_max: float = 60.0
+    """The longest wait of a pull, whatever the client asks for."""
+    pull_messages_max: Annotated[int, setting("maxTransferCountOnMessageInMemory")] = 32
+    """Messages in one answer."""
+    pull_size_bytes_max: Annotated[int, setting("maxTransferBytesOnMessageInMemory")] = 262_144
+    """Bytes in one answer; the first message always goes out."""
+    cold_reads_max: int = 64
+    """Reads of old messages that may wait for the disk at a time."""
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        for name in self.__struct_fields__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+        if self.frame_size_bytes_max > 16 << 20:
+            raise ValueError(f"frame_size_bytes_max is {self.frame_size_bytes_max}; it must be at most {16 << 20}")
+
+
+class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of a broker."""
+
+    identity: IdentityConfig = IdentityConfig()
+    listeners: ListenersConfig = ListenersConfig()
+    topics: TopicsConfig = TopicsConfig()
+    store: StoreSettings = StoreSettings()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+
+
+IGNORED_PROPERTIES = frozenset(
+    {
+        "brokerRole",
+        "deleteWhen",
+        "fileReservedTime",
+        "fetchNamesrvAddrByAddressServer",
+        "rocketmqHome",
+        "storePathCommitLog",
+        "storePathConsumeQueue",
+        "storePathIndex",
+        "storeCheckpoint",
+        "abortFile",
+    }
+)
+"""Properties of Apache's stock broker.conf that are read and have no effect in this version."""

@@ -1,0 +1,1 @@
+"""Doors: each turns one protocol into calls on the services."""

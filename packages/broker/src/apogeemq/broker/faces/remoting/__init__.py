@@ -1,0 +1,1 @@
+"""The Remoting door: request code → function, one module per family."""

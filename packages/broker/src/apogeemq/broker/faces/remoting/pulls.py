@@ -1,0 +1,181 @@
+"""PULL_MESSAGE (11) and LITE_PULL_MESSAGE (361): answered at once, held until a message comes, or read in a thread.
+
+A pull that finds nothing is held when it asks for that (only code 19, only with the suspend bit, only once: trap 15).
+When it comes out it is read again, with its offset commit not repeated.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apogeemq.broker.core.long_polling import LongPollingTable, Waiting
+from apogeemq.broker.errors import BrokerError
+from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
+from apogeemq.broker.faces.remoting.table import Handler, RequestStats
+from apogeemq.broker.service.fetch import PULL_SUSPEND, FetchService, Pull, Pulled
+from apogeemq.remoting_codec.aio.channel import Channel, Reply
+from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
+from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.framing import encode_response_frame, encode_response_head
+from apogeemq.remoting_codec.headers.pull import PullMessageRequestHeader
+from apogeemq.store.errors import StoreError
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class HeldPull:
+    """A pull that waits, with what is needed to answer it."""
+
+    channel: Channel
+    command: RemotingCommand
+    pull: Pull
+
+
+class PullRequests:
+    """Handlers of the pulling family, and the shell of the long polling table.
+
+    Args:
+        fetch: the service.
+        table: who waits.
+        stats: counts answers.
+        disk_reads: for messages that are not in memory any more.
+        refuse: makes the reply to a request that failed.
+        monotonic: seconds.
+        hold_s_max: the longest wait, whatever a client asks for.
+        short_hold_s: how long a pull is held while long polling is off (shortPollingTimeMills).
+        long_polling: whether clients' own times count (longPollingEnable).
+    """
+
+    def __init__(
+        self,
+        *,
+        fetch: FetchService,
+        table: LongPollingTable[HeldPull],
+        stats: RequestStats,
+        disk_reads: DiskReads,
+        refuse: Callable[[RemotingCommand, Exception], Reply],
+        monotonic: Callable[[], float],
+        hold_s_max: float,
+        short_hold_s: float,
+        long_polling: bool,
+    ) -> None:
+        self._fetch = fetch
+        self._table = table
+        self._stats = stats
+        self._disk_reads = disk_reads
+        self._refuse = refuse
+        self._monotonic = monotonic
+        self._hold_s_max = hold_s_max
+        self._short_hold_s = short_hold_s
+        self._long_polling = long_polling
+        self._arrived: dict[tuple[str, int], set[int]] = {}
+        self.held_refused = 0
+
+    def handlers(self) -> dict[int, Handler]:
+        """Request code → function."""
+        return {RequestCode.PULL_MESSAGE: self.pull_message, RequestCode.LITE_PULL_MESSAGE: self.pull_message}
+
+    def pull_message(self, channel: Channel, command: RemotingCommand) -> Reply:
+        """Read a queue, or wait for it."""
+        header = PullMessageRequestHeader.decode(command.ext_fields)
+        pull = self._fetch.check(header, channel.peer)
+        self._fetch.commit_offset(header)
+        pulled = self._fetch.read(pull)
+        if pulled.is_cold:
+            self._read_cold(HeldPull(channel, command, pull))
+            return None
+        if (
+            pulled.code is ResponseCode.PULL_NOT_FOUND
+            and header.sys_flag & PULL_SUSPEND
+            and self._hold(channel, command, pull, header.suspend_timeout_millis / 1000)
+        ):
+            return None
+        return self._reply(command, pull, pulled)
+
+    def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
+        """A message can be read: wake who waits for it, once the sends that were read with it are all stored.
+
+        So a pull gets all messages of one network read in one answer, and the send path pays for one look-up.
+        """
+        if not self._table.has_waiting(topic, queue_id):
+            return
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._wake_arrived)
+        self._arrived.setdefault((topic, queue_id), set()).add(tags_code)
+
+    def expire(self) -> None:
+        """Answer the held pulls whose time is over."""
+        for waiting in self._table.expire(self._monotonic()):
+            self._answer_held(waiting)
+
+    def channel_closed(self, channel: Channel) -> None:
+        """Forget what a closed connection holds."""
+        self._table.drop_owner(channel)
+
+    def stop(self) -> None:
+        """Answer all held pulls."""
+        for waiting in self._table.drain():
+            self._answer_held(waiting)
+
+    def _hold(self, channel: Channel, command: RemotingCommand, pull: Pull, timeout_s: float) -> bool:
+        hold_s = min(timeout_s, self._hold_s_max) if self._long_polling else self._short_hold_s
+        if hold_s <= 0 or command.is_oneway:
+            return False
+        held = self._table.add(
+            Waiting(
+                topic=pull.topic.name,
+                queue_id=pull.queue_id,
+                deadline=self._monotonic() + hold_s,
+                tag_codes=pull.tag_codes,
+                owner=channel,
+                what=HeldPull(channel, command, pull),
+            )
+        )
+        if not held:
+            self.held_refused += 1
+        return held
+
+    def _wake_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, {}
+        for (topic, queue_id), tags_codes in arrived.items():
+            for waiting in self._table.wake(topic, queue_id, tags_codes):
+                self._answer_held(waiting)
+
+    def _answer_held(self, waiting: Waiting[HeldPull]) -> None:
+        held = waiting.what
+        if held.channel.closed:
+            return
+        try:
+            pulled = self._fetch.read(held.pull)
+            if pulled.is_cold:
+                self._read_cold(held)
+                return
+            reply = self._reply(held.command, held.pull, pulled)
+        except (BrokerError, StoreError) as error:
+            reply = self._refuse(held.command, error)
+        write_reply(held.channel, reply)
+
+    def _read_cold(self, held: HeldPull) -> None:
+        self._disk_reads.start(
+            held.channel,
+            held.command,
+            lambda: self._fetch.read(held.pull, cold_allowed=True),
+            lambda pulled: self._reply(held.command, held.pull, pulled),
+        )
+
+    def _reply(self, command: RemotingCommand, pull: Pull, pulled: Pulled) -> Reply:
+        self._stats.count(command.code, pulled.code)
+        if command.is_oneway:
+            return None
+        ext_fields = {
+            "suggestWhichBrokerId": "0",
+            "groupSysFlag": "0",
+            "nextBeginOffset": str(pulled.next_offset),
+            "maxOffset": str(pulled.max_offset),
+            "minOffset": str(pulled.min_offset),
+            "topicSysFlag": str(pull.topic.config.topic_sys_flag),
+        }
+        if pulled.code is not ResponseCode.SUCCESS:
+            return encode_response_frame(command.opaque, pulled.code, ext_fields, pulled.remark)
+        self._fetch.count_handed_out(pull, pulled)
+        head = encode_response_head(command.opaque, pulled.code, ext_fields, pulled.remark, pulled.size_bytes)
+        return [head, *pulled.buffers]

@@ -1,0 +1,116 @@
+"""Request code → function, and everything that is the same for all requests.
+
+Around each function: the access hook, counting, and errors that become replies. A function gets the channel and the
+command and gives the reply's buffers, or None when the reply comes later (or never: oneway). Whatever it raises becomes
+one reply, from the one table below; other requests of the same connection are not touched.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from apogeemq.broker.errors import BrokerError, RequestNotSupported
+from apogeemq.remoting_codec.aio.channel import Channel, Reply
+from apogeemq.remoting_codec.codes import ResponseCode, request_code_name
+from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.errors import CodecError
+from apogeemq.remoting_codec.framing import encode_response_frame
+from apogeemq.store.errors import (
+    DiskFull,
+    MessageInvalid,
+    MessageTooLarge,
+    NotWritable,
+    StoreClosed,
+    StoreError,
+    TooManyWaiters,
+)
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Channel, RemotingCommand], Reply]
+
+
+class AccessHook(Protocol):
+    """Decides whether a peer may make a request; asked before every one of them."""
+
+    def check(self, channel: Channel, command: RemotingCommand) -> None:
+        """Raise NoPermission (16) with a remark that says who may not do what."""
+        ...
+
+
+class AllowAll:
+    """The access hook of a broker without access control: everybody may do everything."""
+
+    def check(self, channel: Channel, command: RemotingCommand) -> None:
+        """Allow."""
+
+
+class RequestStats:
+    """Counts by (request code, response code); plain ints, read at scrape time."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[int, int], int] = {}
+
+    def count(self, request_code: int, response_code: int) -> None:
+        """Count one answer."""
+        key = (request_code, response_code)
+        self.counts[key] = self.counts.get(key, 0) + 1
+
+
+def error_code(error: Exception) -> ResponseCode:
+    """The response code of whatever a service, the codec or the store raised."""
+    if isinstance(error, BrokerError):
+        return error.code
+    if isinstance(error, MessageTooLarge | MessageInvalid):
+        return ResponseCode.MESSAGE_ILLEGAL
+    if isinstance(error, TooManyWaiters):
+        return ResponseCode.SYSTEM_BUSY
+    if isinstance(error, DiskFull | NotWritable | StoreClosed):
+        return ResponseCode.SERVICE_NOT_AVAILABLE
+    return ResponseCode.SYSTEM_ERROR
+
+
+class RemotingFace:
+    """Gives each command to its function.
+
+    Args:
+        handlers: request code → function.
+        access: asked before every request.
+        stats: counts what was answered.
+    """
+
+    def __init__(self, handlers: Mapping[int, Handler], access: AccessHook, stats: RequestStats) -> None:
+        self._handlers = dict(handlers)
+        self._access = access
+        self._stats = stats
+
+    @property
+    def codes(self) -> frozenset[int]:
+        """The request codes that are served."""
+        return frozenset(self._handlers)
+
+    def __call__(self, channel: Channel, command: RemotingCommand) -> Reply:
+        """Serve one request."""
+        try:
+            handler = self._handlers.get(command.code)
+            if handler is None:
+                raise RequestNotSupported(f" request type {command.code} not supported")
+            self._access.check(channel, command)
+            return handler(channel, command)
+        except (BrokerError, CodecError, StoreError) as error:
+            return self.refuse(command, error)
+
+    def refuse(self, command: RemotingCommand, error: Exception) -> Reply:
+        """The reply to a request that failed; None for a oneway one."""
+        code = error_code(error)
+        self._stats.count(command.code, code)
+        if command.is_oneway:
+            log.info("oneway request refused: %s: %s", command, error)
+            return None
+        remark = str(error)
+        if isinstance(error, CodecError):
+            remark = f"{request_code_name(command.code)}: {remark}"
+        # Ext fields are there even when empty: a Java client reads them without asking (trap 5).
+        return encode_response_frame(command.opaque, code, {}, remark)

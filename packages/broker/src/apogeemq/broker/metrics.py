@@ -1,0 +1,134 @@
+"""The broker's metrics, under the names and labels of Apache's 5.x broker where it has them.
+
+Everything is counted elsewhere in plain ints and only read here, when scraped. Source: reference metrics.tsv.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from apogeemq.broker.assembly import Broker
+from apogeemq.broker.core.names import is_system_topic
+from apogeemq.broker.core.topics import Topic
+from apogeemq.mesh.metrics import Registry
+from apogeemq.remoting_codec.aio.stats import ServerStats
+from apogeemq.remoting_codec.codes import request_code_name, response_code_name
+
+Samples = Iterable[tuple[Sequence[str], float]]
+
+
+def register_metrics(registry: Registry, broker: Broker, servers: dict[str, ServerStats]) -> None:
+    """Declare all metrics of a broker; `servers` are the counts of its Remoting listeners by name."""
+    _register_messages(registry, broker)
+    _register_tables(registry, broker)
+    _register_store(registry, broker)
+    _register_requests(registry, broker, servers)
+
+
+def _register_messages(registry: Registry, broker: Broker) -> None:
+    identity = broker.config.identity
+    own_names = frozenset({identity.cluster_name, identity.broker_name})
+
+    def by_topic(read: Callable[[Topic], int]) -> Callable[[], Samples]:
+        def samples() -> Samples:
+            for topic in broker.topics:
+                value = read(topic)
+                if value:
+                    yield (topic.name, "true" if is_system_topic(topic.name, own_names) else "false"), value
+
+        return samples
+
+    labels = ("topic", "is_system")
+    for name, help_text, read in (
+        ("rocketmq_messages_in_total", "Messages stored since start.", lambda topic: topic.messages_in),
+        ("rocketmq_throughput_in_total", "Bytes of records stored since start.", lambda topic: topic.bytes_in),
+        ("rocketmq_messages_out_total", "Messages handed out since start.", lambda topic: topic.messages_out),
+        ("rocketmq_throughput_out_total", "Bytes of records handed out since start.", lambda topic: topic.bytes_out),
+    ):
+        registry.observed_counters(name, help_text, labels, by_topic(read))
+    registry.observed_counters(
+        "rocketmq_send_to_dlq_messages_total",
+        "Messages that failed too often and went to the dead letter queue since start.",
+        ("consumer_group", "topic"),
+        lambda: list(broker.send_back.sent_to_dlq.items()),
+    )
+
+
+def _register_tables(registry: Registry, broker: Broker) -> None:
+    for name, help_text, read in (
+        ("rocketmq_broker_permission", "4 read, 2 write, 6 both.", lambda: broker.send.permission),
+        ("rocketmq_topic_number", "Topics.", lambda: len(broker.topics)),
+        ("rocketmq_consumer_group_number", "Consumer groups.", lambda: len(broker.groups)),
+        (
+            "rocketmq_producer_connections",
+            "Live members of producer groups.",
+            lambda: sum(map(len, broker.clients.producer_groups.values())),
+        ),
+        (
+            "rocketmq_consumer_connections",
+            "Live members of consumer groups.",
+            lambda: sum(len(group.members) for group in broker.clients.consumer_groups.values()),
+        ),
+        ("apogeemq_held_pulls", "Pulls that wait for a message.", lambda: len(broker.long_polling)),
+        (
+            "apogeemq_waiting_acknowledgements",
+            "Sends that wait for the disk.",
+            lambda: len(broker.topic_line) + (0 if broker.flush_line is None else len(broker.flush_line)),
+        ),
+    ):
+        registry.observed_gauge(name, help_text, read)
+
+
+def _register_store(registry: Registry, broker: Broker) -> None:
+    store = broker.store
+    for name, help_text, read in (
+        (
+            "rocketmq_storage_size",
+            "Bytes of the commit log.",
+            lambda: store.written_offset - store.min_physical_offset,
+        ),
+        (
+            "rocketmq_storage_flush_behind_bytes",
+            "Bytes stored and not yet flushed to disk.",
+            lambda: store.written_offset - store.flushed_offset,
+        ),
+        ("apogeemq_store_writable", "1 while the store takes writes.", lambda: int(store.is_writable)),
+        (
+            "apogeemq_store_recovery_dropped_bytes",
+            "Bytes that a crash had torn and the last start cut off.",
+            lambda: store.recovery.dropped_bytes,
+        ),
+        (
+            "apogeemq_delayed_messages_undeliverable",
+            "Delayed messages that had no topic to go to since start.",
+            lambda: broker.delay.undeliverable,
+        ),
+    ):
+        registry.observed_gauge(name, help_text, read)
+
+
+def _register_requests(registry: Registry, broker: Broker, servers: dict[str, ServerStats]) -> None:
+    def requests() -> Samples:
+        for (request_code, response_code), count in list(broker.stats.counts.items()):
+            yield (request_code_name(request_code), response_code_name(response_code)), count
+
+    registry.observed_counters(
+        "apogeemq_requests_total",
+        "Requests answered since start, by request and response code.",
+        ("request_code", "response_code"),
+        requests,
+    )
+
+    def by_listener(read: Callable[[ServerStats], int]) -> Callable[[], Samples]:
+        return lambda: [((name,), read(stats)) for name, stats in servers.items()]
+
+    registry.observed_gauges(
+        "apogeemq_connections", "Open connections.", ("listener",), by_listener(lambda s: s.connections_open)
+    )
+    for name, help_text, read in (
+        ("apogeemq_connections_accepted_total", "Connections accepted.", lambda s: s.connections_accepted),
+        ("apogeemq_connections_refused_total", "Connections refused on arrival.", lambda s: s.connections_refused),
+        ("apogeemq_connections_cut_total", "Connections cut off: idle, slow or late.", lambda s: s.connections_cut),
+        ("apogeemq_protocol_errors_total", "Connections closed for a broken frame.", lambda s: s.protocol_errors),
+        ("apogeemq_remoting_bytes_in_total", "Bytes read.", lambda s: s.bytes_in),
+        ("apogeemq_remoting_bytes_out_total", "Bytes written.", lambda s: s.bytes_out),
+    ):
+        registry.observed_counters(name, help_text, ("listener",), by_listener(read))

@@ -1,0 +1,175 @@
+"""Delayed messages come due: the copy goes to its real topic, and the level's progress moves on.
+
+Each level's queue is in the order of due times, since all its messages wait equally long; so only its head is looked
+at. The service sleeps until the earliest head is due, or until a delayed message arrives. A delivered copy comes never
+early. Progress is a pointer into the log (architecture §5): it may be saved only after what was delivered is flushed;
+after a crash the messages since the last saved progress are delivered again. Source: reference broker_behaviour.md §2.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from apogeemq.broker.core.delay import DelayLevels, level_of_queue_id, queue_id_of_level
+from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC
+from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.service.writer import MessageWriter
+from apogeemq.mesh.clock import Clock, within
+from apogeemq.remoting_codec import message as m
+from apogeemq.remoting_codec.errors import RecordInvalid
+from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.store.errors import StoreError
+from apogeemq.store.message_store import MessageStore
+
+log = logging.getLogger(__name__)
+
+DELIVERIES_PER_TURN_MAX = 100
+IDLE_WAIT_S_MAX = 60.0
+STORE_FAILURE_WAIT_S = 1.0
+
+
+class DelayService:
+    """Delivers due messages of all levels.
+
+    Args:
+        store, topics, writer, levels: as elsewhere.
+        clock: wall time decides what is due.
+        progress: level → queue offset of its first undelivered message, as saved.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: MessageStore,
+        topics: TopicTable,
+        writer: MessageWriter,
+        levels: DelayLevels,
+        clock: Clock,
+        progress: Mapping[int, int],
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._writer = writer
+        self._levels = levels
+        self._clock = clock
+        self._arrived = asyncio.Event()
+        self.progress = {level: progress.get(level, 0) for level in range(1, len(levels) + 1)}
+        self.changes = 0
+        self.undeliverable = 0
+        for level, offset in self.progress.items():
+            self.progress[level] = min(offset, store.max_offset(SCHEDULE_TOPIC, queue_id_of_level(level)))
+
+    def message_arrived(self, queue_id: int) -> None:
+        """A message was stored in the queue of a level."""
+        if 1 <= level_of_queue_id(queue_id) <= len(self._levels):
+            self._arrived.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        while True:
+            try:
+                next_due_ms = await self._deliver_due()
+            except StoreError as error:
+                log.warning("delayed messages wait, the store takes no writes: %s", error)
+                await self._clock.sleep(STORE_FAILURE_WAIT_S)
+                continue
+            wait_s = IDLE_WAIT_S_MAX
+            if next_due_ms is not None:
+                wait_s = min(max(next_due_ms - self._clock.now_ms(), 0) / 1000, IDLE_WAIT_S_MAX)
+            if wait_s > 0:
+                await self._wait(wait_s)
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            await within(self._clock, seconds, self._wait_for_arrival())
+        except TimeoutError:
+            return
+
+    async def _wait_for_arrival(self) -> None:
+        await self._arrived.wait()
+        self._arrived.clear()
+
+    async def _deliver_due(self) -> int | None:
+        """Deliver all that is due; gives when the next one is, or None when nothing waits."""
+        next_due_ms: int | None = None
+        for level in self.progress:
+            head_due_ms = self._deliver_level(level)
+            while head_due_ms is not None and head_due_ms <= self._clock.now_ms():
+                await asyncio.sleep(0)  # the loop is never held for a long backlog
+                head_due_ms = self._deliver_level(level)
+            if head_due_ms is not None:
+                next_due_ms = head_due_ms if next_due_ms is None else min(next_due_ms, head_due_ms)
+        return next_due_ms
+
+    def _deliver_level(self, level: int) -> int | None:
+        """Deliver at most DELIVERIES_PER_TURN_MAX due messages of a level; gives the due time of its head, if any."""
+        queue_id = queue_id_of_level(level)
+        for _ in range(DELIVERIES_PER_TURN_MAX):
+            offset = max(self.progress[level], self._store.min_offset(SCHEDULE_TOPIC, queue_id))
+            unit = self._store.queue_unit(SCHEDULE_TOPIC, queue_id, offset)
+            if unit is None:
+                return None
+            physical_offset, _, due_ms = unit
+            now_ms = self._clock.now_ms()
+            # A due time further off than the level waits comes from a clock that was set back; Java corrects it too.
+            due_ms = min(due_ms, now_ms + self._levels.delay_ms(level))
+            if due_ms > now_ms:
+                return due_ms
+            self._deliver(physical_offset)
+            self.progress[level] = offset + 1
+            self.changes += 1
+        return self._clock.now_ms()
+
+    def _deliver(self, physical_offset: int) -> None:
+        data = self._store.record_at(physical_offset)
+        try:
+            if data is None:
+                raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
+            record = decode_record(data)
+            properties = m.decode_properties(record.properties)
+            topic, queue_id = self._destination(properties)
+        except (RecordInvalid, LookupError) as error:
+            self.undeliverable += 1
+            log.error("the delayed message at physical offset %d can't be delivered: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more
+            return
+        self._put(record, properties, topic, queue_id)
+
+    def _destination(self, properties: dict[str, str]) -> tuple[Topic, int]:
+        name = properties.get(m.PROPERTY_REAL_TOPIC)
+        queue_id = properties.get(m.PROPERTY_REAL_QID, "")
+        if name is None or not queue_id.isdecimal():
+            raise LookupError("it does not say which topic and queue it is for (REAL_TOPIC, REAL_QID)")
+        topic = self._topics.get(name)
+        if topic is None and name.startswith(RETRY_TOPIC_PREFIX):
+            topic = self._topics.create_for_group(name, 1)
+        if topic is None:
+            raise LookupError(f"its topic {name} does not exist any more")
+        return topic, int(queue_id)
+
+    def _put(self, record: Record, properties: dict[str, str], topic: Topic, queue_id: int) -> None:
+        self._writer.put(
+            topic,
+            queue_id,
+            flag=record.flag,
+            sys_flag=record.sys_flag,
+            born_timestamp_ms=record.born_timestamp_ms,
+            born_host=record.born_host,
+            reconsume_times=record.reconsume_times,
+            body=record.body,
+            # As recorded from Apache 5.3.3: all properties stay, DELAY and REAL_… too; only WAIT is turned off.
+            properties=m.encode_properties({**properties, m.PROPERTY_WAIT: "false"}),
+            tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
+        )
+
+
+def stored_tags_code(levels: DelayLevels, topic: str, properties: bytes, store_timestamp_ms: int) -> int:
+    """What the consume queue holds for a record, when it is built anew from the log.
+
+    For SCHEDULE_TOPIC_XXXX that is the due time, for all others the tag's hash.
+    """
+    if topic == SCHEDULE_TOPIC:
+        level = m.find_property(properties, m.PROPERTY_DELAY.encode())
+        if level is not None and level.isdigit() and int(level) > 0:
+            return store_timestamp_ms + levels.delay_ms(levels.clamp(int(level)))
+    tag = m.find_property(properties, m.PROPERTY_TAGS.encode())
+    return 0 if tag is None else m.tags_code(tag.decode("utf-8", "replace"))

@@ -1,0 +1,94 @@
+"""Membership: heartbeats, leaving, who is in a group, and telling members that it changed.
+
+A group is made with its retry topic at its first heartbeat, so that its first retry finds a route
+(reference client_demands.md, "First retry"). Source: reference broker_behaviour.md §7.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from apogeemq.broker.core.clients import ClientTable
+from apogeemq.broker.core.names import retry_topic
+from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
+from apogeemq.broker.core.topics import TopicTable
+from apogeemq.broker.errors import RequestFailed, SubscriptionGroupNotExist
+from apogeemq.remoting_codec.bodies import HeartbeatData
+
+C = TypeVar("C", bound=Hashable)
+
+
+class GroupService(Generic[C]):
+    """Who is connected, in which group.
+
+    Args:
+        clients, groups, topics: the tables.
+        notify: tells one member over its channel that a consumer group changed (NOTIFY_CONSUMER_IDS_CHANGED).
+        monotonic: seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        clients: ClientTable[C],
+        groups: SubscriptionGroupTable,
+        topics: TopicTable,
+        notify: Callable[[C, str], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._clients = clients
+        self._groups = groups
+        self._topics = topics
+        self._notify = notify
+        self._monotonic = monotonic
+
+    def heartbeat(self, beat: HeartbeatData, channel: C, language: str, version: int) -> bool:
+        """Take a heartbeat in. Gives whether the client must send its full subscriptions (again): IS_SUB_CHANGE.
+
+        A light beat (withoutSub, HeartbeatV2) only renews, and only where its fingerprint is known.
+        """
+        now = self._monotonic()
+        if beat.without_sub:
+            if not self._clients.knows_fingerprint(beat.client_id, channel, beat.heartbeat_fingerprint):
+                return True
+            self._clients.renew(beat.client_id, channel, now)
+            return False
+        for consumer in beat.consumer_data_set:
+            # An unknown group that may not be made is a member without settings: the client learns it on its pull.
+            try:
+                group = self._groups.find_or_create(consumer.group_name)
+            except SubscriptionGroupNotExist:
+                continue
+            if group.retry_queue_nums > 0:
+                self._topics.create_for_group(retry_topic(group.group_name), group.retry_queue_nums)
+        self._tell(self._clients.heartbeat(beat, channel, now, language, version))
+        return True
+
+    def unregister(self, client_id: str, producer_group: str | None, consumer_group: str | None) -> None:
+        """A client leaves one group of each kind, or one of them."""
+        self._tell(self._clients.unregister(client_id, producer_group, consumer_group))
+
+    def channel_closed(self, channel: C) -> None:
+        """Whoever spoke over this channel is gone."""
+        self._tell(self._clients.channel_closed(channel))
+
+    def expire(self) -> set[C]:
+        """Drop the silent; gives their channels, for the face to close."""
+        changed, silent = self._clients.expire(self._monotonic())
+        self._tell(changed)
+        return silent
+
+    def consumer_ids(self, group_name: str) -> list[str]:
+        """Client ids of a group's live members. An empty group is an error (code 1), not an empty list (trap 18)."""
+        group = self._clients.consumer_group(group_name)
+        if group is None:
+            raise RequestFailed(f"no consumer for this group, {group_name}")
+        return group.client_ids()
+
+    def _tell(self, changed_groups: list[str]) -> None:
+        for name in changed_groups:
+            config = self._groups.get(name)
+            group = self._clients.consumer_group(name)
+            if group is None or (config is not None and not config.notify_consumer_ids_changed_enable):
+                continue
+            for member in list(group.members.values()):
+                self._notify(member.channel, name)

@@ -1,0 +1,298 @@
+"""Taking messages in: checks, what the broker adds, topic creation, batches, delays, retries sent directly.
+
+The order of checks and the answers follow Apache's broker (reference broker_behaviour.md §1 to §4; remoting.md §5).
+Differences, on purpose:
+- the messages of a batch keep their own UNIQ_KEY; Apache appends the batch's, so that all look like one message.
+- timer messages (TIMER_…) and half messages (TRAN_MSG) are refused, with the code of an Apache broker on which they
+  are switched off (1 and 16), rather than stored as ordinary ones.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from apogeemq.broker.core.delay import DelayLevels, queue_id_of_level
+from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC, dlq_topic
+from apogeemq.broker.core.properties import BrokerProperties, read_properties
+from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
+from apogeemq.broker.core.topics import PERM_WRITE, Topic, TopicTable
+from apogeemq.broker.errors import (
+    InvalidParameter,
+    MessageIllegal,
+    NoPermission,
+    RequestFailed,
+    SubscriptionGroupNotExist,
+)
+from apogeemq.broker.service.writer import MessageWriter
+from apogeemq.remoting_codec import message as m
+from apogeemq.remoting_codec.batch import decode_batch
+from apogeemq.remoting_codec.errors import BodyInvalid
+from apogeemq.store.message_store import AppendResult
+
+MAX_RECONSUME_TIMES_VERSION_MIN = 121
+"""Older clients' headers do not carry maxReconsumeTimes (V3_4_9)."""
+
+_TIMER_KEYS = frozenset({m.PROPERTY_TIMER_DELAY_SEC, m.PROPERTY_TIMER_DELAY_MS, m.PROPERTY_TIMER_DELIVER_MS})
+_SPECIAL_KEYS = _TIMER_KEYS | {
+    m.PROPERTY_DELAY,
+    m.PROPERTY_TRAN_MSG,
+    m.PROPERTY_TIMER_DEL_UNIQKEY,
+}
+
+
+class SendRequest(Protocol):
+    """What a send asks for; both forms of Apache's header have these (SendMessageRequestHeader and …V2)."""
+
+    producer_group: str
+    topic: str
+    default_topic: str
+    default_topic_queue_nums: int
+    queue_id: int
+    sys_flag: int
+    born_timestamp: int
+    flag: int
+    properties: str | None
+    reconsume_times: int | None
+    max_reconsume_times: int | None
+    batch: bool | None
+
+
+class Sent(NamedTuple):
+    """A stored message, or a stored batch (`message_id` then is comma-joined, the offset the first one's)."""
+
+    message_id: str
+    queue_id: int
+    queue_offset: int
+    unique_key: str
+    end_offset: int
+    topic: Topic
+    wait: bool
+
+
+class SendService:
+    """Stores what clients send.
+
+    Args:
+        topics, groups: the tables.
+        writer: the way into the store.
+        properties: what the broker adds.
+        delay_levels: for messages with DELAY.
+        now_ms: wall clock.
+        choose_queue: n → a number below n, for sends without a queue.
+        create_unique_key: for messages whose producer gave none.
+        offset_message_id: physical offset → the id that names this broker and the offset.
+        permission: bits of this broker (brokerPermission), read at each send.
+        body_size_bytes_max: larger bodies are refused (maxMessageSize).
+        broker_name: for remarks.
+    """
+
+    def __init__(
+        self,
+        *,
+        topics: TopicTable,
+        groups: SubscriptionGroupTable,
+        writer: MessageWriter,
+        properties: BrokerProperties,
+        delay_levels: DelayLevels,
+        now_ms: Callable[[], int],
+        choose_queue: Callable[[int], int],
+        create_unique_key: Callable[[], str],
+        offset_message_id: Callable[[int], str],
+        permission: int,
+        body_size_bytes_max: int,
+        broker_name: str,
+    ) -> None:
+        self._topics = topics
+        self._groups = groups
+        self._writer = writer
+        self._properties = properties
+        self._delay_levels = delay_levels
+        self._now_ms = now_ms
+        self._choose_queue = choose_queue
+        self._create_unique_key = create_unique_key
+        self._offset_message_id = offset_message_id
+        self.permission = permission
+        self._body_size_bytes_max = body_size_bytes_max
+        self._broker_name = broker_name
+
+    def send(self, request: SendRequest, body: bytes, born_host: bytes, client_version: int) -> Sent:
+        """Store one message or one batch, as the request says.
+
+        Raises BrokerError (refused, see the module) or StoreError (could not be stored); nothing was stored then.
+        """
+        topic = self._writable_topic(request)
+        queue_id = self._queue_id(request, topic)
+        if not body:
+            raise MessageIllegal("the message body is empty")
+        if len(body) > self._body_size_bytes_max:
+            raise MessageIllegal(
+                f"the message body is {len(body)} bytes, this broker's limit (maxMessageSize) is "
+                f"{self._body_size_bytes_max}"
+            )
+        if request.batch:
+            return self._send_batch(request, topic, queue_id, body, born_host)
+
+        text = request.properties or ""
+        properties = read_properties(text)
+        unique_key = properties.get(m.PROPERTY_UNIQ_KEY)
+        created_key = None
+        if unique_key is None:
+            unique_key = created_key = self._create_unique_key()
+        stored_topic, stored_queue_id = topic, queue_id
+        if topic.name.startswith(RETRY_TOPIC_PREFIX):
+            stored_topic, stored_queue_id = self._retry_or_dlq(request, topic, queue_id, client_version)
+        tags_code = m.tags_code(properties.get(m.PROPERTY_TAGS))
+        if not _SPECIAL_KEYS.isdisjoint(properties):
+            text, stored_topic, stored_queue_id, tags_code = self._special(
+                text, properties, stored_topic, stored_queue_id, tags_code
+            )
+        result = self._writer.put(
+            stored_topic,
+            stored_queue_id,
+            flag=request.flag,
+            sys_flag=request.sys_flag,
+            born_timestamp_ms=request.born_timestamp,
+            born_host=born_host,
+            reconsume_times=request.reconsume_times or 0,
+            body=body,
+            properties=self._stored_properties(text, properties, created_key),
+            tags_code=tags_code,
+        )
+        return Sent(
+            self._offset_message_id(result.physical_offset),
+            queue_id,
+            result.queue_offset,
+            unique_key,
+            result.physical_offset + result.size_bytes,
+            stored_topic,
+            properties.get(m.PROPERTY_WAIT) != "false",
+        )
+
+    def _writable_topic(self, request: SendRequest) -> Topic:
+        if not self.permission & PERM_WRITE:
+            raise NoPermission(f"the broker[{self._broker_name}] sending message is forbidden")
+        topic = self._topics.get(request.topic)
+        if topic is None:
+            if request.topic.startswith(RETRY_TOPIC_PREFIX):
+                return self._topics.create_for_group(request.topic, 1)
+            topic = self._topics.create_for_send(request.topic, request.default_topic, request.default_topic_queue_nums)
+        if not topic.is_sendable:
+            raise NoPermission(f"Sending message to topic[{topic.name}] is forbidden.")
+        if not topic.config.perm & PERM_WRITE:
+            raise NoPermission(f"the topic[{topic.name}] sending message is forbidden")
+        return topic
+
+    def _queue_id(self, request: SendRequest, topic: Topic) -> int:
+        config = topic.config
+        if request.queue_id < 0:
+            return self._choose_queue(config.write_queue_nums)
+        if request.queue_id >= max(config.write_queue_nums, config.read_queue_nums):
+            raise InvalidParameter(f"request queueId[{request.queue_id}] is illegal, {topic}")
+        return request.queue_id
+
+    def _stored_properties(self, text: str, properties: dict[str, str], created_key: str | None) -> bytes:
+        try:
+            stored = self._properties.complete(text, properties, created_key)
+        except UnicodeEncodeError as error:
+            raise MessageIllegal("the message properties have no UTF-8 form") from error
+        if len(stored) > m.PROPERTIES_SIZE_BYTES_MAX:
+            raise MessageIllegal(
+                f"the message properties are {len(stored)} bytes with what the broker adds, "
+                f"the limit is {m.PROPERTIES_SIZE_BYTES_MAX}"
+            )
+        return stored
+
+    def _retry_or_dlq(
+        self, request: SendRequest, topic: Topic, queue_id: int, client_version: int
+    ) -> tuple[Topic, int]:
+        """Where a message goes that a consumer sends to its retry topic itself: there, or to the DLQ.
+
+        Its count must be beyond the maximum (`>`; a send-back compares with `>=`, trap 22).
+        """
+        group_name = topic.name.removeprefix(RETRY_TOPIC_PREFIX)
+        group = self._groups.get(group_name)
+        if group is None:
+            raise SubscriptionGroupNotExist(
+                f"subscription group not exist, {group_name} "
+                "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
+            )
+        reconsume_times_max = group.retry_max_times
+        if client_version >= MAX_RECONSUME_TIMES_VERSION_MIN and request.max_reconsume_times is not None:
+            reconsume_times_max = request.max_reconsume_times
+        if (request.reconsume_times or 0) > reconsume_times_max:
+            return self._topics.create_for_group(dlq_topic(group_name), 1), 0
+        return topic, queue_id
+
+    def _special(
+        self, text: str, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int
+    ) -> tuple[str, Topic, int, int]:
+        """What a message with a delay or another special property becomes: properties text, topic, queue, tags code."""
+        if properties.get(m.PROPERTY_TRAN_MSG) == "true":
+            raise NoPermission(
+                f"the broker[{self._broker_name}] sending transaction message is forbidden: "
+                "this version serves no transactions"
+            )
+        level = properties.get(m.PROPERTY_DELAY)
+        if level is not None:
+            if not level.lstrip("-").isdecimal() or len(level) > 10:
+                raise MessageIllegal(f"property DELAY must be a whole number (a delay level), not {level[:50]!r}")
+            if int(level) > 0:
+                return self._delayed(text, topic, queue_id, self._delay_levels.clamp(int(level)))
+        if not _TIMER_KEYS.isdisjoint(properties) or m.PROPERTY_TIMER_DEL_UNIQKEY in properties:
+            raise RequestFailed(
+                "timer messages (TIMER_DELIVER_MS, TIMER_DELAY_SEC, TIMER_DELAY_MS) are not served by this version; "
+                "the 18 delay levels are"
+            )
+        return text, topic, queue_id, tags_code
+
+    def _delayed(self, text: str, topic: Topic, queue_id: int, level: int) -> tuple[str, Topic, int, int]:
+        if text and text[-1] != "\x02":
+            text += "\x02"
+        text += f"{m.PROPERTY_REAL_TOPIC}\x01{topic.name}\x02{m.PROPERTY_REAL_QID}\x01{queue_id}\x02"
+        due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
+        return text, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), due_ms
+
+    def _send_batch(self, request: SendRequest, topic: Topic, queue_id: int, body: bytes, born_host: bytes) -> Sent:
+        if topic.name.startswith(RETRY_TOPIC_PREFIX):
+            raise MessageIllegal("batch request does not support retry group " + topic.name)
+        try:
+            messages = decode_batch(body)
+        except BodyInvalid as error:
+            raise MessageIllegal(f"the batch can't be read: {error}") from error
+        if not messages:
+            raise MessageIllegal("the batch holds no message")
+        batch_properties = read_properties(request.properties or "")
+        entries = []
+        for index, message in enumerate(messages):
+            properties = m.decode_properties(message.properties)
+            if not _SPECIAL_KEYS.isdisjoint(properties):
+                raise MessageIllegal(f"message {index} of the batch has a delay or is transactional: not in batches")
+            created_key = None if m.PROPERTY_UNIQ_KEY in properties else self._create_unique_key()
+            try:
+                text = message.properties.decode()
+            except UnicodeDecodeError as error:
+                raise MessageIllegal(f"the properties of message {index} of the batch are not UTF-8") from error
+            stored = self._stored_properties(text, properties, created_key)
+            entries.append((message.flag, message.body, stored, m.tags_code(properties.get(m.PROPERTY_TAGS))))
+        results = self._writer.put_batch(
+            topic,
+            queue_id,
+            sys_flag=request.sys_flag,
+            born_timestamp_ms=request.born_timestamp,
+            born_host=born_host,
+            entries=entries,
+        )
+        return self._batch_sent(results, topic, queue_id, batch_properties)
+
+    def _batch_sent(
+        self, results: list[AppendResult], topic: Topic, queue_id: int, batch_properties: dict[str, str]
+    ) -> Sent:
+        last = results[-1]
+        return Sent(
+            ",".join(self._offset_message_id(result.physical_offset) for result in results),
+            queue_id,
+            results[0].queue_offset,
+            batch_properties.get(m.PROPERTY_UNIQ_KEY, ""),
+            last.physical_offset + last.size_bytes,
+            topic,
+            batch_properties.get(m.PROPERTY_WAIT) != "false",
+        )

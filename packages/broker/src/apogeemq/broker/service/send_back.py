@@ -1,0 +1,142 @@
+"""CONSUMER_SEND_MSG_BACK: a consumer could not process a message; the broker hands it out again later, or gives up.
+
+The broker reads the message from its own log by the offset that the consumer names, and stores a copy for the group's
+retry topic, delayed by a level that grows with each failure; after the last one, for the group's DLQ.
+Source: reference broker_behaviour.md §2; traps 22.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from apogeemq.broker.core.delay import DelayLevels, queue_id_of_level
+from apogeemq.broker.core.names import SCHEDULE_TOPIC, dlq_topic, retry_topic
+from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
+from apogeemq.broker.core.topics import PERM_WRITE, Topic, TopicTable
+from apogeemq.broker.errors import NoPermission, RequestFailed, SubscriptionGroupNotExist
+from apogeemq.broker.service.send import MAX_RECONSUME_TIMES_VERSION_MIN
+from apogeemq.broker.service.writer import MessageWriter
+from apogeemq.remoting_codec import message as m
+from apogeemq.remoting_codec.errors import RecordInvalid
+from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.store.message_store import MessageStore
+
+DELAY_LEVEL_OF_FIRST_RETRY = 3
+
+
+class SendBackRequest(Protocol):
+    """What a consumer says of the message that failed (Apache's ConsumerSendMsgBackRequestHeader)."""
+
+    offset: int
+    group: str
+    delay_level: int
+    max_reconsume_times: int | None
+
+
+class Retry(NamedTuple):
+    """A send-back that passed the checks. `delay_level` 0 means by the number of failures, below 0 the DLQ."""
+
+    group: str
+    topic: Topic
+    delay_level: int
+    reconsume_times_max: int
+
+
+class SendBackService:
+    """Stores failed messages for another try; arguments as for SendService."""
+
+    def __init__(
+        self,
+        *,
+        store: MessageStore,
+        topics: TopicTable,
+        groups: SubscriptionGroupTable,
+        writer: MessageWriter,
+        delay_levels: DelayLevels,
+        now_ms: Callable[[], int],
+        offset_message_id: Callable[[int], str],
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._groups = groups
+        self._writer = writer
+        self._delay_levels = delay_levels
+        self._now_ms = now_ms
+        self._offset_message_id = offset_message_id
+        self.sent_to_dlq: dict[tuple[str, str], int] = {}
+
+    def check(self, request: SendBackRequest, client_version: int) -> Retry | None:
+        """What is to be done with the message; None when its group retries nothing.
+
+        Raises BrokerError: unknown group (26), a retry topic without write permission (16).
+        """
+        group = self._groups.get(request.group)
+        if group is None:
+            raise SubscriptionGroupNotExist(
+                f"subscription group not exist, {request.group} "
+                "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
+            )
+        if group.retry_queue_nums <= 0:
+            return None
+        topic = self._topics.create_for_group(retry_topic(group.group_name), group.retry_queue_nums)
+        if not topic.config.perm & PERM_WRITE:
+            raise NoPermission(f"the topic[{topic.name}] sending message is forbidden")
+        reconsume_times_max = group.retry_max_times
+        if client_version >= MAX_RECONSUME_TIMES_VERSION_MIN and request.max_reconsume_times is not None:
+            reconsume_times_max = request.max_reconsume_times
+        return Retry(request.group, topic, request.delay_level, reconsume_times_max)
+
+    def read(self, physical_offset: int) -> Record:
+        """The message that failed. May wait for the disk. Raises RequestFailed (1) when there is none at the offset."""
+        data = self._store.record_at(physical_offset) if physical_offset >= 0 else None
+        if data is None:
+            raise RequestFailed(f"look message by offset failed, {physical_offset}")
+        try:
+            return decode_record(data)
+        except RecordInvalid as error:
+            raise RequestFailed(f"look message by offset failed, {physical_offset}: {error}") from error
+
+    def store(self, retry: Retry, record: Record) -> tuple[int, Topic]:
+        """Store the retry, or the dead letter; gives the end of its record in the log, and its topic."""
+        properties = m.decode_properties(record.properties)
+        origin_topic = properties.setdefault(m.PROPERTY_RETRY_TOPIC, record.topic)
+        properties.setdefault(m.PROPERTY_ORIGIN_MESSAGE_ID, self._offset_message_id(record.physical_offset))
+        properties[m.PROPERTY_WAIT] = "false"
+        if record.reconsume_times >= retry.reconsume_times_max or retry.delay_level < 0:
+            return self._put_dead_letter(record, properties, retry.group, origin_topic)
+        level = retry.delay_level or DELAY_LEVEL_OF_FIRST_RETRY + record.reconsume_times
+        return self._put_retry(record, properties, retry.topic, self._delay_levels.clamp(level))
+
+    def _put_dead_letter(
+        self, record: Record, properties: dict[str, str], group: str, origin_topic: str
+    ) -> tuple[int, Topic]:
+        topic = self._topics.create_for_group(dlq_topic(group), 1)
+        properties.pop(m.PROPERTY_DELAY, None)
+        properties.setdefault(m.PROPERTY_DLQ_ORIGIN_TOPIC, origin_topic)
+        properties.setdefault(m.PROPERTY_DLQ_ORIGIN_MESSAGE_ID, properties[m.PROPERTY_ORIGIN_MESSAGE_ID])
+        counted = (group, origin_topic)
+        self.sent_to_dlq[counted] = self.sent_to_dlq.get(counted, 0) + 1
+        return self._put(record, properties, topic, 0, m.tags_code(properties.get(m.PROPERTY_TAGS)))
+
+    def _put_retry(self, record: Record, properties: dict[str, str], topic: Topic, level: int) -> tuple[int, Topic]:
+        properties[m.PROPERTY_DELAY] = str(level)
+        properties[m.PROPERTY_REAL_TOPIC] = topic.name
+        properties[m.PROPERTY_REAL_QID] = "0"
+        due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
+        return self._put(record, properties, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), due_ms)
+
+    def _put(
+        self, record: Record, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int
+    ) -> tuple[int, Topic]:
+        result = self._writer.put(
+            topic,
+            queue_id,
+            flag=record.flag,
+            sys_flag=record.sys_flag,
+            born_timestamp_ms=record.born_timestamp_ms,
+            born_host=record.born_host,
+            reconsume_times=record.reconsume_times + 1,
+            body=record.body,
+            properties=m.encode_properties(properties),
+            tags_code=tags_code,
+        )
+        return result.physical_offset + result.size_bytes, topic

@@ -1,0 +1,125 @@
+"""Held pulls: bounds, wake-ups by tag, deadlines, closed connections; and against a dumb twin."""
+
+from apogeemq.broker.core.long_polling import LongPollingTable, Waiting
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def waiting(
+    name: str, *, queue_id: int = 0, deadline: float = 10.0, tags: set[int] | None = None, owner: str = "c"
+) -> Waiting[str]:
+    return Waiting("T", queue_id, deadline, None if tags is None else frozenset(tags), owner, name)
+
+
+def names(waitings: list[Waiting[str]]) -> list[str]:
+    return [w.what for w in waitings]
+
+
+def table(waiting_max: int = 100, per_queue: int = 100) -> LongPollingTable[str]:
+    return LongPollingTable(waiting_max=waiting_max, waiting_per_queue_max=per_queue)
+
+
+def test_a_message_wakes_those_who_may_want_it_and_nobody_else() -> None:
+    """Wake-ups follow queue and tag codes; who wants everything is always woken."""
+    polls = table()
+    for w in (waiting("all"), waiting("tag 1", tags={1}), waiting("tag 2", tags={2}), waiting("other", queue_id=1)):
+        assert polls.add(w)
+    assert names(polls.wake("T", 0, [1])) == ["all", "tag 1"]
+    assert names(polls.wake("T", 0, [1])) == []
+    assert polls.has_waiting("T", 0)
+    assert polls.has_waiting("T", 1)
+    assert not polls.has_waiting("T", 2)
+    assert len(polls) == 2
+
+
+def test_deadlines_come_in_order_and_only_once() -> None:
+    """Expiry takes out exactly those whose time has come; next_deadline tells the next one."""
+    polls = table()
+    for name, deadline in (("late", 30.0), ("early", 10.0), ("middle", 20.0)):
+        polls.add(waiting(name, deadline=deadline))
+    assert polls.next_deadline() == 10.0
+    assert names(polls.expire(9.9)) == []
+    assert names(polls.expire(20.0)) == ["early", "middle"]
+    assert polls.next_deadline() == 30.0
+    polls.wake_queue("T", 0)
+    assert polls.next_deadline() is None
+    assert names(polls.expire(99.0)) == []
+
+
+def test_a_full_table_refuses() -> None:
+    """Both bounds hold, and a refused pull leaves nothing behind."""
+    polls = table(waiting_max=3, per_queue=2)
+    assert polls.add(waiting("1"))
+    assert polls.add(waiting("2"))
+    assert not polls.add(waiting("one too many on this queue"))
+    assert polls.add(waiting("3", queue_id=1))
+    assert not polls.add(waiting("one too many in all", queue_id=2))
+    assert not polls.has_waiting("T", 2)
+    assert len(polls) == 3
+
+
+def test_a_closed_connection_is_forgotten() -> None:
+    """What an owner held is gone, the others' stays."""
+    polls = table()
+    polls.add(waiting("a", owner="x"))
+    polls.add(waiting("b", owner="y"))
+    polls.add(waiting("c", owner="x", queue_id=1))
+    assert polls.drop_owner("x") == 2
+    assert polls.drop_owner("x") == 0
+    assert names(polls.drain()) == ["b"]
+    assert len(polls) == 0
+
+
+def test_the_heap_of_deadlines_does_not_grow_with_wake_ups() -> None:
+    """Thousands of pulls held and woken within one deadline leave a small heap."""
+    polls = table()
+    for number in range(5_000):
+        polls.add(waiting(str(number)))
+        polls.wake_queue("T", 0)
+    assert len(polls._deadlines) <= 65
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("add"),
+            st.integers(0, 2),
+            st.integers(0, 20),
+            st.none() | st.frozensets(st.integers(0, 3), min_size=1),
+            st.sampled_from("xyz"),
+        ),
+        st.tuples(st.just("wake"), st.integers(0, 2), st.frozensets(st.integers(0, 3), min_size=1)),
+        st.tuples(st.just("expire"), st.integers(0, 20)),
+        st.tuples(st.just("drop"), st.sampled_from("xyz")),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_against_a_dumb_twin(script: list[tuple]) -> None:  # type: ignore[type-arg]  # four kinds of steps
+    """The table and a plain list agree on who comes out at every step."""
+    polls = table(waiting_max=8, per_queue=4)
+    twin: list[Waiting[str]] = []
+    for number, step in enumerate(script):
+        if step[0] == "add":
+            _, queue_id, deadline, tags, owner = step
+            w = Waiting("T", queue_id, float(deadline), tags, owner, str(number))
+            fits = len(twin) < 8 and sum(t.queue_id == queue_id for t in twin) < 4
+            assert polls.add(w) is fits
+            if fits:
+                twin.append(w)
+            continue
+        if step[0] == "wake":
+            out = [t for t in twin if t.queue_id == step[1] and (t.tag_codes is None or t.tag_codes & step[2])]
+            got = polls.wake("T", step[1], step[2])
+        elif step[0] == "expire":
+            out = [t for t in twin if t.deadline <= step[1]]
+            got = polls.expire(float(step[1]))
+        else:
+            out = [t for t in twin if t.owner == step[1]]
+            assert polls.drop_owner(step[1]) == len(out)
+            got = out
+        assert {t.what for t in got} == {t.what for t in out}
+        twin = [t for t in twin if t not in out]
+        assert len(polls) == len(twin)

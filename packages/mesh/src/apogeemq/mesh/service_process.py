@@ -1,0 +1,209 @@
+"""What `apogeemq-<service>` does, whatever the service: arguments, settings, logs, telemetry, lifecycle, ready line.
+
+On stdout it prints one line of JSON once it serves, and nothing else:
+
+    {"ready": true, "service": "broker", "listeners": {"remoting": "10.0.0.1:10911", "http": "127.0.0.1:10931"}}
+
+Exit codes: 0 stopped by SIGINT or SIGTERM, 1 failed, 2 wrong settings or arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+
+import msgspec
+from apogeemq.mesh.chance import Chance, SystemChance
+from apogeemq.mesh.clock import Clock, SystemClock
+from apogeemq.mesh.config import Loaded, load, parse_set_flags
+from apogeemq.mesh.errors import ConfigError, LifecycleError
+from apogeemq.mesh.health import Health
+from apogeemq.mesh.lifecycle import Lifecycle
+from apogeemq.mesh.logs import setup_logging
+from apogeemq.mesh.metrics import Registry
+from apogeemq.mesh.runtime import LoopStallMonitor, run, settle_garbage_collector
+
+if TYPE_CHECKING:
+    from apogeemq.mesh.network import Network
+
+_log = logging.getLogger(__name__)
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The log, on stderr."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    json: bool = False
+    """One JSON object per line, for collectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a service of a process gets handed in; services that share a process share it."""
+
+    clock: Clock
+    chance: Chance
+    network: Network
+    health: Health
+    registry: Registry
+
+
+class ServiceApp(Protocol):
+    """A service put together."""
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """Where each started listener is reached: name → "host:port"."""
+        ...
+
+    def join(self, lifecycle: Lifecycle) -> None:
+        """Add what starts and stops to a process's lifecycle."""
+        ...
+
+
+ConfigT = TypeVar("ConfigT", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProgram(Generic[ConfigT]):
+    """One service as a program.
+
+    name           short, "broker"; its environment variables begin with APOGEEMQ_BROKER_
+    package        the distribution and the command, "apogeemq-broker"
+    description    one sentence for --help
+    config_type    its settings
+    log_of         their section about the log
+    ignored        Apache's property names that load without effect
+    make_app       puts the service together; may raise ConfigError
+    metric_labels  labels on every metric
+    """
+
+    name: str
+    package: str
+    description: str
+    config_type: type[ConfigT]
+    log_of: Callable[[ConfigT], LogConfig]
+    ignored: Collection[str]
+    make_app: Callable[[ConfigT, World], ServiceApp]
+    metric_labels: Callable[[ConfigT], Mapping[str, str]]
+
+    @property
+    def environment_prefix(self) -> str:
+        """What its environment variables begin with."""
+        return f"APOGEEMQ_{self.name.upper()}_"
+
+    def load_config(
+        self, file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, str] | None = None
+    ) -> Loaded[ConfigT]:
+        """Load settings: defaults < file < environment < flags. Raises ConfigError."""
+        return load(
+            self.config_type,
+            file=file,
+            environ=environ,
+            prefix=self.environment_prefix,
+            flags=flags,
+            ignored=self.ignored,
+        )
+
+
+def service_main(program: ServiceProgram[ConfigT], arguments: Sequence[str] | None = None) -> int:
+    """Run a service until a signal; return the exit code."""
+    options = _parser(program).parse_args(arguments)
+    try:
+        loaded = program.load_config(options.config, os.environ, parse_set_flags(options.set))
+        if options.print_config:
+            sys.stdout.write("\n".join(loaded.describe()) + "\n")
+            return 0
+        from apogeemq.mesh.telemetry import log_trace_fields
+
+        log_config = program.log_of(loaded.value)
+        setup_logging(log_config.level, json=log_config.json, fields=log_trace_fields)
+        for ignored in loaded.ignored:
+            _log.info("setting without effect here: %s", ignored)
+        run(functools.partial(_serve, program, loaded.value))
+    except ConfigError as error:
+        sys.stderr.write(f"{program.package}: {error}\n")
+        return 2
+    except LifecycleError as error:
+        sys.stderr.write(f"{program.package}: {error}\n")
+        return 1
+    return 0
+
+
+async def _serve(program: ServiceProgram[ConfigT], config: ConfigT) -> None:
+    app: ServiceApp
+
+    def assemble(world: World, lifecycle: Lifecycle) -> None:
+        nonlocal app
+        app = program.make_app(config, world)
+        app.join(lifecycle)
+
+    def say_ready() -> None:
+        print_ready_line(program.name, app.endpoints)
+
+    labels = {"node_type": program.name, **program.metric_labels(config)}
+    await serve_until_signal(program.package, labels, assemble, say_ready)
+
+
+async def serve_until_signal(
+    package: str,
+    metric_labels: Mapping[str, str],
+    assemble: Callable[[World, Lifecycle], None],
+    on_ready: Callable[[], None],
+) -> None:
+    """Make the real world of a process, let `assemble` add services to it, and run them until SIGINT or SIGTERM.
+
+    Raises ConfigError and LifecycleError.
+    """
+    from apogeemq.mesh.grpc_network import GrpcNetwork
+    from apogeemq.mesh.telemetry import setup_telemetry
+
+    clock, health, registry = SystemClock(), Health(), Registry(metric_labels)
+    telemetry = setup_telemetry(
+        package, service_version=importlib.metadata.version(package), instance_id=uuid.uuid4().hex
+    )
+    network = GrpcNetwork(tracing=telemetry.tracing, health=health)
+    lifecycle = Lifecycle()
+    lifecycle.add("telemetry", stop=telemetry.shutdown)
+    lifecycle.add_task("loop stall monitor", LoopStallMonitor(clock, registry).run)
+    assemble(World(clock, SystemChance(), network, health, registry), lifecycle)
+
+    def started() -> None:
+        settle_garbage_collector()
+        on_ready()
+
+    await lifecycle.run_until_signal(started)
+
+
+def print_ready_line(service: str, listeners: Mapping[str, str]) -> None:
+    """Print the one machine-readable line."""
+    sys.stdout.write(json.dumps({"ready": True, "service": service, "listeners": dict(listeners)}) + "\n")
+    sys.stdout.flush()
+
+
+def _parser(program: ServiceProgram[ConfigT]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program.package,
+        description=program.description,
+        epilog=f"Settings: defaults < --config < environment {program.environment_prefix}* < --set. "
+        "--print-config lists them all.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings: TOML (.toml) or Java .properties")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example listeners.http.port=0"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print all settings with their origins, and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"{program.package} {importlib.metadata.version(program.package)}"
+    )
+    return parser

@@ -1,0 +1,134 @@
+"""A blocking Remoting client for tests: one socket, one request at a time, or raw bytes.
+
+Uses the codec for frames (proven against recorded bytes in its own package) and nothing else of the product.
+"""
+
+import itertools
+import socket
+from typing import Self
+
+from apogeemq.remoting_codec.bodies import ConsumerData, HeartbeatData, SubscriptionData
+from apogeemq.remoting_codec.codes import RequestCode
+from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.connection import Connection
+from apogeemq.remoting_codec.framing import encode_frame
+
+TIMEOUT_S = 20.0
+
+
+class WireClient:
+    """One connection. `pushed` gathers what the server sends of its own accord."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S)
+        self.pushed: list[RemotingCommand] = []
+        self._connection = Connection()
+        self._opaque = itertools.count(1)
+        self._received: list[RemotingCommand] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def send(
+        self, code: int, ext_fields: dict[str, str] | None = None, body: bytes = b"", *, oneway: bool = False
+    ) -> int:
+        """Write one request; gives its opaque."""
+        opaque = next(self._opaque)
+        command = RemotingCommand(code, 2 if oneway else 0, opaque, None, ext_fields, body, "JAVA", 479)
+        self.socket.sendall(encode_frame(command))
+        return opaque
+
+    def receive(self, opaque: int) -> RemotingCommand:
+        """Wait for the response with this opaque; fails after TIMEOUT_S, or when the server closes."""
+        while True:
+            for index, command in enumerate(self._received):
+                if command.is_response and command.opaque == opaque:
+                    return self._received.pop(index)
+            self._read()
+
+    def request(self, code: int, ext_fields: dict[str, str] | None = None, body: bytes = b"") -> RemotingCommand:
+        """One request and its response."""
+        return self.receive(self.send(code, ext_fields, body))
+
+    def wait_pushed(self, code: int) -> RemotingCommand:
+        """Wait for a request that the server sends."""
+        while True:
+            for index, command in enumerate(self.pushed):
+                if command.code == code:
+                    return self.pushed.pop(index)
+            self._read()
+
+    def is_closed_by_peer(self) -> bool:
+        """Wait until the server closes the connection; fails after TIMEOUT_S."""
+        try:
+            while self.socket.recv(65536):
+                pass
+        except ConnectionResetError:
+            pass
+        return True
+
+    def heartbeat(
+        self, client_id: str, group: str, topic: str, expression: str = "*", version: int = 1
+    ) -> RemotingCommand:
+        """Join a consumer group."""
+        beat = HeartbeatData(
+            client_id=client_id,
+            consumer_data_set=[
+                ConsumerData(
+                    group_name=group,
+                    consume_type="CONSUME_PASSIVELY",
+                    message_model="CLUSTERING",
+                    consume_from_where="CONSUME_FROM_FIRST_OFFSET",
+                    subscription_data_set=[SubscriptionData(topic=topic, sub_string=expression, sub_version=version)],
+                )
+            ],
+        )
+        return self.request(RequestCode.HEART_BEAT, {}, beat.encode())
+
+    def _read(self) -> None:
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        for command in self._connection.receive_data(data):
+            (self._received if command.is_response else self.pushed).append(command)
+
+
+def send_fields(topic: str, queue_id: int = 0, properties: str = "", **more: str) -> dict[str, str]:
+    """Ext fields of a SEND_MESSAGE_V2, as a Java client writes them."""
+    return {
+        "a": "P",
+        "b": topic,
+        "c": "TBW102",
+        "d": "4",
+        "e": str(queue_id),
+        "f": "0",
+        "g": "1795356276399",
+        "h": "0",
+        "i": properties,
+        "j": "0",
+        "k": "false",
+        "m": "false",
+        **more,
+    }
+
+
+def pull_fields(topic: str, group: str, queue_id: int = 0, offset: int = 0, **more: str) -> dict[str, str]:
+    """Ext fields of a PULL_MESSAGE with its subscription in it (no heartbeat needed), not to be held."""
+    return {
+        "consumerGroup": group,
+        "topic": topic,
+        "queueId": str(queue_id),
+        "queueOffset": str(offset),
+        "maxMsgNums": "32",
+        "sysFlag": "4",
+        "commitOffset": "0",
+        "suspendTimeoutMillis": "0",
+        "subscription": "*",
+        "subVersion": "0",
+        "expressionType": "TAG",
+        **more,
+    }
