@@ -1,0 +1,92 @@
+"""Measures a broker from outside.
+
+    ./task bench -- remoting                                 every case, against a fresh `apogeemq up`
+    ./task bench -- remoting --case send-1x64 --seconds 10   one of them
+    ./task bench -- remoting --target 127.0.0.1:10911 --pid 4711
+    ./task bench -- remoting --server apache                 the same against Apache's broker
+    ./task bench -- memory                                   a million messages stored and drained
+    ./task bench -- start --runs 5                           from exec to the first accepted send
+
+The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
+are 1 KiB. "server µs/msg" is the CPU time, user and system, of the server's processes. "ceiling" is the same case
+against a server that only answers: where the two come near each other, the generator was the limit.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from tests.interop.deployments import DEPLOYMENTS
+from tools.bench import cases, report, server_process
+from tools.bench.server_process import Server
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one measurement and prints its result; 1 when a request in it failed: such figures count for nothing."""
+    options = parse(words)
+    loadavg_before = os.getloadavg()
+    with chosen_server(options) as server:
+        result, text, errors = measure(options, server)
+        surroundings = report.Surroundings.of(server.description, loadavg_before)
+    if options.output == "json":
+        print(report.as_json(options.measurement, result, surroundings))
+    else:
+        print(text, surroundings.text(), sep="\n")
+    return 1 if errors else 0
+
+
+def measure(options: argparse.Namespace, server: Server) -> tuple[object, str, int]:
+    """The result, the same as text, and how many requests failed."""
+    if options.measurement == "start":
+        start = cases.measure_start(options.server, options.runs)
+        return start, report.start_text(start), 0
+    if options.measurement == "memory":
+        memory = cases.measure_memory(server, options.messages)
+        missing = memory.stored.messages - memory.drained.messages
+        return memory, report.memory_text(memory), missing or memory.stored.error_count + memory.drained.error_count
+    timing = cases.Timing(options.seconds, options.warmup)
+    chosen = [cases.CASES_BY_NAME[name] for name in options.case or cases.CASES_BY_NAME]
+    results = cases.run_cases(server, chosen, timing, with_ceiling=not options.no_ceiling)
+    return results, report.cases_table(results), sum(result.outcome.error_count for result in results)
+
+
+def chosen_server(options: argparse.Namespace) -> contextlib.AbstractContextManager[Server]:
+    """The server to measure, started now unless there is a target; `start` starts its own."""
+    if options.measurement == "start":
+        return contextlib.nullcontext(Server("", 0, (), description=options.server))
+    if options.target is None:
+        return server_process.started(options.server)
+    return contextlib.nullcontext(server_process.running(options.target, options.pid))
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    measurements = parser.add_subparsers(dest="measurement", required=True)
+    remoting = measurements.add_parser("remoting", help="rate, latency and CPU per message of sends, batches and pulls")
+    memory = measurements.add_parser("memory", help="the server's memory while it stores and hands out many messages")
+    start = measurements.add_parser("start", help="time to the first accepted send, memory when idle")
+    for measurement in (remoting, memory, start):
+        measurement.add_argument("--server", choices=list(DEPLOYMENTS), default="all-in-one", help="what to start")
+        measurement.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    for measurement in (remoting, memory):
+        measurement.add_argument("--target", metavar="HOST:PORT", help="a broker that runs already; nothing is started")
+        measurement.add_argument("--pid", type=int, action="append", default=[], help="a process of the target")
+    remoting.add_argument("--case", action="append", choices=list(cases.CASES_BY_NAME), help="default: every one")
+    remoting.add_argument("--seconds", type=float, default=5.0, help="measured time of each case")
+    remoting.add_argument("--warmup", type=float, default=2.0, metavar="SECONDS", help="before it")
+    remoting.add_argument("--no-ceiling", action="store_true", help="leave out the generator's own ceiling")
+    memory.add_argument("--messages", type=int, default=1_000_000)
+    start.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args(words)
+    if options.measurement == "memory" and options.target and not options.pid:
+        parser.error("memory needs the --pid of a --target")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
