@@ -1,8 +1,8 @@
 """The route table, by example and against a dumb twin."""
 
 from collections.abc import Collection
-from typing import TypeAlias
 from dataclasses import replace
+from typing import TypeAlias
 
 from apogeemq.namesrv.core.route_table import RouteTable
 from apogeemq.namesrv.core.values import BrokerIdentity, DataVersion, MemberKey, TopicQueues
@@ -83,7 +83,8 @@ def test_cluster_info_lists_all_brokers() -> None:
 def test_listeners_are_told_what_changed() -> None:
     """A change of topics names them; a broker that comes or goes may change any route."""
     told: list[Collection[str] | None] = []
-    table = RouteTable(told.append)
+    table = RouteTable()
+    table.add_listener(told.append)
     table.put_member(MASTER, VERSION, {"TopicA": QUEUES})
     table.change_topics(MASTER.key, VERSION, {"TopicB": QUEUES}, ["TopicA"])
     table.remove_member(MASTER.key)

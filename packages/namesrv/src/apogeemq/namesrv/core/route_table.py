@@ -11,7 +11,7 @@ as bytes (route_bodies.py), so a lookup over all broker names happens only after
 thousand topics can leave without as many index entries being touched.
 
 Queries never change anything. What a registration may do is decided elsewhere (registrar.py); the functions that apply
-cannot fail on a decided change, and each tells the listener which topics' routes may have changed.
+cannot fail on a decided change, and each tells the listeners which topics' routes may have changed.
 
 Source: Apache namesrv RouteInfoManager, 5.3; reference broker_behaviour §12.
 """
@@ -43,12 +43,16 @@ class Member:
 class RouteTable:
     """The tables, one instance per name server. Bounds on them are the registrar's."""
 
-    def __init__(self, on_change: ChangeListener = lambda topics: None) -> None:
-        self.on_change = on_change
+    def __init__(self) -> None:
+        self._listeners: list[ChangeListener] = []
         self._sets: dict[str, dict[int, Member]] = {}
         self._topic_counts: dict[str, int] = {}
         self._master_epochs: dict[str, int] = {}
         self._member_count = 0
+
+    def add_listener(self, listener: ChangeListener) -> None:
+        """Have `listener` called after every change, in the order of the changes."""
+        self._listeners.append(listener)
 
     # Queries
 
@@ -133,7 +137,7 @@ class RouteTable:
         self._sets.setdefault(identity.broker_name, {})[identity.broker_id] = Member(identity, data_version, topics)
         self._member_count += 1
         self._count_topics(topics)
-        self.on_change(None)
+        self._tell(None)
 
     def change_topics(
         self, key: MemberKey, data_version: DataVersion, changed: Mapping[str, TopicQueues], removed: Collection[str]
@@ -146,12 +150,16 @@ class RouteTable:
             if member.topics.pop(topic, None) is not None:
                 self._uncount_topic(topic)
         member.data_version = data_version
-        self.on_change([*changed, *removed])
+        self._tell([*changed, *removed])
 
     def remove_member(self, key: MemberKey) -> None:
         """Take a broker out of every route, if it is registered."""
         if self._take_out(key):
-            self.on_change(None)
+            self._tell(None)
+
+    def _tell(self, topics: Collection[str] | None) -> None:
+        for listener in self._listeners:
+            listener(topics)
 
     def _take_out(self, key: MemberKey) -> bool:
         members = self._sets.get(key.broker_name, {})
