@@ -115,11 +115,13 @@ def load(
     prefix: str = "",
     flags: Mapping[str, str] | None = None,
     ignored: Collection[str] = (),
+    defaults: SectionT | None = None,
 ) -> Loaded[SectionT]:
     """Fill `section_type`; raises ConfigError for the first thing wrong.
 
     A name that nobody knows is an error, in the environment too when it begins with `prefix`. `ignored` are names
     accepted without effect, such as RocketMQ properties that have no meaning here: so an official file loads.
+    `defaults` stand in for the struct's own, for whoever embeds a service.
     """
     names = _Names(section_type, prefix, ignored)
     chosen: dict[str, object] = {}
@@ -133,7 +135,7 @@ def load(
         for raw, field_, alias in names.resolve(source, found_ignored):
             chosen[field_.key] = convert(field_, raw, alias)
             origins[field_.key] = raw.origin
-    value = _build(section_type, None, "", chosen)
+    value = _build(section_type, defaults, "", chosen)
     secrets = frozenset(key for key, field_ in names.fields.items() if field_.secret)
     return Loaded(value, origins, found_ignored, secrets)
 

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from apogeemq.mesh.chance import Chance, SystemChance
@@ -49,7 +49,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a service of a process gets handed in; services that share a process share it."""
+    """What a service gets handed in."""
 
     clock: Clock
     chance: Chance
@@ -103,9 +103,14 @@ class ServiceProgram(Generic[ConfigT]):
         return f"APOGEEMQ_{self.name.upper()}_"
 
     def load_config(
-        self, file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, str] | None = None
+        self,
+        file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        flags: Mapping[str, str] | None = None,
+        *,
+        defaults: ConfigT | None = None,
     ) -> Loaded[ConfigT]:
-        """Load settings: defaults < file < environment < flags. Raises ConfigError."""
+        """Load settings: defaults (the service's own when None) < file < environment < flags. Raises ConfigError."""
         return load(
             self.config_type,
             file=file,
@@ -113,6 +118,7 @@ class ServiceProgram(Generic[ConfigT]):
             prefix=self.environment_prefix,
             flags=flags,
             ignored=self.ignored,
+            defaults=defaults,
         )
 
 
@@ -141,42 +147,50 @@ def service_main(program: ServiceProgram[ConfigT], arguments: Sequence[str] | No
 
 
 async def _serve(program: ServiceProgram[ConfigT], config: ConfigT) -> None:
-    app: ServiceApp
+    apps: list[ServiceApp] = []
 
-    def assemble(world: World, lifecycle: Lifecycle) -> None:
-        nonlocal app
+    def assemble(make_world: MakeWorld, lifecycle: Lifecycle) -> Registry:
+        world = make_world({"node_type": program.name, **program.metric_labels(config)})
         app = program.make_app(config, world)
         app.join(lifecycle)
+        apps.append(app)
+        return world.registry
 
     def say_ready() -> None:
-        print_ready_line(program.name, app.endpoints)
+        print_ready_line(program.name, apps[0].endpoints)
 
-    labels = {"node_type": program.name, **program.metric_labels(config)}
-    await serve_until_signal(program.package, labels, assemble, say_ready)
+    await serve_until_signal(program.package, assemble, say_ready)
+
+
+MakeWorld: TypeAlias = Callable[[Mapping[str, str]], World]
+"""Makes the world of one service: labels of its metrics → its own health, metrics and network, on the shared clock."""
 
 
 async def serve_until_signal(
-    package: str,
-    metric_labels: Mapping[str, str],
-    assemble: Callable[[World, Lifecycle], None],
-    on_ready: Callable[[], None],
+    package: str, assemble: Callable[[MakeWorld, Lifecycle], Registry], on_ready: Callable[[], None]
 ) -> None:
-    """Make the real world of a process, let `assemble` add services to it, and run them until SIGINT or SIGTERM.
+    """Let `assemble` put services together in the real world, and run them until SIGINT or SIGTERM.
 
+    `assemble` adds them to the lifecycle and gives the registry that shall have the metrics of the process itself.
     Raises ConfigError and LifecycleError.
     """
     from apogeemq.mesh.grpc_network import GrpcNetwork
     from apogeemq.mesh.telemetry import setup_telemetry
 
-    clock, health, registry = SystemClock(), Health(), Registry(metric_labels)
+    clock, chance = SystemClock(), SystemChance()
     telemetry = setup_telemetry(
         package, service_version=importlib.metadata.version(package), instance_id=uuid.uuid4().hex
     )
-    network = GrpcNetwork(tracing=telemetry.tracing, health=health)
+
+    def make_world(metric_labels: Mapping[str, str]) -> World:
+        health = Health()
+        network = GrpcNetwork(tracing=telemetry.tracing, health=health)
+        return World(clock, chance, network, health, Registry(metric_labels))
+
     lifecycle = Lifecycle()
     lifecycle.add("telemetry", stop=telemetry.shutdown)
+    registry = assemble(make_world, lifecycle)
     lifecycle.add_task("loop stall monitor", LoopStallMonitor(clock, registry).run)
-    assemble(World(clock, SystemChance(), network, health, registry), lifecycle)
 
     def started() -> None:
         settle_garbage_collector()

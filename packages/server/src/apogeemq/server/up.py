@@ -1,0 +1,87 @@
+"""`apogeemq up`: every service in one process, on loopback, data under ./data.
+
+Settings are each service's own, with other defaults (loopback, one data directory). `--set broker.KEY=VALUE` and
+`--set namesrv.KEY=VALUE`, the services' environment variables, and `--broker-config` / `--namesrv-config` go over them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from apogeemq.mesh.config import parse_set_flags
+from apogeemq.mesh.errors import ConfigError, LifecycleError
+
+SERVICES = ("namesrv", "broker")
+DATA_DIRECTORY = "./data"
+
+
+def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = subcommands.add_parser(
+        "up",
+        help="serve: every service in one process",
+        description="Serve: name server and broker in one process, on loopback.",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path(DATA_DIRECTORY), metavar="DIR", help="where messages are kept"
+    )
+    parser.add_argument(
+        "--ports", choices=("fixed", "free"), default="fixed", help="the services' own ports, or whatever is free"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SERVICE.KEY=VALUE",
+        help="one setting, for example broker.flushDiskType=SYNC_FLUSH",
+    )
+    for service in SERVICES:
+        parser.add_argument(f"--{service}-config", type=Path, metavar="FILE", help=f"settings of the {service}")
+    parser.add_argument("--log-level", default="WARNING", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    parser.add_argument("--log-json", action="store_true", help="log JSON lines")
+    parser.set_defaults(run=run_up)
+
+
+def run_up(options: argparse.Namespace) -> int:
+    """Serve until a signal; return the exit code."""
+    from apogeemq.mesh.logs import setup_logging
+    from apogeemq.mesh.runtime import run
+    from apogeemq.mesh.telemetry import log_trace_fields
+    from apogeemq.server.all_in_one import AllInOneConfig, serve
+
+    setup_logging(options.log_level, json=options.log_json, fields=log_trace_fields)
+    try:
+        settings = settings_by_service(parse_set_flags(options.set))
+        config = AllInOneConfig.load(
+            data=options.data,
+            free_ports=options.ports == "free",
+            files={"namesrv": options.namesrv_config, "broker": options.broker_config},
+            environ=os.environ,
+            settings=settings,
+        )
+        run(functools.partial(serve, config))
+    except ConfigError as error:
+        sys.stderr.write(f"apogeemq up: {error}\n")
+        return 2
+    except LifecycleError as error:
+        sys.stderr.write(f"apogeemq up: {error}\n")
+        return 1
+    return 0
+
+
+def settings_by_service(flags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Divide `SERVICE.KEY` settings by service. Raises ConfigError for a key of no service."""
+    divided: dict[str, dict[str, str]] = {service: {} for service in SERVICES}
+    for key, value in flags.items():
+        service, dot, rest = key.partition(".")
+        if not dot or service not in divided:
+            raise ConfigError(
+                key, f"does not begin with a service: {' or '.join(f'{name}.' for name in SERVICES)}", origin="--set"
+            )
+        divided[service][rest] = value
+    return divided
