@@ -16,6 +16,8 @@ from tests.interop.conftest import NewClient
 from tests.interop.deployments import DEPLOYMENTS
 from tests.interop.events import Abandoned, Ack, Delivery, Failure, Sent
 from tests.interop.java import DriverRun, JavaClient, Option, settle, wait_for
+from tools.bench import frames, single
+from tools.bench.server_process import split_address
 
 pytestmark = pytest.mark.verify
 
@@ -33,6 +35,7 @@ QUIET_S = 2.0
 """How long after the last expected message one too many would have come: the client's pulls pause no longer."""
 OFFSETS_ON_DISK_S = 3.0
 """Longer than a broker of these deployments keeps a committed offset in memory only (Apache's: 1 s, as configured)."""
+TOPIC_NOT_EXIST = 17
 CLIENT_NOT_FOUND_TOPIC = 10005
 """The client's own code for a topic that no name server knows."""
 
@@ -274,6 +277,10 @@ def test_an_unknown_topic_is_refused_without_auto_creation(
         producer.end(expected_exit_code=2)
         assert {failure.code for failure in producer.events(Failure)} == {CLIENT_NOT_FOUND_TOPIC}
         assert [given_up.key for given_up in producer.events(Abandoned)] == ["message-0"]
+    host, port = split_address(cluster.broker)
+    reply = single.exchange(host, port, frames.send_template(topic, queue_id=0, slot=0, body=b"x").frame)
+    assert reply.code == TOPIC_NOT_EXIST
+    assert topic in reply.remark
 
 
 def test_tags_choose_messages(client: JavaClient, running: contextlib.ExitStack, topic: str) -> None:

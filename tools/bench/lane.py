@@ -40,6 +40,8 @@ class Lane:
             count = self.socket.recv_into(self._view[self._filled :])
         except BlockingIOError:
             return []
+        except ConnectionError as error:
+            raise ConnectionEndedError(str(error)) from error
         if count == 0:
             raise ConnectionEndedError("the peer closed the connection")
         self._filled += count
@@ -69,6 +71,8 @@ class Lane:
             count = self.socket.sendmsg(requests)
         except BlockingIOError:
             count = 0
+        except ConnectionError as error:
+            raise ConnectionEndedError(str(error)) from error
         if count < sum(map(len, requests)):
             self._unsent = b"".join(requests)[count:]
 

@@ -1,14 +1,13 @@
 """The load itself: some connections, each with some requests in flight, driven by one thread on one epoll.
 
 A slot is one request in flight. Its frame is encoded once and sent again whenever its reply has come, so that almost
-all of the generator's time goes to system calls. It runs in a process of its own (see `cases`), without garbage
-collection.
+all of the generator's time goes to system calls. It is meant to run in a process of its own (see
+`cases`).
 """
 
 import array
 import collections
 import dataclasses
-import gc
 import math
 import resource
 import select
@@ -96,13 +95,13 @@ class Tally:
 class Runner:
     """Sends and receives until it is told to stop."""
 
-    def __init__(self, load: Load, lanes: Sequence[Lane], requests: Requests) -> None:
+    def __init__(self, load: Load, lanes: Sequence[Lane], requests: Requests, epoll: select.epoll) -> None:
         self._requests = requests
         self._lanes = {lane.socket.fileno(): lane for lane in lanes}
         self._sent_ns = [0] * (load.connections * load.depth)
         self._in_flight = 0
         self._is_ending = False
-        self._epoll = select.epoll()
+        self._epoll = epoll
         self._last_reply_ns = time.perf_counter_ns()
         self.tally = Tally(load.server_pids)
         for fd in self._lanes:
@@ -182,12 +181,11 @@ class Runner:
 
 
 def run(load: Load) -> Outcome:
-    """Runs one load and returns what was seen after the warm-up. SilenceError when the server stops answering."""
-    gc.collect()
-    gc.disable()  # the process is the generator's own, and its few objects live to the end
+    """Runs one load and returns what was seen after the warm-up. SilenceError or
+    ConnectionEndedError when the server stops answering."""
     progress = Progress(load.label)
-    with connected(load) as lanes:
-        runner = Runner(load, lanes, Pulls(load) if load.kind == "pull" else Sends(load))
+    with connected(load) as lanes, select.epoll() as epoll:
+        runner = Runner(load, lanes, Pulls(load) if load.kind == "pull" else Sends(load), epoll)
         runner.start()
         if load.messages is None:
             runner.run_until(time.perf_counter_ns() + int(load.warmup_s * 1e9), progress)

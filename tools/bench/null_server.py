@@ -94,13 +94,12 @@ def answer(lane: Lane, epoll: select.epoll, mask: int) -> bool:
         if not lane.is_blocked:
             epoll.modify(lane.socket, select.EPOLLIN)
     try:
-        requests = lane.receive()
-    except (ConnectionEndedError, ConnectionResetError):
+        if requests := lane.receive():
+            lane.send([reply_to(lane.buffer, start, header_end) for start, header_end in requests])
+    except ConnectionEndedError:
         return False
-    if requests:
-        lane.send([reply_to(lane.buffer, start, header_end) for start, header_end in requests])
-        if lane.is_blocked:
-            epoll.modify(lane.socket, select.EPOLLIN | select.EPOLLOUT)
+    if lane.is_blocked:
+        epoll.modify(lane.socket, select.EPOLLIN | select.EPOLLOUT)
     return True
 
 
