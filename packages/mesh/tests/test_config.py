@@ -269,9 +269,11 @@ def test_values_that_do_not_go_together() -> None:
 
 def test_secrets_are_masked() -> None:
     """A secret shows neither in the description nor in an error about it."""
-    described = load_broker({"secret_key": "hunter2"}).describe()
-    assert "secret_key = ******  (flag --set secret_key)" in described
+    loaded = load_broker({"secret_key": "hunter2"})
+    assert "secret_key = ******  (flag --set secret_key)" in loaded.describe()
+    assert loaded.secret_values() == ["hunter2"]
     assert "secret_key =   (default)" in load_broker().describe()
+    assert load_broker().secret_values() == []
 
     class Pin(msgspec.Struct, frozen=True):
         pin: Annotated[int, setting(secret=True)] = 0

@@ -106,6 +106,10 @@ class Loaded(Generic[SectionT]):
             for key, value in _values(self.value, "")
         ]
 
+    def secret_values(self) -> list[str]:
+        """List the secrets that are set, for whoever must keep them out of logs."""
+        return [str(value) for key, value in _values(self.value, "") if key in self.secrets and value]
+
 
 def load(
     section_type: type[SectionT],

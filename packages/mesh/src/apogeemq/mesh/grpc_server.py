@@ -100,7 +100,7 @@ class HandlersByPath(grpc.GenericRpcHandler):
     async def _answer(
         self, handler: UnaryHandler[Any, Any], data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> bytes:
-        caller = CallContext(_peer(context), _metadata(context), context.time_remaining())
+        caller = CallContext(peer_address(context.peer()), _metadata(context), context.time_remaining())
         with self._calls.one():
             try:
                 return await answer(handler, data, caller, self._tracing)
@@ -132,7 +132,7 @@ class _ServerStream(GrpcStream[OutT, InT]):
     """The handler's side of a stream. `over` is done once give_up() was called."""
 
     def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], path: str, incoming_type: type[InT]) -> None:
-        super().__init__(path, _peer(context), _metadata(context), incoming_type)
+        super().__init__(path, peer_address(context.peer()), _metadata(context), incoming_type)
         self._context = context
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -169,9 +169,9 @@ async def _refuse(context: grpc.aio.ServicerContext[bytes, bytes], refusal: Peer
     await context.abort(_CODES[refusal.code], refusal.message)
 
 
-def _peer(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+def peer_address(grpc_peer: str) -> str:
     """Make "127.0.0.1:5000" of grpc's "ipv4:127.0.0.1:5000" and "[::1]:5000" of its "ipv6:%5B::1%5D:5000"."""
-    return unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
+    return unquote(grpc_peer).removeprefix("ipv4:").removeprefix("ipv6:")
 
 
 def _metadata(context: grpc.aio.ServicerContext[bytes, bytes]) -> Metadata:

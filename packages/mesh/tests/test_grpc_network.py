@@ -1,0 +1,98 @@
+"""What only the network over TCP has: connections, options, and what is seen of a peer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from apogeemq.mesh import grpc_network
+from apogeemq.mesh.errors import PeerRefused, RefusalCode
+from apogeemq.mesh.grpc_network import GrpcNetwork
+from apogeemq.mesh.network import CallContext, MeshChannel, Unary, UnaryHandler
+from google.protobuf.wrappers_pb2 import StringValue
+
+GREET = Unary("/apogeemq.test.Greeter/Greet", StringValue, StringValue)
+NEVER_S = 30.0
+
+
+async def tell_peer(request: StringValue, context: CallContext) -> StringValue:
+    """Answer with where the call came from."""
+    return StringValue(value=context.peer)
+
+
+@pytest.fixture
+async def channels() -> AsyncIterator[list[MeshChannel]]:
+    """Channels to be closed after the test."""
+    channels: list[MeshChannel] = []
+    yield channels
+    for channel in channels:
+        await channel.close()
+
+
+async def ask(channel: MeshChannel) -> str:
+    return (await channel.unary(GREET, StringValue(), timeout_s=NEVER_S)).value
+
+
+async def test_each_channel_has_a_connection_of_its_own(channels: list[MeshChannel]) -> None:
+    """Two channels to one target are two TCP connections; one channel keeps its connection."""
+    network = GrpcNetwork()
+    listening = await network.serve("127.0.0.1", 0, [UnaryHandler(GREET, tell_peer)])
+    channels += [network.channel(f"127.0.0.1:{listening.port}") for _ in range(2)]
+    first, second = await ask(channels[0]), await ask(channels[1])
+    assert first != second
+    assert await ask(channels[0]) == first
+    await listening.stop(0)
+
+
+@pytest.mark.parametrize(
+    ("host", "target", "prefix"), [("127.0.0.1", "127.0.0.1", "127.0.0.1:"), ("::1", "[::1]", "[::1]:")]
+)
+async def test_peer_is_an_address(channels: list[MeshChannel], host: str, target: str, prefix: str) -> None:
+    """A peer is shown as host:port, an IPv6 one in brackets."""
+    network = GrpcNetwork()
+    listening = await network.serve(host, 0, [UnaryHandler(GREET, tell_peer)])
+    channels.append(network.channel(f"{target}:{listening.port}"))
+    peer = await ask(channels[0])
+    assert peer.startswith(prefix)
+    assert peer.removeprefix(prefix).isdecimal()
+    await listening.stop(0)
+
+
+async def test_http_proxy_is_not_used(channels: list[MeshChannel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy in the environment is for the web, not for the mesh."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+    network = GrpcNetwork()
+    listening = await network.serve("127.0.0.1", 0, [UnaryHandler(GREET, tell_peer)])
+    channels.append(network.channel(f"127.0.0.1:{listening.port}"))
+    assert await ask(channels[0])
+    await listening.stop(0)
+
+
+async def test_concurrent_calls_are_bounded(channels: list[MeshChannel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with too many calls at once refuses the next, and takes it when one has ended."""
+    monkeypatch.setattr(grpc_network, "CONCURRENT_CALLS_MAX", 2)
+    release = asyncio.Event()
+    waiting = asyncio.Semaphore(0)
+
+    async def hold(request: StringValue, context: CallContext) -> StringValue:
+        waiting.release()
+        await release.wait()
+        return StringValue(value="held")
+
+    network = GrpcNetwork()
+    listening = await network.serve("127.0.0.1", 0, [UnaryHandler(GREET, hold)])
+    channels.append(network.channel(f"127.0.0.1:{listening.port}"))
+    held = [asyncio.ensure_future(ask(channels[0])) for _ in range(2)]
+    for _ in held:
+        await waiting.acquire()
+    with pytest.raises(PeerRefused) as caught:
+        await ask(channels[0])
+    assert caught.value.code is RefusalCode.RESOURCE_EXHAUSTED
+    release.set()
+    assert await asyncio.gather(*held) == ["held", "held"]
+    assert await ask(channels[0]) == "held"
+    await listening.stop(0)
