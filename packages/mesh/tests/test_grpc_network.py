@@ -9,6 +9,7 @@ import pytest
 from apogeemq.mesh import grpc_network
 from apogeemq.mesh.errors import PeerRefused, RefusalCode
 from apogeemq.mesh.grpc_network import GrpcNetwork
+from apogeemq.mesh.grpc_server import peer_address
 from apogeemq.mesh.network import CallContext, MeshChannel, Unary, UnaryHandler
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -46,17 +47,16 @@ async def test_each_channel_has_a_connection_of_its_own(channels: list[MeshChann
 
 
 @pytest.mark.parametrize(
-    ("host", "target", "prefix"), [("127.0.0.1", "127.0.0.1", "127.0.0.1:"), ("::1", "[::1]", "[::1]:")]
+    ("grpc_peer", "address"),
+    [
+        ("ipv4:127.0.0.1:5000", "127.0.0.1:5000"),
+        ("ipv6:%5B::1%5D:5000", "[::1]:5000"),
+        ("ipv6:[fe80::1]:5000", "[fe80::1]:5000"),
+    ],
 )
-async def test_peer_is_an_address(channels: list[MeshChannel], host: str, target: str, prefix: str) -> None:
-    """A peer is shown as host:port, an IPv6 one in brackets."""
-    network = GrpcNetwork()
-    listening = await network.serve(host, 0, [UnaryHandler(GREET, tell_peer)])
-    channels.append(network.channel(f"{target}:{listening.port}"))
-    peer = await ask(channels[0])
-    assert peer.startswith(prefix)
-    assert peer.removeprefix(prefix).isdecimal()
-    await listening.stop(0)
+def test_peer_is_an_address(grpc_peer: str, address: str) -> None:
+    """A peer is shown as host:port, an IPv6 one in brackets, whichever way grpc writes it."""
+    assert peer_address(grpc_peer) == address
 
 
 async def test_http_proxy_is_not_used(channels: list[MeshChannel], monkeypatch: pytest.MonkeyPatch) -> None:
