@@ -226,8 +226,8 @@ def test_a_pull_follows_the_registered_subscription(server: Ready) -> None:
     with broker(server) as client:
         client.request(310, send_fields("E2E_Sub", 0, "TAGS\x01A\x02"), b"a")
         client.request(310, send_fields("E2E_Sub", 0, "TAGS\x01B\x02"), b"b")
-        plain = {"sysFlag": "0", "subVersion": "5"}
-        fields = {k: v for k, v in pull_fields("E2E_Sub", "G_sub", **plain).items() if k != "subscription"}
+        fields = pull_fields("E2E_Sub", "G_sub", sysFlag="0", subVersion="5")
+        del fields["subscription"]
         assert client.request(11, fields).code == ResponseCode.SUBSCRIPTION_NOT_EXIST
         client.heartbeat("c", "G_sub", "E2E_Sub", "B", version=4)
         assert client.request(11, fields).code == ResponseCode.SUBSCRIPTION_NOT_LATEST
@@ -291,3 +291,15 @@ def test_the_binary_header_is_understood(server: Ready) -> None:
         client.socket.sendall(encode_frame(command))
         reply = client.receive(4711)
         assert (reply.code, reply.serialize_type) == (0, 0)
+
+
+def test_queues_are_locked_for_one_member(server: Ready) -> None:
+    """The first client gets the queues that it asks for, the second none until they are given back."""
+    body = '{"clientId":"%s","consumerGroup":"G_lock","mqSet":[{"brokerName":"broker-a","queueId":0,"topic":"T"}]}'
+    with broker(server) as client:
+        held = client.request(41, {}, (body % "one").encode())
+        assert held.body == b'{"lockOKMQSet":[{"brokerName":"broker-a","queueId":0,"topic":"T"}]}'
+        assert client.request(41, {}, (body % "two").encode()).body == b'{"lockOKMQSet":[]}'
+        client.send(42, {}, (body % "one").encode(), oneway=True)
+        assert client.request(41, {}, (body % "two").encode()).body == held.body
+        assert client.request(41, {}, b'{"mqSet":[]}').code == ResponseCode.SYSTEM_ERROR

@@ -7,7 +7,14 @@ import itertools
 import socket
 from typing import Self
 
-from apogeemq.remoting_codec.bodies import ConsumerData, HeartbeatData, SubscriptionData
+from apogeemq.remoting_codec.bodies import (
+    ConsumeFromWhere,
+    ConsumerData,
+    ConsumeType,
+    HeartbeatData,
+    MessageModel,
+    SubscriptionData,
+)
 from apogeemq.remoting_codec.codes import RequestCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.connection import Connection
@@ -23,7 +30,7 @@ class WireClient:
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S)
         self.pushed: list[RemotingCommand] = []
-        self._connection = Connection()
+        self._connection: Connection[None] = Connection()
         self._opaque = itertools.count(1)
         self._received: list[RemotingCommand] = []
 
@@ -80,9 +87,9 @@ class WireClient:
             consumer_data_set=[
                 ConsumerData(
                     group_name=group,
-                    consume_type="CONSUME_PASSIVELY",
-                    message_model="CLUSTERING",
-                    consume_from_where="CONSUME_FROM_FIRST_OFFSET",
+                    consume_type=ConsumeType.CONSUME_PASSIVELY,
+                    message_model=MessageModel.CLUSTERING,
+                    consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
                     subscription_data_set=[SubscriptionData(topic=topic, sub_string=expression, sub_version=version)],
                 )
             ],

@@ -15,10 +15,12 @@ from apogeemq.broker.core.long_polling import LongPollingTable
 from apogeemq.broker.core.message_ids import MessageIds
 from apogeemq.broker.core.names import SCHEDULE_TOPIC
 from apogeemq.broker.core.properties import BrokerProperties
+from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads
 from apogeemq.broker.faces.remoting.groups import GroupRequests, notify_consumer_ids_changed
+from apogeemq.broker.faces.remoting.locks import LockRequests
 from apogeemq.broker.faces.remoting.messages import MessageRequests
 from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
@@ -94,6 +96,7 @@ class Broker:
         self.groups.ensure_predefined()
 
         self.clients: ClientTable[Channel] = ClientTable(client_timeout_s=limits.client_timeout_s)
+        self.queue_locks = QueueLockTable()
         self.long_polling: LongPollingTable[HeldPull] = LongPollingTable(
             waiting_max=limits.held_pulls_max, waiting_per_queue_max=limits.held_pulls_per_queue_max
         )
@@ -127,6 +130,7 @@ class Broker:
             permission=identity.broker_permission,
             body_size_bytes_max=config.store.max_message_size_bytes,
             broker_name=identity.broker_name,
+            is_ordered=lambda group: self.queue_locks.is_locked(group, clock.monotonic()),
         )
         self.send_back = SendBackService(
             store=store,
@@ -213,6 +217,7 @@ class Broker:
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
                 **GroupRequests(self.group_service, self.stats).handlers(),
+                **LockRequests(self.queue_locks, clock.monotonic, self.stats).handlers(),
             },
             access or AllowAll(),
             self.stats,
@@ -274,5 +279,6 @@ class Broker:
     async def _scan_clients(self) -> None:
         while True:
             await self._clock.sleep(CLIENT_SCAN_INTERVAL_S)
+            self.queue_locks.expire(self._clock.monotonic())
             for channel in self.group_service.expire():
                 channel.close(f"no heartbeat for {self.clients.client_timeout_s:g} s")

@@ -124,8 +124,9 @@ def welcome(listeners: Mapping[str, str], data: Path) -> str:
     return (
         f"ApogeeMQ serves.\n{rows}"
         f"  {'data':<18} {data}\n"
-        f"Try it: give any RocketMQ Remoting client the name server {listeners['namesrv.remoting']}; topics are made by\n"
-        f"the first message. Health: http://{listeners['broker.http']}/readyz  Metrics: /metrics  Stop: Ctrl-C\n"
+        f"Try it: give any RocketMQ Remoting client the name server {listeners['namesrv.remoting']};\n"
+        "the first message makes its topic. Ctrl-C stops.\n"
+        f"Health: http://{listeners['broker.http']}/readyz   Metrics: http://{listeners['broker.http']}/metrics\n"
     )
 
 

@@ -83,6 +83,7 @@ class SendService:
         permission: bits of this broker (brokerPermission), read at each send.
         body_size_bytes_max: larger bodies are refused (maxMessageSize).
         broker_name: for remarks.
+        is_ordered: whether a group consumes in order now.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class SendService:
         permission: int,
         body_size_bytes_max: int,
         broker_name: str,
+        is_ordered: Callable[[str], bool],
     ) -> None:
         self._topics = topics
         self._groups = groups
@@ -113,6 +115,7 @@ class SendService:
         self.permission = permission
         self._body_size_bytes_max = body_size_bytes_max
         self._broker_name = broker_name
+        self._is_ordered = is_ordered
 
     def send(self, request: SendRequest, body: bytes, born_host: bytes, client_version: int) -> Sent:
         """Store one message or one batch, as the request says.
@@ -206,7 +209,8 @@ class SendService:
     ) -> tuple[Topic, int]:
         """Where a message goes that a consumer sends to its retry topic itself: there, or to the DLQ.
 
-        Its count must be beyond the maximum (`>`; a send-back compares with `>=`, trap 22).
+        Its count must be beyond the maximum (`>`; a send-back compares with `>=`, trap 22), or its group must hold a
+        queue lock: an ordered consumer that gives a message up does not want it again.
         """
         group_name = topic.name.removeprefix(RETRY_TOPIC_PREFIX)
         group = self._groups.get(group_name)
@@ -218,7 +222,7 @@ class SendService:
         reconsume_times_max = group.retry_max_times
         if client_version >= MAX_RECONSUME_TIMES_VERSION_MIN and request.max_reconsume_times is not None:
             reconsume_times_max = request.max_reconsume_times
-        if (request.reconsume_times or 0) > reconsume_times_max:
+        if (request.reconsume_times or 0) > reconsume_times_max or self._is_ordered(group_name):
             return self._topics.create_for_group(dlq_topic(group_name), 1), 0
         return topic, queue_id
 

@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 def write_reply(channel: Channel, reply: Reply) -> None:
     """Send a reply that comes later than its request's read."""
-    if isinstance(reply, list):
-        channel.write(*reply)
-    elif reply is not None:
+    if isinstance(reply, bytes | memoryview):
         channel.write(reply)
+    elif reply is not None:
+        channel.write(*reply)
 
 
 class DiskReads:
