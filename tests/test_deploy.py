@@ -42,6 +42,17 @@ def test_every_configuration_in_deploy_loads() -> None:
     assert {file.name: what for file, what in found.items() if what} == {}
 
 
+def test_configurations_in_the_documents_load(tmp_path: pathlib.Path) -> None:
+    """Each TOML and properties block of docs/operations.md is a broker's configuration that it reads."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(toml|properties)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert {kind for kind, _ in blocks} == {"toml", "properties"}
+    for number, (kind, block) in enumerate(blocks):
+        file = tmp_path / f"broker-{number}.{kind}"
+        file.write_text(block)
+        assert complaint(file) is None
+
+
 def test_a_configuration_for_nobody_is_found(tmp_path: pathlib.Path) -> None:
     """A name that tells no service is a complaint, whatever is in the file; other kinds of files are not looked at."""
     (tmp_path / "compose.yml").write_text("services: {}\n")
