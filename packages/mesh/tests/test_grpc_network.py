@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 from apogeemq.mesh import grpc_network
-from apogeemq.mesh.errors import PeerRefused, RefusalCode
+from apogeemq.mesh.errors import PeerRefused, RefusalCode, StreamLost
 from apogeemq.mesh.grpc_network import GrpcNetwork
 from apogeemq.mesh.grpc_server import peer_address
-from apogeemq.mesh.network import CallContext, MeshChannel, Unary, UnaryHandler
+from apogeemq.mesh.network import CallContext, MeshChannel, Stream, Unary, UnaryHandler
 from google.protobuf.wrappers_pb2 import StringValue
 
 GREET = Unary("/apogeemq.test.Greeter/Greet", StringValue, StringValue)
@@ -96,3 +98,48 @@ async def test_concurrent_calls_are_bounded(channels: list[MeshChannel], monkeyp
     assert await asyncio.gather(*held) == ["held", "held"]
     assert await ask(channels[0]) == "held"
     await listening.stop(0)
+
+
+FROZEN_PEER_PROGRAM = """
+import asyncio
+import signal
+import sys
+from google.protobuf.wrappers_pb2 import StringValue
+from apogeemq.mesh.grpc_network import GrpcNetwork
+from apogeemq.mesh.network import Stream, StreamHandler
+
+async def echo(stream):
+    while (message := await stream.receive()) is not None:
+        await stream.send(message)
+
+async def main():
+    chat = Stream("/apogeemq.test.Chat/Chat", StringValue, StringValue)
+    listening = await GrpcNetwork().serve("127.0.0.1", 0, [StreamHandler(chat, echo)])
+    print(listening.port, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.verify
+async def test_frozen_peer_is_noticed(channels: list[MeshChannel]) -> None:
+    """A peer that is stopped without a word (SIGSTOP, a pulled cable) is lost within the 10 + 5 s of the keepalive."""
+    chat = Stream("/apogeemq.test.Chat/Chat", StringValue, StringValue)
+    peer = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FROZEN_PEER_PROGRAM, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert peer.stdout is not None
+        port = int(await peer.stdout.readline())
+        channels.append(GrpcNetwork().channel(f"127.0.0.1:{port}"))
+        stream = channels[0].stream(chat)
+        await stream.send(StringValue(value="hello"))
+        assert await stream.receive() == StringValue(value="hello")
+        peer.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(NEVER_S):
+            with pytest.raises(StreamLost):
+                await stream.receive()
+    finally:
+        peer.kill()
+        await peer.wait()

@@ -32,6 +32,7 @@ _COMMON_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_SIZE_BYTES_MAX),
     ("grpc.keepalive_time_ms", 10_000),  # a peer that vanished without a word is noticed after 10 + 5 s
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # else it waits for its pings for 60 s, whatever the line above says
     ("grpc.http2.max_pings_without_data", 0),  # no limit: an idle stream is pinged for as long as it is open
 ]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OutT = TypeVar("OutT", bound="Message")
 InT = TypeVar("InT", bound="Message")
 
-_END_OR_LOSS_S = 0.02
+_END_OR_LOSS_S = 0.05
 # When a client is lost, grpc first reports the end of its messages, just as for a half-close, and the loss in a second
 # event right behind. A clean end is believed when no loss has followed within this time.
 
