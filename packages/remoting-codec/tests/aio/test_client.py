@@ -162,8 +162,7 @@ def test_server_that_does_not_read_holds_the_client_back(run: Run) -> None:
         client = await RemotingClient(limits=ChannelLimits(write_buffer_high_bytes=1024)).connect("127.0.0.1", port)
         large = RemotingCommand(REQUEST.code, body=bytes(15 * 1024 * 1024))
         await client.oneway(large)
-        while client.channel.writable:
-            await client.oneway(large)
+        assert not client.channel.writable
         with pytest.raises(TimeoutError):
             await client.request(REQUEST, timeout_s=0.02)
         with pytest.raises(TimeoutError):

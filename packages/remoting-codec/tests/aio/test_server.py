@@ -282,7 +282,7 @@ def test_too_much_unsent_is_cut_at_once(run: Run) -> None:
                 channel = await opened.get()
                 frame = encode_frame(request(1, body=bytes(1024 * 1024)))
                 pushed = 0
-                while not channel.closed:
+                while not channel.closed and pushed < 100:
                     channel.write(frame)
                     pushed += 1
                     await asyncio.sleep(0)
@@ -518,6 +518,38 @@ def test_address_in_use_is_an_error(run: Run) -> None:
                 await other.start("127.0.0.1", port)
             assert caught.value.errno == errno.EADDRINUSE
             await other.stop(1.0)
+
+    run(scenario())
+
+
+def test_bound_server_refuses_until_it_listens(run: Run) -> None:
+    """`bind` tells the port, connecting to it is refused; `listen` lets connections in."""
+
+    async def scenario() -> None:
+        server = RemotingServer(echo)
+        with pytest.raises(RuntimeError, match="not bound"):
+            server.listen()
+        host, port = await server.bind("127.0.0.1", 0)
+        with pytest.raises(ConnectionRefusedError):
+            await RemotingClient().connect(host, port)
+        server.listen()
+        async with await RemotingClient().connect(host, port) as client:
+            assert (await client.request(request(0))).code == 0
+        await server.stop(1.0)
+
+    run(scenario())
+
+
+def test_bound_server_can_stop_without_listening(run: Run) -> None:
+    """A start that fails half way frees the port."""
+
+    async def scenario() -> None:
+        server = RemotingServer(echo)
+        host, port = await server.bind("127.0.0.1", 0)
+        await server.stop(1.0)
+        again = RemotingServer(echo)
+        assert await again.start(host, port) == (host, port)
+        await again.stop(1.0)
 
     run(scenario())
 

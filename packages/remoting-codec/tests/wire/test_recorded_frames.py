@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from apogeemq.remoting_codec.codes import SerializeType
-from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.command import RemotingCommand, request_code_not_supported
 from apogeemq.remoting_codec.connection import Connection
 from apogeemq.remoting_codec.errors import HeaderMissing
 from apogeemq.remoting_codec.framing import decode_frame, encode_frame
@@ -175,3 +176,11 @@ def test_recorded_requests_without_fields_name_the_field(line: int, field: str) 
     command = decode_frame(recorded.frame[4:])
     with pytest.raises(HeaderMissing, match=f"<{field}>"):
         REQUEST_HEADERS[command.code].decode(command.ext_fields)
+
+
+def test_unknown_code_is_answered_as_recorded() -> None:
+    """A request code that nobody serves gets Apache's answer, but for the sender's language."""
+    request, answer = (decode_frame(r.frame[4:]) for r in FRAMES if r.scenario == "errors" and r.line in (1, 2))
+    ours = request_code_not_supported(request)
+    assert (ours.language, answer.language) == ("PYTHON", "JAVA")
+    assert msgspec.structs.replace(ours, language="JAVA") == answer

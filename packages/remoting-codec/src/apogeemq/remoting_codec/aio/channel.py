@@ -30,15 +30,18 @@ from apogeemq.remoting_codec.framing import encode_frame_head, encode_response_f
 
 logger = logging.getLogger(__name__)
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
+Buffer: TypeAlias = bytes | memoryview
 Reply: TypeAlias = Buffer | list[Buffer] | None
 """What a handler returns: whole frames to send, in one piece or several, or None for nothing now."""
 
 Handler: TypeAlias = Callable[["Channel", RemotingCommand], Reply]
 """Called once per request, in order, on the event loop; must not block."""
 
-_JOIN_SIZE_BYTES_MAX: Final = 64 * 1024
-"""Up to here copying pieces together is cheaper than handing them over one by one (measured on both loops)."""
+_LARGE_PIECE_SIZE_BYTES: Final = 32 * 1024
+"""Pieces below this on average are cheaper copied together than handed over one by one.
+
+Measured on uvloop: 32 pieces of 300 bytes 9 µs joined and 67 µs apart, 2 pieces of 256 KiB 86 µs and 74 µs.
+"""
 
 _PORT: Final = Struct(">i")
 
@@ -200,10 +203,11 @@ class Channel(asyncio.BufferedProtocol):
         self._stats.bytes_out += size_bytes
         if len(buffers) == 1:
             self._transport.write(buffers[0])
-        elif size_bytes <= _JOIN_SIZE_BYTES_MAX:
+        elif size_bytes < _LARGE_PIECE_SIZE_BYTES * len(buffers):
             self._transport.write(b"".join(buffers))
         else:
-            self._transport.writelines(buffers)
+            for buffer in buffers:  # not writelines: from Python 3.12 on asyncio's never pauses the protocol
+                self._transport.write(buffer)
         if not self._writable.is_set() and self.write_buffer_size_bytes > self._limits.write_buffer_size_bytes_max:
             self.abort(f"{self.write_buffer_size_bytes} bytes are unsent, which is above the bound")
 
