@@ -97,6 +97,14 @@ def test_defaults_come_from_the_outermost_section_that_gives_one() -> None:
     assert loaded.origins["listeners.mesh.host"] == "default"
 
 
+def test_defaults_of_whoever_embeds() -> None:
+    """Defaults handed in stand in for the struct's own, and yield to every source."""
+    defaults = Broker(name="embedded", broker_id=7, listeners=Listeners(remoting=ListenerConfig(port=0)))
+    value = load(Broker, flags={"broker_id": "8"}, defaults=defaults).value
+    assert (value.name, value.broker_id, value.listeners.remoting.port) == ("embedded", 8, 0)
+    assert value.listeners.mesh == Listeners().mesh
+
+
 def test_precedence_is_default_file_environment_flags(tmp_path: Path) -> None:
     """Each source wins over the one before, setting by setting, and the origin says which it was."""
     file = properties(tmp_path, "brokerId=1\nstorePathRootDir=/file\nstore.mode=fast\n")

@@ -80,9 +80,7 @@ def _walk(section_type: type[msgspec.Struct], prefix: str, inside: tuple[tuple[s
     for name, annotation in typing.get_type_hints(section_type, include_extras=True).items():
         key = prefix + name
         extra = _extra_of(annotation)
-        outer = tuple(
-            (rest, alias) for path, alias in inside for head, _, rest in [path.partition(".")] if head == name
-        )
+        outer = _below(name, inside)
         inner_section = section_of(annotation)
         if inner_section is not None:
             yield from _walk(inner_section, key + ".", extra.inside + outer)

@@ -133,7 +133,7 @@ def service_main(program: ServiceProgram[ConfigT], arguments: Sequence[str] | No
         from apogeemq.mesh.telemetry import log_trace_fields
 
         log_config = program.log_of(loaded.value)
-        setup_logging(log_config.level, json=log_config.json, fields=log_trace_fields)
+        setup_logging(log_config.level, json=log_config.json, secrets=loaded.secret_values(), fields=log_trace_fields)
         for ignored in loaded.ignored:
             _log.info("setting without effect here: %s", ignored)
         run(functools.partial(_serve, program, loaded.value))
