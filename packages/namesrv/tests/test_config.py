@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from apogeemq.mesh.config import known_aliases
 from apogeemq.mesh.errors import ConfigError
-from apogeemq.namesrv.config import IGNORED_PROPERTIES, NamesrvConfig, load_config
+from apogeemq.namesrv.app import PROGRAM
+from apogeemq.namesrv.config import IGNORED_PROPERTIES, NamesrvConfig
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "namesrv.toml"
 
@@ -58,12 +59,12 @@ APACHE_PROPERTIES = frozenset(
 
 def test_the_shipped_example_loads_and_shows_the_defaults() -> None:
     """What the documentation says is what the program does."""
-    assert load_config(EXAMPLE).value == NamesrvConfig()
+    assert PROGRAM.load_config(EXAMPLE).value == NamesrvConfig()
 
 
 def test_the_shipped_example_has_every_setting_but_addresses_and_paths() -> None:
     """A setting that nobody can find is no setting."""
-    loaded = load_config(EXAMPLE)
+    loaded = PROGRAM.load_config(EXAMPLE)
     missing = {key for key, origin in loaded.origins.items() if origin == "default"}
     hidden = ("advertised_host", "advertised_port", "enabled", "_path", "http.tls.mode")
     assert {key for key in missing if not key.endswith(hidden)} == set()
@@ -76,7 +77,7 @@ def test_apache_property_names_are_understood(tmp_path: Path) -> None:
         "listenPort=19876\nbindAddress=127.0.0.1\nneedWaitForService=true\nwaitSecondsForService=5\n"
         "serverChannelMaxIdleTimeSeconds=60\nserverWorkerThreads=8\n"
     )
-    loaded = load_config(file)
+    loaded = PROGRAM.load_config(file)
     assert (loaded.value.listeners.remoting.host, loaded.value.listeners.remoting.port) == ("127.0.0.1", 19_876)
     assert loaded.value.registration.need_wait_for_service
     assert loaded.value.registration.wait_for_service_s == 5
@@ -96,7 +97,7 @@ def test_what_is_known_of_apache_is_apaches() -> None:
 def test_properties_that_clients_would_notice_are_not_ignored(name: str) -> None:
     """Who sets them relies on something that this name server does not do: better an error than a surprise."""
     with pytest.raises(ConfigError, match=name):
-        load_config(flags={name: "true"})
+        PROGRAM.load_config(flags={name: "true"})
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_properties_that_clients_would_notice_are_not_ignored(name: str) -> None
 def test_wrong_settings_are_named(key: str, value: str) -> None:
     """The error says which setting, and where it came from."""
     with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
-        load_config(flags={key: value})
+        PROGRAM.load_config(flags={key: value})
 
 
 def test_the_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
@@ -122,5 +123,5 @@ def test_the_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
     file = tmp_path / "namesrv.toml"
     file.write_text("[listeners.http]\nport = 1\n")
     environ = {"APOGEEMQ_NAMESRV_LISTENERS_HTTP_PORT": "2"}
-    assert load_config(file, environ=environ).value.listeners.http.port == 2
-    assert load_config(file, environ=environ, flags={"listeners.http.port": "3"}).value.listeners.http.port == 3
+    assert PROGRAM.load_config(file, environ).value.listeners.http.port == 2
+    assert PROGRAM.load_config(file, environ, flags={"listeners.http.port": "3"}).value.listeners.http.port == 3

@@ -7,7 +7,6 @@ import logging
 from apogeemq.mesh.addresses import advertised_address, is_loopback
 from apogeemq.mesh.clock import Clock, SystemClock
 from apogeemq.mesh.config import ListenerConfig
-from apogeemq.mesh.grpc_network import GrpcNetwork
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.http import HttpListener, observability_routes
 from apogeemq.mesh.lifecycle import Lifecycle
@@ -40,7 +39,7 @@ class NamesrvApp:
     metrics of its own. Whoever embeds it hands in what the services of the process share. Raises ConfigError when
     certificates cannot be used.
 
-        app = NamesrvApp(load_config().value)
+        app = NamesrvApp(NamesrvConfig())
         await app.start()
         app.endpoints    # {"remoting": "10.0.0.1:9876", "mesh": "10.0.0.1:9877", "http": "127.0.0.1:9878"}
         await app.stop()
@@ -61,7 +60,7 @@ class NamesrvApp:
         self.table = RouteTable()
         self._config = config
         self._clock: Clock = SystemClock() if clock is None else clock
-        self._network: Network = GrpcNetwork(health=self.health) if network is None else network
+        self._network = _grpc_network(self.health) if network is None else network
         self._has_access_control = access is not None
         self._endpoints: dict[str, str] = {}
         self._open_at_s = 0.0
@@ -174,6 +173,12 @@ class NamesrvApp:
 
     def _is_waiting(self) -> bool:
         return self._clock.monotonic() < self._open_at_s
+
+
+def _grpc_network(health: Health) -> Network:
+    from apogeemq.mesh.grpc_network import GrpcNetwork  # slow to import, and not needed where a network is handed in
+
+    return GrpcNetwork(health=health)
 
 
 def _registrar_limits(config: NamesrvConfig) -> RegistrarLimits:

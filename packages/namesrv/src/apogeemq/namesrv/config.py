@@ -5,15 +5,11 @@ All of them are this process's own: name servers know nothing of each other and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from apogeemq.mesh.config import ListenerConfig, Loaded, load, setting
+from apogeemq.mesh.config import ListenerConfig, setting
 from apogeemq.mesh.service_process import LogConfig
-
-ENVIRONMENT_PREFIX = "APOGEEMQ_NAMESRV_"
 
 Positive = msgspec.Meta(ge=1)
 
@@ -109,17 +105,3 @@ class NamesrvConfig(msgspec.Struct, frozen=True, kw_only=True):
     registration: RegistrationConfig = RegistrationConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
-
-
-def load_config(
-    file: Path | None = None, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, str] | None = None
-) -> Loaded[NamesrvConfig]:
-    """Load settings: defaults < file (TOML or Java properties) < environment < flags. Raises ConfigError."""
-    return load(
-        NamesrvConfig,
-        file=file,
-        environ=environ,
-        prefix=ENVIRONMENT_PREFIX,
-        flags=flags,
-        ignored=IGNORED_PROPERTIES,
-    )
