@@ -206,7 +206,7 @@ class Channel(asyncio.BufferedProtocol):
         elif size_bytes < _LARGE_PIECE_SIZE_BYTES * len(buffers):
             self._transport.write(b"".join(buffers))
         else:
-            for buffer in buffers:  # not writelines: from Python 3.12 on asyncio's never pauses the protocol
+            for buffer in buffers:  # not writelines: asyncio's of Python 3.12 and 3.13 never pauses us
                 self._transport.write(buffer)
         if not self._writable.is_set() and self.write_buffer_size_bytes > self._limits.write_buffer_size_bytes_max:
             self.abort(f"{self.write_buffer_size_bytes} bytes are unsent, which is above the bound")
