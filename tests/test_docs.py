@@ -57,9 +57,10 @@ def tasks_of(taskfile: str) -> set[str]:
     return set(re.findall(r"^  ([a-z][a-z-]*):", taskfile.partition("\ntasks:\n")[2], re.MULTILINE))
 
 
-def check_own_files(text: str, root: pathlib.Path) -> list[str]:
-    """Files of this repository that a document names in code style are there."""
-    return [f"{path} is not there" for path in OWN_FILE.findall(text) if not (root / path).exists()]
+def check_own_files(text: str, *folders: pathlib.Path) -> list[str]:
+    """Files that a document names in code style are there, below one of the folders that it may mean."""
+    named = OWN_FILE.findall(text)
+    return [f"{path} is not there" for path in named if not any((folder / path).exists() for folder in folders)]
 
 
 def check_codes(text: str) -> list[str]:
@@ -81,7 +82,7 @@ def test_document(file: pathlib.Path) -> None:
     tasks = tasks_of((ROOT / "Taskfile.yml").read_text(encoding="utf-8"))
     assert check_links(file, text) == []
     assert check_tasks(text, tasks) == []
-    assert check_own_files(text, ROOT) == []
+    assert check_own_files(text, ROOT, file.parent) == []
     assert check_codes(text) == []
 
 
@@ -117,6 +118,10 @@ def test_a_file_that_is_gone_is_found(tmp_path: pathlib.Path) -> None:
     (tmp_path / "tests" / "test_a.py").write_text("")
     assert check_own_files("`tests/test_a.py` and `tests/e2e`, `src/x.py`", tmp_path) == []
     assert check_own_files("`tests/test_b.py --rounds 5`", tmp_path) == ["tests/test_b.py is not there"]
+    package = tmp_path / "packages" / "store"
+    (package / "tests").mkdir(parents=True)
+    (package / "tests" / "test_b.py").write_text("")
+    assert check_own_files("`tests/test_b.py`", tmp_path, package) == []
 
 
 def test_a_wrong_code_is_found() -> None:
