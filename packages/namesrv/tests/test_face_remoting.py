@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from apogeemq.namesrv.core.route_table import RouteTable
 from apogeemq.namesrv.core.values import BrokerIdentity, DataVersion, TopicQueues
-from apogeemq.namesrv.faces.access import AccessHook, AccessRefusal, AllowAll
 from apogeemq.namesrv.faces.remoting import RemotingFace
+from apogeemq.remoting_codec.aio.access import AccessHook, AccessRefusal, AllowAll
 from apogeemq.remoting_codec.aio.channel import Channel
 from apogeemq.remoting_codec.codes import ONEWAY_FLAG, RESPONSE_FLAG, RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand

@@ -16,7 +16,6 @@ from apogeemq.broker.assembly import Broker
 from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig
 from apogeemq.broker.core.delay import DelayLevels
 from apogeemq.broker.core.topics import TopicTable
-from apogeemq.broker.faces.remoting.table import AccessHook
 from apogeemq.broker.links.namesrv import BrokerIdentity, NamesrvLink
 from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.metrics import register_metrics
@@ -32,6 +31,7 @@ from apogeemq.mesh.metrics import Registry
 from apogeemq.mesh.network import Listening, Network
 from apogeemq.mesh.service_process import ServiceProgram, World
 from apogeemq.mesh.tls import server_ssl_context, server_tls
+from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, ChannelLimits, Reply
 from apogeemq.remoting_codec.aio.server import RemotingServer, ServerLimits
 from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig

@@ -24,7 +24,7 @@ from apogeemq.broker.faces.remoting.locks import LockRequests
 from apogeemq.broker.faces.remoting.messages import MessageRequests
 from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
-from apogeemq.broker.faces.remoting.table import AccessHook, AllowAll, RemotingFace, RequestStats
+from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
@@ -37,6 +37,7 @@ from apogeemq.broker.service.send_back import SendBackService
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
+from apogeemq.remoting_codec.aio.access import AccessHook, AllowAll
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.store.message_store import MessageStore

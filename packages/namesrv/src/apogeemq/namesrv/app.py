@@ -17,10 +17,10 @@ from apogeemq.mesh.tls import server_ssl_context, server_tls
 from apogeemq.namesrv.config import IGNORED_PROPERTIES, NamesrvConfig
 from apogeemq.namesrv.core.registrar import Registrar, RegistrarLimits
 from apogeemq.namesrv.core.route_table import RouteTable
-from apogeemq.namesrv.faces.access import AccessHook, AllowAll
 from apogeemq.namesrv.faces.mesh import RegistrationFace
 from apogeemq.namesrv.faces.remoting import RemotingFace
 from apogeemq.namesrv.metrics import RequestCounter, observe
+from apogeemq.remoting_codec.aio.access import AccessHook, AllowAll
 from apogeemq.remoting_codec.aio.channel import ChannelLimits
 from apogeemq.remoting_codec.aio.server import RemotingServer, ServerLimits
 from apogeemq.remoting_codec.connection import ConnectionLimits

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from apogeemq.namesrv.core.route_bodies import BODIES_SIZE_BYTES_MAX, RouteBodies
 from apogeemq.namesrv.core.route_table import RouteTable
 from apogeemq.namesrv.core.values import TOPIC_LENGTH_MAX
-from apogeemq.namesrv.faces.access import AccessHook
+from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.bodies import TopicList
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode, request_code_name

@@ -7,9 +7,9 @@ one reply, from the one table below; other requests of the same connection are n
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from apogeemq.broker.errors import BrokerError, RequestNotSupported
+from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.codes import ResponseCode, request_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
@@ -28,21 +28,6 @@ from apogeemq.store.errors import (
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Channel, RemotingCommand], Reply]
-
-
-class AccessHook(Protocol):
-    """Decides whether a peer may make a request; asked before every one of them."""
-
-    def check(self, channel: Channel, command: RemotingCommand) -> None:
-        """Raise NoPermission (16) with a remark that says who may not do what."""
-        ...
-
-
-class AllowAll:
-    """The access hook of a broker without access control: everybody may do everything."""
-
-    def check(self, channel: Channel, command: RemotingCommand) -> None:
-        """Allow."""
 
 
 class RequestStats:
@@ -97,20 +82,24 @@ class RemotingFace:
             handler = self._handlers.get(command.code)
             if handler is None:
                 raise RequestNotSupported(f" request type {command.code} not supported")
-            self._access.check(channel, command)
+            refusal = self._access.check(channel, command)
+            if refusal is not None:
+                return self._reply_refusal(command, refusal.code, refusal.remark)
             return handler(channel, command)
         except (BrokerError, CodecError, StoreError) as error:
             return self.refuse(command, error)
 
     def refuse(self, command: RemotingCommand, error: Exception) -> Reply:
         """The reply to a request that failed; None for a oneway one."""
-        code = error_code(error)
-        self._stats.count(command.code, code)
-        if command.is_oneway:
-            log.info("oneway request refused: %s: %s", command, error)
-            return None
         remark = str(error)
         if isinstance(error, CodecError):
             remark = f"{request_code_name(command.code)}: {remark}"
+        return self._reply_refusal(command, error_code(error), remark)
+
+    def _reply_refusal(self, command: RemotingCommand, code: int, remark: str) -> Reply:
+        self._stats.count(command.code, code)
+        if command.is_oneway:
+            log.info("oneway request refused: %s: %s", command, remark)
+            return None
         # Ext fields are there even when empty: a Java client reads them without asking (trap 5).
         return encode_response_frame(command.opaque, code, {}, remark)

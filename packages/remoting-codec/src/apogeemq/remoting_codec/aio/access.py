@@ -1,4 +1,4 @@
-"""Who may ask the name server for what: a hook before every Remoting request."""
+"""Who may ask a Remoting server for what: a hook that its face asks before every request."""
 
 from __future__ import annotations
 
