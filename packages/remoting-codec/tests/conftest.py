@@ -1,11 +1,10 @@
-"""What the tests share: settings of property tests, both event loops, certificates."""
+"""What the tests share: both event loops, certificates."""
 
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
-import hypothesis
 import pytest
 import trustme
 import uvloop
@@ -14,10 +13,6 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[object, object, None]], None]
 
 DEADLINE_S = 20.0
-
-# no assertion on time: on a loaded machine an example may take any time
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
