@@ -65,6 +65,9 @@ final class Consume {
         consumer.setInstanceName(arguments.text("instance", "consumer"));
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setPollNameServerInterval(1000);
+        // A subscription that changes while another heartbeat is on its way is told with the next one: until then every pull is refused
+        // with SUBSCRIPTION_NOT_LATEST (25), which at the default of 30 s would look like a lost message.
+        consumer.setHeartbeatBrokerInterval(1000);
         consumer.setPersistConsumerOffsetInterval(arguments.integer("persist-ms", 1000));
         consumer.setSuspendCurrentQueueTimeMillis(100);
         consumer.setAllocateMessageQueueStrategy(new AllocateMessageQueueAveragely() {
