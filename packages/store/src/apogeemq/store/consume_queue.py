@@ -267,6 +267,10 @@ class ConsumeQueues:
             self._pad(queue, min(queue_offset - queue.max_offset, self.units_per_file), next_physical_offset)
             self.drain(queue)
 
+    def distrust_names(self, queue: ConsumeQueue) -> None:
+        """Have the next sync cover the names of the queue's files too, whoever made them."""
+        self._files.distrust_names(queue.directory)
+
     def find_min(self, queue: ConsumeQueue, log_min_offset: int) -> int:
         """The first queue offset whose record is not before `log_min_offset`; the queue's end when there is none."""
 

@@ -6,7 +6,7 @@ What it may do, all within what POSIX and Linux promise:
   and reordered. Of the changes of a directory since its last `sync_dir`, a prefix is there.
 - *Failed sync.* As on Linux, the pages are clean afterwards: a later sync succeeds without having written them. Only
   writing them again makes them dirty again.
-- *Failed write.* Some prefix of the data may have been written.
+- *Failed write.* Some prefix of the data, ending between two sectors, may have been written.
 """
 
 import os
@@ -132,9 +132,11 @@ class FaultyDisk(MemoryDisk):
         """The process is gone, the machine is not: the page cache stays, locks are free."""
         self._forget_processes()
 
-    def any_prefix_size(self, size_bytes: int) -> int:
-        """How much of a write that failed got through."""
-        return self._chance.randint(0, size_bytes)
+    def any_prefix_size(self, position: int, size_bytes: int) -> int:
+        """How much of a write that failed got through: it stops between two sectors."""
+        first_boundary = SECTOR_SIZE_BYTES - position % SECTOR_SIZE_BYTES
+        sizes: list[int] = [0, *range(first_boundary, size_bytes, SECTOR_SIZE_BYTES), size_bytes]
+        return self._chance.choice(sizes)
 
     def _forget_processes(self) -> None:
         self.locks.clear()
@@ -190,7 +192,7 @@ class FaultyDisk(MemoryDisk):
         except (OSError, PowerLoss):
             if path not in self.files:
                 inode = self.new_inode()
-                inode.data.extend(data[: self.any_prefix_size(len(data))])
+                inode.data.extend(data[: self.any_prefix_size(0, len(data))])
                 self.link(path, inode)
             raise
 
@@ -251,7 +253,7 @@ class FaultySegment(MemorySegment):
         try:
             super().write(position, data)
         except (OSError, PowerLoss):
-            prefix = data[: self._faulty_disk.any_prefix_size(len(data))]
+            prefix = data[: self._faulty_disk.any_prefix_size(position, len(data))]
             if position + len(prefix) <= self._faulty_inode.allocated_bytes:
                 self._faulty_disk.write_inode(self._faulty_inode, position, prefix)
             raise

@@ -115,50 +115,60 @@ class FlushService:
         self._queues = queues
         self._checkpoint_file = checkpoint_file
         self._checkpoint = checkpoint
-        self._saved_flushed_offset = checkpoint.master_flushed_offset
         self._interval_ms = config.flush_interval_ms
         self._queue_sync_interval_ms = config.consume_queue_sync_interval_ms
         self._now_ms = now_ms
+        self._reported: NotWritable | None = None
         self._tails_written_ms = self._queues_synced_ms = now_ms()
 
     def flush_once(self) -> None:
         """One round: sync the log, call back, and do what is due by the clock. Failures end in the log's refusal."""
         try:
             self._commit.flush()
+            self._check_no_failure()
             now_ms = self._now_ms()
             # The absolute difference: a clock that was set back must not stop the work.
             if abs(now_ms - self._tails_written_ms) >= self._interval_ms:
                 self._tails_written_ms = now_ms
-                self._write_tails()
-                if abs(now_ms - self._queues_synced_ms) >= self._queue_sync_interval_ms:
-                    self._queues_synced_ms = now_ms
-                    self._sync_queues()
+                self._write_queues(now_ms)
                 self._save_checkpoint()
         except NotWritable as refusal:
-            _logger.critical("%s", refusal)
+            if refusal is not self._reported:
+                _logger.critical("%s", refusal)
+            self._reported = refusal
 
     def flush_all(self) -> None:
-        """Everything, now. Errors: NotWritable; DiskFull is one here."""
+        """Everything, now. Errors: NotWritable, also for want of room."""
         self._commit.flush()
-        self._sync_queues()
+        self._check_no_failure()
+        try:
+            self._sync_queues()
+        except OSError as error:
+            raise self._refuse("writing consume queues", error) from error
         self._save_checkpoint()
 
-    def _write_tails(self) -> None:
+    def _check_no_failure(self) -> None:
+        """After a failure queues and checkpoint stay as they are: a later success would hide what was lost."""
+        if isinstance(self._log.refusal, NotWritable):
+            raise self._log.refusal
+
+    def _write_queues(self, now_ms: int) -> None:
         try:
-            self._queues.drain_all()
+            if abs(now_ms - self._queues_synced_ms) >= self._queue_sync_interval_ms:
+                self._sync_queues()
+                self._queues_synced_ms = now_ms
+            else:
+                self._queues.drain_all()
         except OSError as error:
             if error.errno not in NO_ROOM:
-                raise self._refuse("writing a consume queue", error) from error
-            # They stay in memory, up to the bound where appending fails with DiskFull.
+                raise self._refuse("writing consume queues", error) from error
+            # Tails stay in memory, up to the bound where appending fails with DiskFull.
             _logger.warning("no room to write consume queues")
 
     def _sync_queues(self) -> None:
         _, timestamp_ms = self._log.end()
-        try:
-            self._queues.drain_all()
-            self._queues.sync()
-        except OSError as error:
-            raise self._refuse("syncing consume queues", error) from error
+        self._queues.drain_all()
+        self._queues.sync()
         self._checkpoint.logics_timestamp_ms = timestamp_ms
 
     def _save_checkpoint(self) -> None:

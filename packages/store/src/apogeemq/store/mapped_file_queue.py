@@ -152,8 +152,19 @@ class MappedFileQueue:
         for directory in self._files.take_changed_directories():
             self._disk.sync_dir(directory)
 
-    def rewrite(self, offset: int, end: int) -> None:
-        """Write [offset, end) once more with the bytes that it has, so that the next sync covers it (see Recovery)."""
+    def make_durable(self, offset: int, unsure_from: int, end: int) -> None:
+        """Sync [offset, end) and the files' names, whatever the process that wrote them did.
+
+        From `unsure_from` on the bytes are written once more: if a sync failed in that process, the pages are clean,
+        and only writing them makes the next sync cover them.
+        """
+        self._rewrite(unsure_from, end)
+        self.sync(offset, end)
+        if self.starts:
+            self._disk.sync_dir(self._directory)
+            self._disk.sync_dir(self._directory.parent)
+
+    def _rewrite(self, offset: int, end: int) -> None:
         while offset < end:
             start = self.start_of(offset)
             stop = min(end, offset + _RESERVE_INLINE_BYTES, start + self.file_size_bytes)
@@ -196,7 +207,9 @@ class MappedFileQueue:
             is_new = self._disk.size_of(path) is None
             segment = self._disk.map_segment(path, self.file_size_bytes, create=True)
             if is_new:
+                # A synced record is no use in a file, or a directory, whose name a power loss forgets.
                 self._disk.sync_dir(self._directory)
+                self._disk.sync_dir(self._directory.parent)
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise DiskFull(path) from error

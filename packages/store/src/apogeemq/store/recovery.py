@@ -1,7 +1,7 @@
 """Finding out, while a store opens, what it holds: where the log ends and what the consume queues must say."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 
 import msgspec
@@ -72,8 +72,8 @@ class Recovery:
        what a crash tears: it is cut off and reported.
     4. Everything after the end becomes zeros, durably: a whole record that survived behind a torn one would come back
        to life when new records happen to end where it begins.
-    5. After a crash the part of the log above the flushed offset is written once more and synced, so that nothing is
-       handed out that a sync error of the previous process left in the page cache only.
+    5. After a crash what was read is synced, names of files included, and the part above the flushed offset is written
+       once more before: nothing is handed out that the previous process left in the page cache only.
     A queue offset 0 in a queue that has messages means that the topic was deleted and made anew: the queue begins
     anew. Other breaks below the flushed offset are RecordCorrupt; above (logs of Java brokers have no flushed offset)
     the later record is right, and units that stand for no message bridge a gap. All are counted.
@@ -124,7 +124,10 @@ class Recovery:
             )
             self._files.clear_from(self.log_end)
         if not self._clean:
-            self._make_durable(replay.scan.start)
+            unsure_from = max(self._checkpoint.master_flushed_offset, replay.scan.start)
+            self._files.make_durable(replay.scan.start, unsure_from, self.log_end)
+            for queue in replay.queues:
+                self._queues.distrust_names(queue)
         self._queues.drain_all()
         self._queues.sync()
         for queue in self._queues.table.values():
@@ -213,11 +216,6 @@ class Recovery:
             redispatch_tags_code=self._redispatch_tags_code,
         )
 
-    def _make_durable(self, scan_start: int) -> None:
-        unsure_from = max(self._checkpoint.master_flushed_offset, scan_start)
-        self._files.rewrite(unsure_from, self.log_end)
-        self._files.sync(scan_start, self.log_end)
-
 
 class _Replay:
     """One scan with every record dispatched to its consume queue."""
@@ -240,6 +238,11 @@ class _Replay:
         self._is_since_ever = self._is_whole_log and log_min_offset == 0
         self._redispatch_tags_code = redispatch_tags_code
         self._by_name: dict[tuple[bytes, int], ConsumeQueue] = {}
+
+    @property
+    def queues(self) -> Collection[ConsumeQueue]:
+        """Those that got units."""
+        return self._by_name.values()
 
     def run(self) -> None:
         """Errors: RecordCorrupt, _QueueGap."""

@@ -86,6 +86,11 @@ class SegmentFiles:
             self._disk.remove(segment_path(directory, start))
             self._changed_directories.add(directory)
 
+    def distrust_names(self, directory: Path) -> None:
+        """Count the directory as changed: a process that died may have made files there without syncing it."""
+        with self._lock:
+            self._changed_directories.add(directory)
+
     def take_changed_directories(self) -> set[Path]:
         """The directories in which files were made or removed since the last call."""
         with self._lock:
