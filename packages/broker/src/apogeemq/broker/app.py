@@ -9,6 +9,9 @@ import asyncio
 import logging
 import re
 import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,6 +42,7 @@ from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.connection import ConnectionLimits
 from apogeemq.remoting_codec.record import encode_host
 from apogeemq.store.config import StoreConfig
+from apogeemq.store.errors import StoreError
 from apogeemq.store.files import Disk, RealDisk
 from apogeemq.store.message_store import MessageStore
 
@@ -67,6 +71,9 @@ class BrokerApp:
         network, clock, chance, disk: the world.
         health, registry: where it reports; shared with whoever runs it.
         access: asked before each Remoting request; everybody may do everything without.
+        namesrvs: asked at start for the name servers' mesh endpoints; those of the settings without.
+
+    Raises ConfigError when certificates cannot be used.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class BrokerApp:
         registry: Registry,
         disk: Disk | None = None,
         access: AccessHook | None = None,
+        namesrvs: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self.config = _with_broker_name(config)
         self.endpoints: dict[str, str] = {}
@@ -90,6 +98,12 @@ class BrokerApp:
         self._health = health
         self._registry = registry
         self._access = access
+        self._namesrvs = namesrvs or self._configured_namesrvs
+        listeners = config.listeners
+        self._remoting_tls = server_ssl_context(listeners.remoting.tls)
+        self._vip_tls = server_ssl_context(listeners.vip.tls)
+        self._http_tls = server_ssl_context(listeners.http.tls)
+        self._mesh_tls = server_tls(listeners.mesh.tls)
         self._store: MessageStore | None = None
         self._broker: Broker | None = None
         self._servers: dict[str, RemotingServer] = {}
@@ -140,16 +154,16 @@ class BrokerApp:
                 listeners.http.host,
                 listeners.http.port,
                 observability_routes(self._health, self._registry),
-                tls=server_ssl_context(listeners.http.tls),
+                tls=self._http_tls,
             )
             _, port = await self._http.start()
             self.endpoints["http"] = advertised_address(listeners.http, port)
         # Bound first, listening last: the port is part of the store host, which every record carries.
-        remoting = self._remoting_server(listeners.remoting)
+        remoting = self._servers["remoting"] = self._remoting_server(listeners.remoting, self._remoting_tls)
         _, port = await remoting.bind(listeners.remoting.host, listeners.remoting.port)
         address = advertised_address(listeners.remoting, port)
         store_host = await _packed_host(address)
-        self._store = await asyncio.to_thread(self._open_store, store_host)
+        self._store = await self._open_store(store_host)
         self._health.set(STORE, True, self.config.store.path)
         self._broker = Broker(
             self.config,
@@ -162,17 +176,13 @@ class BrokerApp:
         )
         self._broker.start()
         remoting.listen()
-        self._servers["remoting"] = remoting
         self.endpoints["remoting"] = address
         if listeners.vip.enabled:
-            vip = self._remoting_server(listeners.vip)
+            vip = self._servers["vip"] = self._remoting_server(listeners.vip, self._vip_tls)
             _, port = await vip.start(listeners.vip.host, listeners.vip.port)
-            self._servers["vip"] = vip
             self.endpoints["vip"] = advertised_address(listeners.vip, port)
         if listeners.mesh.enabled:
-            self._mesh = await self._network.serve(
-                listeners.mesh.host, listeners.mesh.port, [], tls=server_tls(listeners.mesh.tls)
-            )
+            self._mesh = await self._network.serve(listeners.mesh.host, listeners.mesh.port, [], tls=self._mesh_tls)
             self.endpoints["mesh"] = advertised_address(listeners.mesh, self._mesh.port)
         self._health.set(REMOTING, True, address)
         self._warn_of_open_listeners()
@@ -182,7 +192,7 @@ class BrokerApp:
 
     async def _start_link(self, broker: Broker) -> None:
         """Register at the name servers, and wait a while for the first one: a broker that is ready can be found."""
-        targets = [target for target in self.config.identity.namesrv_addr.replace(",", ";").split(";") if target]
+        targets = self._namesrvs()
         if not targets:
             self._health.set(NAMESRV, True, "no name server is configured")
             return
@@ -195,7 +205,7 @@ class BrokerApp:
             mesh_address=self.endpoints.get("mesh", ""),
         )
         link = NamesrvLink(
-            [target.strip() for target in targets],
+            targets,
             network=self._network,
             clock=self._clock,
             chance=self._chance,
@@ -229,11 +239,15 @@ class BrokerApp:
                 self._health.set(REMOTING, False, f"the background task {failed} ended")
             await self._clock.sleep(HEALTH_INTERVAL_S)
 
-    def _remoting_server(self, listener: ListenerConfig) -> RemotingServer:
+    def _configured_namesrvs(self) -> list[str]:
+        targets = self.config.identity.namesrv_addr.replace(",", ";").split(";")
+        return [target.strip() for target in targets if target.strip()]
+
+    def _remoting_server(self, listener: ListenerConfig, tls: ssl.SSLContext | None) -> RemotingServer:
         return RemotingServer(
             self._handle,
             limits=self._server_limits(),
-            tls=server_ssl_context(listener.tls),
+            tls=tls,
             tls_mode=listener.tls.mode,
             on_close=self._channel_closed,
         )
@@ -257,8 +271,31 @@ class BrokerApp:
             connections_max=limits.connections_max,
         )
 
-    def _open_store(self, store_host: bytes) -> MessageStore:
-        """Open the store; blocks while it recovers."""
+    async def _open_store(self, store_host: bytes) -> MessageStore:
+        """Open the store in a thread. When cancelled, it has the recovery given up and returns once that is so.
+
+        Without that the thread would go on, and the process could not end before the last gigabyte is checked.
+        """
+        is_given_up = threading.Event()
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_store_blocking, store_host, is_given_up))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            is_given_up.set()
+            try:
+                self._store = await opening  # too late to be given up: it is closed with everything else
+            except (_RecoveryGivenUpError, StoreError, OSError) as error:
+                log.warning("stopped while the store was opening: %s", error)
+            raise
+
+    def _open_store_blocking(self, store_host: bytes, is_given_up: threading.Event) -> MessageStore:
+        """Open the store, which recovers; raises _RecoveryGivenUpError soon after the event was set."""
+
+        def on_progress(scanned_bytes: int, total_bytes: int) -> None:
+            if is_given_up.is_set():
+                raise _RecoveryGivenUpError(f"recovery was given up after {scanned_bytes >> 20} MiB")
+            _log_progress(scanned_bytes, total_bytes)
+
         settings = self.config.store
         levels = DelayLevels(settings.message_delay_level)
         store = MessageStore.open(
@@ -274,7 +311,7 @@ class BrokerApp:
             ),
             now_ms=self._clock.now_ms,
             disk=self._disk,
-            on_progress=_log_progress,
+            on_progress=on_progress,
             redispatch_tags_code=lambda topic, properties, time_ms: stored_tags_code(
                 levels, topic, properties, time_ms
             ),
@@ -332,6 +369,10 @@ class BrokerApp:
         http, self._http = self._http, None
         if http is not None:
             await http.stop()
+
+
+class _RecoveryGivenUpError(Exception):
+    """The process is to stop while the store recovers."""
 
 
 class RegisteredTopics:

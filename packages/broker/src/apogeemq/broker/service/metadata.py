@@ -89,18 +89,25 @@ class MetadataSaver:
         ]
 
     async def stop(self) -> None:
-        """Stop the loops, then write everything once more."""
+        """Stop the loops, then write everything once more; goes on after an error and raises the first one."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        errors: list[OSError | StoreError] = []
         for save in (self.save_topics, self.save_groups, self.save_consumer_offsets, self.save_delay_progress):
-            await save()
+            try:
+                await save()
+            except (OSError, StoreError) as error:
+                log.error("%s failed at the stop: %s", save.__name__, error)  # noqa: TRY400 — the trace says nothing more
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     async def save_topics(self) -> None:
         """Write topics.json, and let the acknowledgements go that waited for it."""
         version = self._topics.version
         if version > self._topics.saved_version:
-            await asyncio.to_thread(self._files.topics.save, self._files.topics_text(self._topics))
+            await _in_thread(self._files.topics.save, self._files.topics_text(self._topics))
             self._topics.saved(version)
         self._topic_line.reached(self._topics.saved_version)
 
@@ -108,7 +115,7 @@ class MetadataSaver:
         """Write subscriptionGroup.json."""
         version = self._groups.version
         if version > self._groups.saved_version:
-            await asyncio.to_thread(self._files.groups.save, self._files.groups_text(self._groups))
+            await _in_thread(self._files.groups.save, self._files.groups_text(self._groups))
             self._groups.saved(version)
 
     async def save_consumer_offsets(self) -> None:
@@ -116,7 +123,7 @@ class MetadataSaver:
         changes = self._offsets.changes
         if changes != self._saved_offset_changes:
             text = self._files.consumer_offsets_text(self._offsets)
-            await asyncio.to_thread(self._files.consumer_offsets.save, text)
+            await _in_thread(self._files.consumer_offsets.save, text)
             self._saved_offset_changes = changes
 
     async def save_delay_progress(self) -> None:
@@ -124,7 +131,7 @@ class MetadataSaver:
         changes = self._delay.changes
         if changes != self._saved_delay_changes:
             text = self._files.delay_offsets_text(self._delay.progress)
-            await asyncio.to_thread(self._flush_then_save, text)
+            await _in_thread(self._flush_then_save, text)
             self._saved_delay_changes = changes
 
     def _flush_then_save(self, text: bytes) -> None:
@@ -153,3 +160,13 @@ class MetadataSaver:
             log.error("metadata could not be written, trying again: %s", error)  # noqa: TRY400 — the trace says nothing more
             return False
         return True
+
+
+async def _in_thread(write: Callable[[bytes], None], text: bytes) -> None:
+    """Write in a thread. When cancelled, wait for it first: two writes of one file must never overlap."""
+    writing = asyncio.ensure_future(asyncio.to_thread(write, text))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.gather(writing, return_exceptions=True)  # what failed now is written once more by `stop`
+        raise
