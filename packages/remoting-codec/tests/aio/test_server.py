@@ -514,7 +514,7 @@ def test_address_in_use_is_an_error(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as (_, port):
             other = RemotingServer(echo)
-            with pytest.raises(OSError) as caught:  # noqa: PT011 — the number says which
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: ") as caught:
                 await other.start("127.0.0.1", port)
             assert caught.value.errno == errno.EADDRINUSE
             await other.stop(1.0)
@@ -536,6 +536,23 @@ def test_bound_server_refuses_until_it_listens(run: Run) -> None:
         async with await RemotingClient().connect(host, port) as client:
             assert (await client.request(request(0))).code == 0
         await server.stop(1.0)
+
+    run(scenario())
+
+
+def test_an_address_that_another_listens_on_first_is_named(run: Run) -> None:
+    """Two may bind one address as long as nobody listens there; the second to listen is told which address it was."""
+
+    async def scenario() -> None:
+        first, second = RemotingServer(echo), RemotingServer(echo)
+        host, port = await first.bind("127.0.0.1", 0)
+        await second.bind(host, port)
+        first.listen()
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: ") as caught:
+            second.listen()
+        assert caught.value.errno == errno.EADDRINUSE
+        await second.stop(1.0)
+        await first.stop(1.0)
 
     run(scenario())
 

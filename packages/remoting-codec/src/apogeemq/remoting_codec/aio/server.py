@@ -116,10 +116,13 @@ class RemotingServer:
         return bound[0], bound[1]
 
     def listen(self) -> None:
-        """Accept connections on the address that `bind` took."""
+        """Accept connections on the address that `bind` took. Raises OSError."""
         if self._listener is None or self._accepting is not None:
             raise RuntimeError("the server is not bound, or listens already")
-        self._listener.listen(self._limits.backlog)
+        try:
+            self._listener.listen(self._limits.backlog)
+        except OSError as error:  # another process bound the address too, and was quicker to listen
+            raise _with_address(error, self._listener.getsockname()) from error
         self._accepting = asyncio.create_task(self._accept(self._listener), name="accept")
         self._schedule_check()
 
@@ -307,10 +310,15 @@ async def _bind(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setblocking(False)
         listener.bind(address)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise _with_address(error, address) from error
     return listener
+
+
+def _with_address(error: OSError, address: tuple[object, ...]) -> OSError:
+    """The same error with the address in its text: the operating system does not say it."""
+    return OSError(error.errno, f"cannot listen on {address[0]} port {address[1]}: {error.strerror}")
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
