@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,27 +15,35 @@ from apogeemq.broker.app import PROGRAM as BROKER
 from apogeemq.broker.app import BrokerApp
 from apogeemq.broker.config import BrokerConfig, IdentityConfig, StoreSettings
 from apogeemq.broker.config import ListenersConfig as BrokerListeners
-from apogeemq.mesh.config import ListenerConfig
+from apogeemq.mesh.addresses import join_address, split_address
+from apogeemq.mesh.config import ListenerConfig, Loaded
+from apogeemq.mesh.errors import ConfigError
 from apogeemq.mesh.lifecycle import Lifecycle
 from apogeemq.mesh.metrics import Registry
-from apogeemq.mesh.service_process import MakeWorld, World, print_ready_line, serve_until_signal
+from apogeemq.mesh.service_process import MakeWorld, print_ready_line, serve_until_signal
 from apogeemq.namesrv.app import PROGRAM as NAMESRV
 from apogeemq.namesrv.config import ListenersConfig as NamesrvListeners
 from apogeemq.namesrv.config import NamesrvConfig
+from apogeemq.server.welcome import welcome
 
 ListenersT = TypeVar("ListenersT", NamesrvListeners, BrokerListeners)
 
 LOOPBACK = "127.0.0.1"
 PACKAGE = "apogeemq"
-BROKER_START_STOP_TIMEOUT_S = 3600.0
+
+_WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 — compared with, not bound
+
+_PROCESS_WIDE = ("log.level", "log.json")
+_WITHOUT_EFFECT = {"namesrv": _PROCESS_WIDE, "broker": ("identity.namesrv_addr", *_PROCESS_WIDE)}
+"""What a service decides in a process of its own, and not here."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllInOneConfig:
-    """Settings of all services. The broker finds the name server by itself: its `namesrv_addr` has no effect."""
+    """Settings of all services, each with its origins."""
 
-    namesrv: NamesrvConfig
-    broker: BrokerConfig
+    namesrv: Loaded[NamesrvConfig]
+    broker: Loaded[BrokerConfig]
 
     @classmethod
     def load(
@@ -45,30 +55,67 @@ class AllInOneConfig:
         environ: Mapping[str, str],
         settings: Mapping[str, Mapping[str, str]],
     ) -> AllInOneConfig:
-        """Each service's settings: embedded defaults < file < environment < settings. Raises ConfigError."""
+        """Each service's settings: embedded defaults < file < environment < settings.
+
+        Embedded are: loopback, the broker's name, its store under `data`, and with `free_ports` port 0 everywhere.
+        Raises ConfigError.
+        """
         namesrv_defaults = NamesrvConfig(listeners=_on_loopback(NamesrvListeners(), free_ports=free_ports))
         broker_defaults = BrokerConfig(
             identity=IdentityConfig(broker_name="broker-a"),
             listeners=_on_loopback(BrokerListeners(), free_ports=free_ports),
             store=StoreSettings(path=str(data / "broker")),
         )
-        return cls(
-            NAMESRV.load_config(files["namesrv"], environ, settings["namesrv"], defaults=namesrv_defaults).value,
-            BROKER.load_config(files["broker"], environ, settings["broker"], defaults=broker_defaults).value,
-        )
+        with _naming("namesrv"):
+            namesrv = NAMESRV.load_config(files["namesrv"], environ, settings["namesrv"], defaults=namesrv_defaults)
+            _check_broker_can_register(namesrv.value.listeners.mesh)
+        with _naming("broker"):
+            broker = BROKER.load_config(files["broker"], environ, settings["broker"], defaults=broker_defaults)
+        return cls(namesrv, broker)
+
+    def describe(self) -> list[str]:
+        """List every setting as it is written after --set, with its origin; secrets masked."""
+        return [
+            *(f"namesrv.{line}" for line in self.namesrv.describe()),
+            *(f"broker.{line}" for line in self.broker.describe()),
+        ]
+
+    def secret_values(self) -> list[str]:
+        """List the secrets that are set, for whoever must keep them out of logs."""
+        return self.namesrv.secret_values() + self.broker.secret_values()
+
+    def without_effect(self) -> list[str]:
+        """List what was set and changes nothing in this process, with where it was set."""
+        found = []
+        for service, loaded in (("namesrv", self.namesrv), ("broker", self.broker)):
+            found += [f"{service}: {name}" for name in loaded.ignored]
+            for key in _WITHOUT_EFFECT[service]:
+                if loaded.origins[key] != "default":
+                    found.append(f"{service}: {key} ({loaded.origins[key]})")
+        return found
 
 
 async def serve(config: AllInOneConfig) -> None:
     """Serve until SIGINT or SIGTERM; the broker starts last and stops first. Raises ConfigError and LifecycleError."""
-    endpoints: list[Callable[[], Mapping[str, str]]] = []
+    listeners: list[Callable[[], Mapping[str, str]]] = []
 
     def assemble(make_world: MakeWorld, lifecycle: Lifecycle) -> Registry:
-        namesrv = NAMESRV.make_app(config.namesrv, make_world({"node_type": "namesrv"}))
+        with _naming("namesrv"):
+            namesrv = NAMESRV.make_app(config.namesrv.value, make_world({"node_type": "namesrv"}))
+        world = make_world({"node_type": "broker", **BROKER.metric_labels(config.broker.value)})
+        with _naming("broker"):
+            broker = BrokerApp(
+                config.broker.value,
+                network=world.network,
+                clock=world.clock,
+                chance=world.chance,
+                health=world.health,
+                registry=world.registry,
+                namesrvs=lambda: [dial_address(config.namesrv.value.listeners.mesh, namesrv.endpoints["mesh"])],
+            )
         namesrv.join(lifecycle)
-        world = make_world({"node_type": "broker", **BROKER.metric_labels(config.broker)})
-        broker = EmbeddedBroker(config.broker, world, lambda: namesrv.endpoints["mesh"])
-        lifecycle.add("broker", start=broker.start, stop=broker.stop, timeout_s=BROKER_START_STOP_TIMEOUT_S)
-        endpoints.append(
+        broker.join(lifecycle)
+        listeners.append(
             lambda: {
                 **{f"namesrv.{name}": address for name, address in namesrv.endpoints.items()},
                 **{f"broker.{name}": address for name, address in broker.endpoints.items()},
@@ -77,57 +124,35 @@ async def serve(config: AllInOneConfig) -> None:
         return world.registry
 
     def say_ready() -> None:
-        listeners = endpoints[0]()
-        sys.stdout.write(welcome(listeners, Path(config.broker.store.path)))
-        print_ready_line("apogeemq", listeners)
+        data = Path(config.broker.value.store.path).resolve()
+        sys.stdout.write(welcome(listeners[0](), data, importlib.metadata.version(PACKAGE)))
+        print_ready_line(PACKAGE, listeners[0]())
 
     await serve_until_signal(PACKAGE, assemble, say_ready)
 
 
-class EmbeddedBroker:
-    """A broker that is put together once the name server's mesh address is known."""
-
-    def __init__(self, config: BrokerConfig, world: World, namesrv_mesh: Callable[[], str]) -> None:
-        self._config = config
-        self._world = world
-        self._namesrv_mesh = namesrv_mesh
-        self._app: BrokerApp | None = None
-
-    @property
-    def endpoints(self) -> Mapping[str, str]:
-        """Where it is reached."""
-        return {} if self._app is None else self._app.endpoints
-
-    async def start(self) -> None:
-        """Put the broker together and start it."""
-        identity = msgspec.structs.replace(self._config.identity, namesrv_addr=self._namesrv_mesh())
-        config = msgspec.structs.replace(self._config, identity=identity)
-        self._app = BrokerApp(
-            config,
-            network=self._world.network,
-            clock=self._world.clock,
-            chance=self._world.chance,
-            health=self._world.health,
-            registry=self._world.registry,
-        )
-        await self._app.start()
-
-    async def stop(self) -> None:
-        """Stop it."""
-        if self._app is not None:
-            await self._app.stop()
+def dial_address(listener: ListenerConfig, advertised: str) -> str:
+    """Where this process itself reaches a listener of its own: where it is bound, whatever others are told."""
+    host = LOOPBACK if listener.host in _WILDCARDS else listener.host
+    return join_address(host, listener.port or split_address(advertised)[1])
 
 
-def welcome(listeners: Mapping[str, str], data: Path) -> str:
-    """What a person wants to know at start."""
-    rows = "".join(f"  {name:<18} {address}\n" for name, address in listeners.items())
-    return (
-        f"ApogeeMQ serves.\n{rows}"
-        f"  {'data':<18} {data}\n"
-        f"Try it: give any RocketMQ Remoting client the name server {listeners['namesrv.remoting']};\n"
-        "the first message makes its topic. Ctrl-C stops.\n"
-        f"Health: http://{listeners['broker.http']}/readyz   Metrics: http://{listeners['broker.http']}/metrics\n"
-    )
+def _check_broker_can_register(mesh: ListenerConfig) -> None:
+    """Raise ConfigError when the broker of this process could not reach the name server of this process."""
+    if not mesh.enabled:
+        raise ConfigError("listeners.mesh.enabled", "is false, but the broker registers there")
+    if mesh.tls.mode != "disabled":
+        raise ConfigError("listeners.mesh.tls.mode", f"is {mesh.tls.mode}, but the broker registers without TLS")
+
+
+@contextmanager
+def _naming(service: str) -> Iterator[None]:
+    """Say in a ConfigError which service's setting is wrong."""
+    try:
+        yield
+    except ConfigError as error:
+        key = f"{service}: {error.key}"
+        raise ConfigError(key, error.problem, origin=error.origin, nearest=error.nearest) from error
 
 
 def _on_loopback(listeners: ListenersT, *, free_ports: bool) -> ListenersT:

@@ -2,12 +2,16 @@
 
 Settings are each service's own, with other defaults (loopback, one data directory). `--set broker.KEY=VALUE` and
 `--set namesrv.KEY=VALUE`, the services' environment variables, and `--broker-config` / `--namesrv-config` go over them.
+
+On stdout it tells people what listens where, then the ready line (see apogeemq.mesh.service_process). Exit codes: 0
+stopped by SIGINT or SIGTERM, 1 failed, 2 wrong settings or arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +23,8 @@ from apogeemq.mesh.errors import ConfigError, LifecycleError
 SERVICES = ("namesrv", "broker")
 DATA_DIRECTORY = "./data"
 
+_log = logging.getLogger(__name__)
+
 
 def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
@@ -26,12 +32,21 @@ def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser])
         "up",
         help="serve: every service in one process",
         description="Serve: name server and broker in one process, on loopback.",
+        epilog="Settings of a service: embedded defaults < its file < its environment variables < --set. "
+        "--print-config lists them all.",
     )
     parser.add_argument(
-        "--data", type=Path, default=Path(DATA_DIRECTORY), metavar="DIR", help="where messages are kept"
+        "--data",
+        type=Path,
+        default=Path(DATA_DIRECTORY),
+        metavar="DIR",
+        help="where data is kept, each service's in a folder of its own (default: %(default)s)",
     )
     parser.add_argument(
-        "--ports", choices=("fixed", "free"), default="fixed", help="the services' own ports, or whatever is free"
+        "--ports",
+        choices=("fixed", "free"),
+        default="fixed",
+        help="the services' own ports, or whatever is free (default: %(default)s)",
     )
     parser.add_argument(
         "--set",
@@ -41,8 +56,19 @@ def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="one setting, for example broker.flushDiskType=SYNC_FLUSH",
     )
     for service in SERVICES:
-        parser.add_argument(f"--{service}-config", type=Path, metavar="FILE", help=f"settings of the {service}")
-    parser.add_argument("--log-level", default="WARNING", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+        parser.add_argument(
+            f"--{service}-config",
+            type=Path,
+            metavar="FILE",
+            help=f"settings of the {service}: TOML (.toml) or Java .properties",
+        )
+    parser.add_argument("--print-config", action="store_true", help="print all settings with their origins, and exit")
+    parser.add_argument(
+        "--log-level",
+        default="WARNING",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        help="of the log on stderr (default: %(default)s)",
+    )
     parser.add_argument("--log-json", action="store_true", help="log JSON lines")
     parser.set_defaults(run=run_up)
 
@@ -54,7 +80,6 @@ def run_up(options: argparse.Namespace) -> int:
     from apogeemq.mesh.telemetry import log_trace_fields
     from apogeemq.server.all_in_one import AllInOneConfig, serve
 
-    setup_logging(options.log_level, json=options.log_json, fields=log_trace_fields)
     try:
         settings = settings_by_service(parse_set_flags(options.set))
         config = AllInOneConfig.load(
@@ -64,6 +89,12 @@ def run_up(options: argparse.Namespace) -> int:
             environ=os.environ,
             settings=settings,
         )
+        if options.print_config:
+            sys.stdout.write("\n".join(config.describe()) + "\n")
+            return 0
+        setup_logging(options.log_level, json=options.log_json, secrets=config.secret_values(), fields=log_trace_fields)
+        for name in config.without_effect():
+            _log.warning("setting without effect here: %s", name)
         run(functools.partial(serve, config))
     except ConfigError as error:
         sys.stderr.write(f"apogeemq up: {error}\n")
