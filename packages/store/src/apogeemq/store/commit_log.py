@@ -39,6 +39,10 @@ _CRC_MASK = 0x7FFFFFFF
 _RECORD_MAGICS = (MAGIC_V1, MAGIC_V2)
 _HEAD_SIZE_BYTES_MAX = HEADS[_HOST_BITS].size
 
+_SPAN_SIZE_BYTES_MAX = 1 << 20
+_SPAN_GAP_SIZE_BYTES_MAX = 16 << 10
+"""Copying this much for nothing costs about as much as another system call."""
+
 _crc32 = zlib.crc32
 _pack_properties_size = PROPERTIES_SIZE.pack
 _pack_unit = UNIT.pack
@@ -379,6 +383,37 @@ class CommitLog:
             if view is not None:
                 return view
         return self.files.pread(physical_offset, size_bytes, wait=wait)
+
+    def read_runs(self, runs: Sequence[tuple[int, int]], *, wait: bool) -> list[memoryview | bytes] | None:
+        """Several ranges [start, end), in ascending order, each as in `read`; None if one of them is.
+
+        Older ranges that lie close together, as those of a queue do among other queues' records, are read in one go.
+        """
+        buffers: list[memoryview | bytes] = []
+        hot_from = self.hot_from
+        at = 0
+        while at < len(runs):
+            start, end = runs[at]
+            stop = at + 1
+            if start < hot_from:
+                file_end = self.files.start_of(start) + self._file_size_bytes
+                limit = min(start + _SPAN_SIZE_BYTES_MAX, file_end, hot_from)
+                while stop < len(runs):
+                    next_start, next_end = runs[stop]
+                    if not 0 <= next_start - end <= _SPAN_GAP_SIZE_BYTES_MAX or next_end > limit:
+                        break
+                    end = next_end
+                    stop += 1
+            data = self.read(start, end - start, wait=wait)
+            if data is None:
+                return None
+            if stop == at + 1:
+                buffers.append(data)
+            else:
+                view = memoryview(data)
+                buffers += [view[first - start : last - start] for first, last in runs[at:stop]]
+            at = stop
+        return buffers
 
     def head_at(self, physical_offset: int) -> RecordHead | None:
         """The fixed part of the record that begins there; None when none does. May wait for the disk."""

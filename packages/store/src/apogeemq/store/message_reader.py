@@ -121,15 +121,12 @@ class MessageReader:
         else:
             status = ReadStatus.MESSAGE_WAS_REMOVING if is_removed else ReadStatus.NO_MATCHED_MESSAGE
 
-        buffers = []
-        for start, end in runs:
-            try:
-                data = self._log.read(start, end - start, wait=cold_allowed)
-            except OffsetOutOfRange as error:
-                raise RecordCorrupt(start, f"{queue.topic} {queue.queue_id} says it ends at {end}") from error
-            if data is None:
-                return ReadResult(ReadStatus.COLD, queue_offset, min_offset, max_offset, [])
-            buffers.append(data)
+        try:
+            buffers = self._log.read_runs(runs, wait=cold_allowed)
+        except OffsetOutOfRange as error:
+            raise RecordCorrupt(error.offset, f"{queue.topic} {queue.queue_id} points there: {error}") from error
+        if buffers is None:
+            return ReadResult(ReadStatus.COLD, queue_offset, min_offset, max_offset, [])
         next_offset = queue_offset + looked_at
         return ReadResult(status, next_offset, min_offset, max_offset, buffers, count, total_size_bytes)
 
