@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -89,6 +90,11 @@ class ManagedProcess:
         return self._child.pid
 
     @property
+    def log(self) -> str:
+        """What it has written to stderr so far, in this and earlier runs under the same name."""
+        return self._stderr_path.read_text(errors="replace")
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs; -N when signal N ended it."""
         return self._child.poll()
@@ -122,10 +128,14 @@ class ManagedProcess:
             self._child.kill()
         self._finish(EXIT_TIMEOUT_S)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """One signal, without waiting for what comes of it; nothing happens when it has ended already."""
+        if self.exit_code is None:
+            self._child.send_signal(number)
+
     def stop(self, timeout_s: float = EXIT_TIMEOUT_S, expected_exit_code: int = 0) -> None:
         """SIGTERM, then waits; fails (after a SIGKILL) when it does not end in time, or with another exit code."""
-        if self.exit_code is None:
-            self._child.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
         exit_code = self.wait_exit(timeout_s)
         if exit_code != expected_exit_code:
             raise self.failure(f"exit code {exit_code} after SIGTERM, expected {expected_exit_code}")
@@ -210,11 +220,28 @@ def fixed_ports(ready: Ready) -> dict[str, str]:
     return settings
 
 
+def free_port() -> int:
+    """A port of loopback that nobody has now, for settings that can't be left to the system."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def start_all_in_one(
-    data: pathlib.Path, *, log_directory: pathlib.Path, settings: Mapping[str, str], ports: str | None = "free"
+    data: pathlib.Path,
+    *,
+    log_directory: pathlib.Path,
+    settings: Mapping[str, str],
+    ports: str | None = "free",
+    command: Sequence[str | os.PathLike[str]] = (),
+    log_level: str = "WARNING",
 ) -> ManagedProcess:
-    """`apogeemq up` on `data`; `ports="free"` lets it choose every port, None leaves them to `settings`."""
-    argv: list[str | os.PathLike[str]] = [console_script("apogeemq"), "up", "--data", data]
+    """`apogeemq up` on `data`; `ports="free"` lets it choose every port, None leaves them to `settings`.
+
+    `command` stands in for `apogeemq`, and gets the same arguments.
+    """
+    argv = [*(command or [console_script("apogeemq")]), "up", "--data", data, "--log-level", log_level]
     if ports is not None:
         argv += ["--ports", ports]
     return ManagedProcess("up", [*argv, *set_options(settings)], log_directory=log_directory)
@@ -227,8 +254,12 @@ def start_service(
     settings: Mapping[str, str],
     log_directory: pathlib.Path,
     environment: pathlib.Path | None = None,
+    name: str | None = None,
 ) -> ManagedProcess:
-    """One service as a process of its own, for example "broker", from the tests' or another virtual environment."""
+    """One service as a process of its own, for example "broker", from the tests' or another virtual environment.
+
+    `name` tells its log files from those of another process of the same service.
+    """
     command = console_script(f"apogeemq-{service}", environment)
     argv: list[str | os.PathLike[str]] = [command, "--config", config, *set_options(settings)]
-    return ManagedProcess(service, argv, log_directory=log_directory)
+    return ManagedProcess(name or service, argv, log_directory=log_directory)

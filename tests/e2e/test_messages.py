@@ -7,11 +7,11 @@ from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_frame
 from apogeemq.remoting_codec.message import decode_properties
-from apogeemq.remoting_codec.record import Record, decode_records
+from apogeemq.remoting_codec.record import decode_records
 from apogeemq.remoting_codec.route import TopicRouteData
 
 from tests.e2e.process import Ready
-from tests.e2e.wire_client import WireClient, pull_fields, send_fields
+from tests.e2e.wire_client import WireClient, pull_all, pull_fields, send_fields
 
 
 def broker(server: Ready) -> WireClient:
@@ -21,19 +21,6 @@ def broker(server: Ready) -> WireClient:
 def offset_of(reply_fields: dict[str, str] | None) -> int:
     assert reply_fields is not None
     return int(reply_fields["offset"])
-
-
-def pull_all(client: WireClient, topic: str, group: str, queue_id: int = 0, offset: int = 0) -> list[Record]:
-    """Pull until the queue is at its end."""
-    records: list[Record] = []
-    while True:
-        reply = client.request(11, pull_fields(topic, group, queue_id, offset))
-        assert reply.ext_fields is not None
-        offset = int(reply.ext_fields["nextBeginOffset"])
-        if reply.code != ResponseCode.SUCCESS:
-            assert reply.code == ResponseCode.PULL_NOT_FOUND, reply
-            return records
-        records += decode_records(reply.body)
 
 
 def test_a_message_comes_back_as_it_was_sent(server: Ready) -> None:

@@ -5,6 +5,7 @@ Uses the codec for frames (proven against recorded bytes in its own package) and
 
 import itertools
 import socket
+import ssl
 from typing import Self
 
 from apogeemq.remoting_codec.bodies import (
@@ -15,10 +16,12 @@ from apogeemq.remoting_codec.bodies import (
     MessageModel,
     SubscriptionData,
 )
-from apogeemq.remoting_codec.codes import RequestCode
+from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.connection import Connection
 from apogeemq.remoting_codec.framing import encode_frame
+from apogeemq.remoting_codec.record import Record, decode_records
+from apogeemq.remoting_codec.route import TopicRouteData
 
 TIMEOUT_S = 20.0
 
@@ -26,9 +29,11 @@ TIMEOUT_S = 20.0
 class WireClient:
     """One connection. `pushed` gathers what the server sends of its own accord."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, tls: ssl.SSLContext | None = None) -> None:
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         self.pushed: list[RemotingCommand] = []
         self._connection: Connection[None] = Connection()
         self._opaque = itertools.count(1)
@@ -56,6 +61,12 @@ class WireClient:
                 if command.is_response and command.opaque == opaque:
                     return self._received.pop(index)
             self._read()
+
+    def receive_any(self) -> RemotingCommand:
+        """Wait for the next response, whatever its opaque; fails after TIMEOUT_S, or when the server closes."""
+        while not self._received:
+            self._read()
+        return self._received.pop(0)
 
     def request(self, code: int, ext_fields: dict[str, str] | None = None, body: bytes = b"") -> RemotingCommand:
         """One request and its response."""
@@ -139,3 +150,26 @@ def pull_fields(topic: str, group: str, queue_id: int = 0, offset: int = 0, **mo
         "expressionType": "TAG",
         **more,
     }
+
+
+def pull_all(client: WireClient, topic: str, group: str, queue_id: int = 0, offset: int = 0) -> list[Record]:
+    """Pull until the queue is at its end."""
+    records: list[Record] = []
+    while True:
+        reply = client.request(RequestCode.PULL_MESSAGE, pull_fields(topic, group, queue_id, offset))
+        assert reply.ext_fields is not None
+        offset = int(reply.ext_fields["nextBeginOffset"])
+        if reply.code != ResponseCode.SUCCESS:
+            assert reply.code == ResponseCode.PULL_NOT_FOUND, reply
+            return records
+        records += decode_records(reply.body)
+
+
+def route_of(namesrv: str, topic: str) -> TopicRouteData | None:
+    """What a name server says about a topic now; None when it knows none of that name."""
+    with WireClient(namesrv) as client:
+        reply = client.request(RequestCode.GET_ROUTEINFO_BY_TOPIC, {"topic": topic})
+    if reply.code == ResponseCode.TOPIC_NOT_EXIST:
+        return None
+    assert reply.code == ResponseCode.SUCCESS, reply
+    return TopicRouteData.decode(reply.body)
