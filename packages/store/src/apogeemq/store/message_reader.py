@@ -98,13 +98,14 @@ class MessageReader:
         looked_at = count = total_size_bytes = 0
         is_removed = False
         for physical_offset, size_bytes, tags_code in UNIT.iter_unpack(units):
+            if physical_offset < log_min_offset or size_bytes == PADDING_SIZE:
+                is_removed = True
+                looked_at += 1
+                continue
             if count and (count >= max_count or total_size_bytes + size_bytes > max_bytes):
                 break
             looked_at += 1
             if tag_codes is not None and tags_code not in tag_codes:
-                continue
-            if physical_offset < log_min_offset or size_bytes == PADDING_SIZE:
-                is_removed = True
                 continue
             if not 0 < size_bytes <= size_bytes_max:
                 raise RecordCorrupt(physical_offset, f"{queue.topic} {queue.queue_id} says its size is {size_bytes}")
