@@ -3,7 +3,8 @@
 from queue import SimpleQueue
 from threading import Event
 
-from apogeemq.store.background import Worker
+import pytest
+from apogeemq.store.background import Worker, run_with_deadline
 
 DEADLINE_S = 30
 """Far above what anything here takes."""
@@ -63,3 +64,28 @@ def test_unexpected_error_is_told_and_ends_the_thread() -> None:
     worker.wake()
     assert str(failures.get(timeout=DEADLINE_S)) == "a bug"
     assert worker.stop(DEADLINE_S)
+
+
+def test_work_with_a_deadline_is_waited_for() -> None:
+    """It is done at return; its error is raised."""
+    done: list[int] = []
+    run_with_deadline("test", lambda: done.append(1), DEADLINE_S)
+    assert done == [1]
+
+    def broken() -> None:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        run_with_deadline("test", broken, DEADLINE_S)
+
+
+def test_work_beyond_its_deadline_is_left() -> None:
+    """TimeoutError, while it goes on."""
+    may_end = Event()
+
+    def hang() -> None:
+        may_end.wait(DEADLINE_S)
+
+    with pytest.raises(TimeoutError, match="test takes longer"):
+        run_with_deadline("test", hang, 0.001)
+    may_end.set()

@@ -1,4 +1,4 @@
-"""A thread that does one piece of work again and again."""
+"""Threads of the store: one that does a piece of work again and again, and one that does it once, with a deadline."""
 
 import logging
 from collections.abc import Callable
@@ -52,3 +52,25 @@ class Worker:
                 _logger.exception("the thread %s ends: its work failed unexpectedly", self._thread.name)
                 self._on_failure(error)
                 return
+
+
+def run_with_deadline(name: str, work: Callable[[], None], timeout_s: float) -> None:
+    """Do `work` in a daemon thread and wait for it.
+
+    Errors: those of `work`; TimeoutError when it takes longer: then it goes on, and nobody hears how it ended.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 — raised again in the thread that waits
+            failures.append(error)
+
+    thread = Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise TimeoutError(f"{name} takes longer than {timeout_s} s")
+    if failures:
+        raise failures[0]

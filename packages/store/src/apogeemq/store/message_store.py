@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from apogeemq.store.background import Worker
+from apogeemq.store.background import Worker, run_with_deadline
 from apogeemq.store.checkpoint import CheckpointFile
 from apogeemq.store.commit_log import AppendResult, BatchEntry, CommitLog
 from apogeemq.store.config import StoreConfig
@@ -388,27 +388,39 @@ class MessageStore:
         """Flush everything, note that the store was closed in good order, and let go of the directory.
 
         Whoever still waits in `notify_flushed` is answered. A second call does nothing.
-        Raises: NotWritable when something could not be flushed (the next opening recovers); StoreError when a thread
-        hangs in the disk (the directory stays locked until the process ends).
+        Raises: NotWritable, OSError when something could not be flushed (the next opening recovers); StoreError when
+        the disk hangs (the directory stays locked until the process ends).
         """
         if self._is_closed:
             return
         self._is_closed = True
         self._log.refuse(StoreClosed())
-        for worker in self._threads:
-            if not worker.stop(self._close_timeout_s):
-                self._commit.abandon(StoreClosed())
-                raise StoreError(f"a thread of the store hangs for {self._close_timeout_s} s: closed without a flush")
         try:
-            self._flush_service.flush_all()
-            self._disk.remove(self._abort_path)
-            self._disk.sync_dir(self._abort_path.parent)
-        finally:
+            if self._threads:
+                run_with_deadline("store-close", self._stop_and_flush, self._close_timeout_s)
+            else:
+                self._stop_and_flush()
+        except TimeoutError as error:
             self._commit.abandon(StoreClosed())
-            self._queues.close()
-            self._files.close()
-            self._checkpoint_file.close()
-            self._directory_lock.release()
+            raise StoreError(f"the disk hangs: the store was not flushed within {self._close_timeout_s} s") from error
+        except BaseException:
+            self._let_go()
+            raise
+        self._let_go()
+
+    def _stop_and_flush(self) -> None:
+        for worker in self._threads:
+            worker.stop(self._close_timeout_s)
+        self._flush_service.flush_all()
+        self._disk.remove(self._abort_path)
+        self._disk.sync_dir(self._abort_path.parent)
+
+    def _let_go(self) -> None:
+        self._commit.abandon(StoreClosed())
+        self._queues.close()
+        self._files.close()
+        self._checkpoint_file.close()
+        self._directory_lock.release()
 
     def __enter__(self) -> Self:
         return self
