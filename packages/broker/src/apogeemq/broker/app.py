@@ -174,6 +174,7 @@ class BrokerApp:
             chance=self._chance,
             access=self._access,
         )
+        await self._broker.save_cut_pointers()
         self._broker.start()
         remoting.listen()
         self.endpoints["remoting"] = address

@@ -6,6 +6,7 @@
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 
 from apogeemq.broker.config import BrokerConfig, FlushDiskType
@@ -115,6 +116,7 @@ class Broker:
             instance_hash=chance.randrange(1 << 32),
             now_ms=clock.now_ms,
         )
+        self.dead_letters: Counter[tuple[str, str]] = Counter()
         writer = MessageWriter(store, self)
         self.send = SendService(
             topics=self.topics,
@@ -132,6 +134,7 @@ class Broker:
             body_size_bytes_max=config.store.max_message_size_bytes,
             broker_name=identity.broker_name,
             is_ordered=lambda group: self.queue_locks.is_locked(group, clock.monotonic()),
+            dead_letters=self.dead_letters,
         )
         self.send_back = SendBackService(
             store=store,
@@ -141,6 +144,7 @@ class Broker:
             delay_levels=levels,
             now_ms=clock.now_ms,
             offset_message_id=ids.offset_message_id,
+            dead_letters=self.dead_letters,
         )
         self.fetch = FetchService(
             store=store,
@@ -173,6 +177,7 @@ class Broker:
             writer=writer,
             levels=levels,
             clock=clock,
+            hot_window_bytes=config.store.hot_window_bytes,
             progress=files.load_delay_offsets(),
         )
         self.saver = MetadataSaver(
@@ -239,6 +244,15 @@ class Broker:
     def on_topics_changed(self, listener: Callable[[list[Topic]], None]) -> None:
         """Call `listener` whenever topics are made or changed."""
         self.topics.on_change(listener)
+
+    async def save_cut_pointers(self) -> None:
+        """Write what loading had to cut back after a crash; to be called before the first request is served.
+
+        New messages take the numbers that were cut off: pointers that still stood ahead of them in the files would skip
+        them after a second crash.
+        """
+        await self.saver.save_consumer_offsets()
+        await self.saver.save_delay_progress()
 
     def start(self) -> None:
         """Begin the work that runs beside requests."""

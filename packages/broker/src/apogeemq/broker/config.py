@@ -4,6 +4,7 @@ Each field says its unit and range, and whether all brokers of a set must agree 
 own. Defaults are Apache's where Apache has the setting.
 """
 
+import re
 from enum import Enum
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from apogeemq.broker.core.subscription_groups import GROUPS_MAX
 from apogeemq.broker.core.topics import TOPICS_MAX
 from apogeemq.mesh.config import ListenerConfig, setting
 from apogeemq.mesh.service_process import LogConfig
+
+_NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]*")
 
 
 class FlushDiskType(Enum):
@@ -46,6 +49,10 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"broker_permission is {self.broker_permission}; it must be 2, 4 or 6")
         if not self.cluster_name:
             raise ValueError("cluster_name must not be empty")
+        for name in ("cluster_name", "broker_name", "region_id"):
+            # They become names of topics, and parts of properties and receipt handles.
+            if not _NAME.fullmatch(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must not hold white space or slashes")
 
 
 class ListenersConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,8 +173,14 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
-        if self.frame_size_bytes_max > 16 << 20:
-            raise ValueError(f"frame_size_bytes_max is {self.frame_size_bytes_max}; it must be at most {16 << 20}")
+        for name, value_max in (
+            ("frame_size_bytes_max", 16 << 20),
+            # The tables must fit into files that can be read again (64 MiB).
+            ("topics_max", TOPICS_MAX),
+            ("groups_max", GROUPS_MAX),
+        ):
+            if getattr(self, name) > value_max:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {value_max}")
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 delayOffset.
 
 Each file is written whole (temporary file, fsync, rename, the old one kept as .bak). Writing happens in a thread; what
-is written is taken from the table on the event loop before. Formats: reference broker_behaviour.md §6, §9.
+is written is copied from the table on the event loop before. Formats: reference broker_behaviour.md §6, §9.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class MetadataFiles:
         data = self.groups.load()
         if data is not None:
             wrapper = SubscriptionGroupWrapper.decode(data)
-            table.load(wrapper.subscription_group_table.values(), wrapper.data_version)
+            table.load(wrapper.subscription_group_table.values(), wrapper.data_version, wrapper.forbidden_table)
 
     def load_consumer_offsets(self) -> ConsumerOffsetTable:
         """Read consumerOffset.json."""
@@ -56,30 +56,29 @@ class MetadataFiles:
         return {} if data is None else DelayOffsetSerializeWrapper.decode(data).offset_table
 
     @staticmethod
-    def topics_text(table: TopicTable) -> bytes:
-        """What topics.json shall hold."""
+    def topics_body(table: TopicTable) -> TopicConfigSerializeWrapper:
+        """What topics.json shall hold: a copy, whose text may be made in a thread."""
         configs = {topic.name: topic.config for topic in table}
-        return TopicConfigSerializeWrapper(topic_config_table=configs, data_version=table.data_version).encode(
-            pretty=True
-        )
+        return TopicConfigSerializeWrapper(topic_config_table=configs, data_version=table.data_version)
 
     @staticmethod
-    def groups_text(table: SubscriptionGroupTable) -> bytes:
+    def groups_body(table: SubscriptionGroupTable) -> SubscriptionGroupWrapper:
         """What subscriptionGroup.json shall hold."""
-        configs = {group.group_name: group for group in table}
-        return SubscriptionGroupWrapper(subscription_group_table=configs, data_version=table.data_version).encode(
-            pretty=True
+        return SubscriptionGroupWrapper(
+            subscription_group_table={group.group_name: group for group in table},
+            forbidden_table=table.forbidden,
+            data_version=table.data_version,
         )
 
     @staticmethod
-    def consumer_offsets_text(table: ConsumerOffsetTable) -> bytes:
+    def consumer_offsets_body(table: ConsumerOffsetTable) -> ConsumerOffsetSerializeWrapper:
         """What consumerOffset.json shall hold."""
-        return ConsumerOffsetSerializeWrapper(offset_table=table.to_table()).encode(pretty=True)
+        return ConsumerOffsetSerializeWrapper(offset_table=table.to_table())
 
     @staticmethod
-    def delay_offsets_text(progress: Mapping[int, int]) -> bytes:
+    def delay_offsets_body(progress: Mapping[int, int]) -> DelayOffsetSerializeWrapper:
         """What delayOffset.json shall hold."""
-        return DelayOffsetSerializeWrapper(offset_table=dict(progress)).encode(pretty=True)
+        return DelayOffsetSerializeWrapper(offset_table=dict(progress))
 
 
 def metadata_files(disk: Disk, root: Path) -> MetadataFiles:

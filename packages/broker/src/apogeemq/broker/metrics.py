@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from apogeemq.broker.assembly import Broker
 from apogeemq.broker.core.names import is_system_topic
 from apogeemq.broker.core.topics import Topic
+from apogeemq.broker.faces.remoting.table import UNKNOWN_REQUEST_CODE
 from apogeemq.mesh.metrics import Registry
 from apogeemq.remoting_codec.aio.stats import ServerStats
 from apogeemq.remoting_codec.codes import request_code_name, response_code_name
@@ -48,7 +49,7 @@ def _register_messages(registry: Registry, broker: Broker) -> None:
         "rocketmq_send_to_dlq_messages_total",
         "Messages that failed too often and went to the dead letter queue since start.",
         ("consumer_group", "topic"),
-        lambda: list(broker.send_back.sent_to_dlq.items()),
+        lambda: list(broker.dead_letters.items()),
     )
 
 
@@ -108,7 +109,8 @@ def _register_store(registry: Registry, broker: Broker) -> None:
 def _register_requests(registry: Registry, broker: Broker, servers: dict[str, ServerStats]) -> None:
     def requests() -> Samples:
         for (request_code, response_code), count in list(broker.stats.counts.items()):
-            yield (request_code_name(request_code), response_code_name(response_code)), count
+            name = "unknown" if request_code == UNKNOWN_REQUEST_CODE else request_code_name(request_code)
+            yield (name, response_code_name(response_code)), count
 
     registry.observed_counters(
         "apogeemq_requests_total",

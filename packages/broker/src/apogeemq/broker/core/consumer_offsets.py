@@ -7,19 +7,36 @@ Source: reference broker_behaviour.md §6; file config/consumerOffset.json.
 
 from collections.abc import Callable, Iterator
 
+from apogeemq.broker.errors import SystemBusy
+
 TOPIC_GROUP_SEPARATOR = "@"
+
+FILE_SIZE_BYTES_MAX = 60 * 1024 * 1024
+"""Of the file. A broker reads no file under config/ that is larger than 64 MiB: it could not start any more."""
+
+_GROUP_SIZE_BYTES = 16
+_QUEUE_SIZE_BYTES = 32
+"""What one group with one topic, and one queue, take in the file beside their names, at most."""
 
 
 class ConsumerOffsetTable:
-    """Committed offsets by (topic, group) and queue id. `changes` counts commits, for whoever writes the file."""
+    """Committed offsets by (topic, group) and queue id. `changes` counts commits, for whoever writes the file.
 
-    def __init__(self, offsets: dict[str, dict[int, int]] | None = None) -> None:
+    Nobody deletes offsets yet, so the table is bounded: by the size of its file, `file_size_bytes_max`.
+    """
+
+    def __init__(
+        self, offsets: dict[str, dict[int, int]] | None = None, *, file_size_bytes_max: int = FILE_SIZE_BYTES_MAX
+    ) -> None:
         self._table: dict[tuple[str, str], dict[int, int]] = {}
+        self._file_size_bytes = 0
+        self._file_size_bytes_max = file_size_bytes_max
         self.changes = 0
         for key, queues in (offsets or {}).items():
             topic, separator, group = key.partition(TOPIC_GROUP_SEPARATOR)
             if separator and topic and group:
                 self._table[topic, group] = dict(queues)
+                self._file_size_bytes += _size_bytes(topic, group, len(queues))
 
     def query(self, topic: str, group: str, queue_id: int) -> int | None:
         """The next offset that the group wants from this queue, or None when it never committed one."""
@@ -27,12 +44,23 @@ class ConsumerOffsetTable:
         return None if queues is None else queues.get(queue_id)
 
     def commit(self, topic: str, group: str, queue_id: int, queue_offset: int) -> None:
-        """Keep an offset; the last word counts."""
+        """Keep an offset; the last word counts. Raises SystemBusy where a first one would be beyond the bound."""
         queues = self._table.get((topic, group))
-        if queues is None:
-            queues = self._table[topic, group] = {}
+        if queues is None or queue_id not in queues:
+            queues = self._add_queue(topic, group)
         queues[queue_id] = queue_offset
         self.changes += 1
+
+    def _add_queue(self, topic: str, group: str) -> dict[int, int]:
+        queues = self._table.get((topic, group))
+        size_bytes = _QUEUE_SIZE_BYTES if queues is not None else _size_bytes(topic, group, 1)
+        if self._file_size_bytes + size_bytes > self._file_size_bytes_max:
+            raise SystemBusy(
+                f"the table of consumer offsets holds {self._file_size_bytes} bytes, "
+                f"the limit is {self._file_size_bytes_max}"
+            )
+        self._file_size_bytes += size_bytes
+        return self._table.setdefault((topic, group), {})
 
     def clamp(self, max_offset: Callable[[str, int], int]) -> int:
         """Cut every offset to the end of its queue; gives how many were cut.
@@ -58,3 +86,7 @@ class ConsumerOffsetTable:
     def to_table(self) -> dict[str, dict[int, int]]:
         """The form of the file: "topic@group" to queue id to offset."""
         return {f"{topic}{TOPIC_GROUP_SEPARATOR}{group}": dict(queues) for topic, group, queues in self}
+
+
+def _size_bytes(topic: str, group: str, queues: int) -> int:
+    return len(topic) + len(group) + _GROUP_SIZE_BYTES + queues * _QUEUE_SIZE_BYTES

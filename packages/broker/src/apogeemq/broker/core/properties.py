@@ -4,6 +4,8 @@ Added: MSG_REGION, TRACE_ON and CLUSTER (clients see them when they pull), UNIQ_
 Taken away: POP_CK, and the same keys when a consumer sends on a message that it got. Source: remoting.md §5.3.
 """
 
+from collections.abc import Mapping
+
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.message import decode_properties
 
@@ -22,6 +24,14 @@ def read_properties(text: str) -> dict[str, str]:
     if "" in items or "" in items.values():
         return decode_properties(text)
     return items
+
+
+def join_properties(properties: Mapping[str, str]) -> str:
+    """The flat text of properties that were read from one; never fails on what a reader gave.
+
+    Unlike `encode_properties` it lets a value hold 0x01, as peers may send: what came in must also go out.
+    """
+    return "".join(f"{key}\x01{value}\x02" for key, value in properties.items())
 
 
 class BrokerProperties:
@@ -50,7 +60,7 @@ class BrokerProperties:
         if unique_key is not None:
             added = f"{m.PROPERTY_UNIQ_KEY}\x01{unique_key}\x02{added}"
         if not _REPLACED.isdisjoint(properties):
-            text = "".join(f"{key}\x01{value}\x02" for key, value in properties.items() if key not in _REPLACED)
+            text = join_properties({key: value for key, value in properties.items() if key not in _REPLACED})
         elif text and text[-1] != "\x02":
             # Apache 4.9.8 strips the last separator (trap 9).
             text += "\x02"

@@ -9,8 +9,11 @@ trap 27.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from apogeemq.broker.errors import SystemBusy
+
 LOCK_TERM_S = 60.0
 QUEUES_PER_REQUEST_MAX = 10_000
+LOCKS_MAX = 500_000
 
 
 @dataclass(slots=True)
@@ -20,41 +23,68 @@ class _Lock:
 
 
 class QueueLockTable:
-    """Locks by (group, topic, queue id). Times are seconds of one monotonic clock."""
+    """Locks by group and (topic, queue id). Times are seconds of one monotonic clock.
 
-    def __init__(self, *, term_s: float = LOCK_TERM_S) -> None:
+    Nobody checks that the queues exist, so their number is bounded here.
+    """
+
+    def __init__(self, *, term_s: float = LOCK_TERM_S, locks_max: int = LOCKS_MAX) -> None:
         self.term_s = term_s
-        self._locks: dict[tuple[str, str, int], _Lock] = {}
+        self.locks_max = locks_max
+        self._groups: dict[str, dict[tuple[str, int], _Lock]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._locks)
+        return self._count
 
     def lock(self, group: str, client_id: str, queues: Iterable[tuple[str, int]], now: float) -> list[tuple[str, int]]:
-        """Lock or renew; gives the queues (topic, queue id) that the client holds now."""
+        """Lock or renew; gives the queues (topic, queue id) that the client holds now.
+
+        Raises SystemBusy, with nothing changed, when that could make more than `locks_max`.
+        """
+        wanted = list(queues)
+        if self._count + len(wanted) > self.locks_max:
+            locks = self._groups.get(group, {})
+            new = sum(queue not in locks for queue in wanted)
+            if self._count + new > self.locks_max:
+                raise SystemBusy(f"{self._count} queues are locked, the limit is {self.locks_max}")
+        locks = self._groups.setdefault(group, {})
         held = []
-        for topic, queue_id in queues:
-            key = (group, topic, queue_id)
-            lock = self._locks.get(key)
-            if lock is None or lock.client_id == client_id or now - lock.renewed > self.term_s:
-                self._locks[key] = _Lock(client_id, now)
-                held.append((topic, queue_id))
+        for queue in wanted:
+            lock = locks.get(queue)
+            if lock is None:
+                self._count += 1
+            elif lock.client_id != client_id and now - lock.renewed <= self.term_s:
+                continue
+            locks[queue] = _Lock(client_id, now)
+            held.append(queue)
+        self._drop_if_empty(group)
         return held
 
     def unlock(self, group: str, client_id: str, queues: Iterable[tuple[str, int]]) -> None:
         """Give back what the client holds; other clients' locks stay."""
-        for topic, queue_id in queues:
-            key = (group, topic, queue_id)
-            lock = self._locks.get(key)
+        locks = self._groups.get(group, {})
+        for queue in queues:
+            lock = locks.get(queue)
             if lock is not None and lock.client_id == client_id:
-                del self._locks[key]
+                del locks[queue]
+                self._count -= 1
+        self._drop_if_empty(group)
 
     def is_locked(self, group: str, now: float) -> bool:
         """Whether anybody in the group consumes in order at the moment."""
-        return any(key[0] == group and now - lock.renewed <= self.term_s for key, lock in self._locks.items())
+        return any(now - lock.renewed <= self.term_s for lock in self._groups.get(group, {}).values())
 
     def expire(self, now: float) -> int:
         """Forget the locks that ran out; gives how many."""
-        ended = [key for key, lock in self._locks.items() if now - lock.renewed > self.term_s]
-        for key in ended:
-            del self._locks[key]
-        return len(ended)
+        before = self._count
+        for group, locks in list(self._groups.items()):
+            for queue in [queue for queue, lock in locks.items() if now - lock.renewed > self.term_s]:
+                del locks[queue]
+                self._count -= 1
+            self._drop_if_empty(group)
+        return before - self._count
+
+    def _drop_if_empty(self, group: str) -> None:
+        if not self._groups.get(group, True):
+            del self._groups[group]

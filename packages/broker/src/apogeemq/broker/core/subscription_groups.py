@@ -19,6 +19,8 @@ class SubscriptionGroupTable:
         self.data_version = DataVersion(counter=0, state_version=0, timestamp=now_ms())
         self.version = 0
         self.saved_version = 0
+        self.forbidden: dict[str, dict[str, int]] = {}
+        """Group to topic to bits of what is forbidden, as a Java broker wrote it: kept in the file, not obeyed yet."""
         self._groups: dict[str, SubscriptionGroupConfig] = {}
         self._listeners: list[Callable[[], None]] = []
 
@@ -32,10 +34,16 @@ class SubscriptionGroupTable:
         """Call `listener` after every change."""
         self._listeners.append(listener)
 
-    def load(self, configs: Iterable[SubscriptionGroupConfig], data_version: DataVersion | None) -> None:
+    def load(
+        self,
+        configs: Iterable[SubscriptionGroupConfig],
+        data_version: DataVersion | None,
+        forbidden: dict[str, dict[str, int]] | None = None,
+    ) -> None:
         """Take over what the file holds; nobody is told."""
         for config in configs:
             self._groups[config.group_name] = config
+        self.forbidden = forbidden or {}
         if data_version is not None:
             self.data_version = data_version
 

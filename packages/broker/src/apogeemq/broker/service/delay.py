@@ -12,13 +12,15 @@ from collections.abc import Mapping
 
 from apogeemq.broker.core.delay import DelayLevels, level_of_queue_id, queue_id_of_level
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC
+from apogeemq.broker.core.properties import join_properties
 from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock, within
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.errors import RecordInvalid
 from apogeemq.remoting_codec.record import Record, decode_record
-from apogeemq.store.errors import StoreError
+from apogeemq.store.errors import MessageInvalid, MessageTooLarge, StoreError
 from apogeemq.store.message_store import MessageStore
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class DelayService:
     Args:
         store, topics, writer, levels: as elsewhere.
         clock: wall time decides what is due.
+        hot_window_bytes: records this close to the end of the log are read without a thread.
         progress: level → queue offset of its first undelivered message, as saved.
     """
 
@@ -45,6 +48,7 @@ class DelayService:
         writer: MessageWriter,
         levels: DelayLevels,
         clock: Clock,
+        hot_window_bytes: int,
         progress: Mapping[int, int],
     ) -> None:
         self._store = store
@@ -52,12 +56,16 @@ class DelayService:
         self._writer = writer
         self._levels = levels
         self._clock = clock
+        self._hot_window_bytes = hot_window_bytes
         self._arrived = asyncio.Event()
         self.progress = {level: progress.get(level, 0) for level in range(1, len(levels) + 1)}
         self.changes = 0
         self.undeliverable = 0
         for level, offset in self.progress.items():
-            self.progress[level] = min(offset, store.max_offset(SCHEDULE_TOPIC, queue_id_of_level(level)))
+            end = store.max_offset(SCHEDULE_TOPIC, queue_id_of_level(level))
+            if offset > end:
+                self.progress[level] = end
+                self.changes += 1
 
     def message_arrived(self, queue_id: int) -> None:
         """A message was stored in the queue of a level."""
@@ -93,15 +101,15 @@ class DelayService:
         """Deliver all that is due; gives when the next one is, or None when nothing waits."""
         next_due_ms: int | None = None
         for level in self.progress:
-            head_due_ms = self._deliver_level(level)
+            head_due_ms = await self._deliver_level(level)
             while head_due_ms is not None and head_due_ms <= self._clock.now_ms():
                 await asyncio.sleep(0)  # the loop is never held for a long backlog
-                head_due_ms = self._deliver_level(level)
+                head_due_ms = await self._deliver_level(level)
             if head_due_ms is not None:
                 next_due_ms = head_due_ms if next_due_ms is None else min(next_due_ms, head_due_ms)
         return next_due_ms
 
-    def _deliver_level(self, level: int) -> int | None:
+    async def _deliver_level(self, level: int) -> int | None:
         """Deliver at most DELIVERIES_PER_TURN_MAX due messages of a level; gives the due time of its head, if any."""
         queue_id = queue_id_of_level(level)
         for _ in range(DELIVERIES_PER_TURN_MAX):
@@ -115,24 +123,28 @@ class DelayService:
             due_ms = min(due_ms, now_ms + self._levels.delay_ms(level))
             if due_ms > now_ms:
                 return due_ms
-            self._deliver(physical_offset)
+            self._deliver(physical_offset, await self._record_at(physical_offset))
             self.progress[level] = offset + 1
             self.changes += 1
         return self._clock.now_ms()
 
-    def _deliver(self, physical_offset: int) -> None:
-        data = self._store.record_at(physical_offset)
+    async def _record_at(self, physical_offset: int) -> bytes | None:
+        if self._store.written_offset - physical_offset <= self._hot_window_bytes:
+            return self._store.record_at(physical_offset)
+        return await asyncio.to_thread(self._store.record_at, physical_offset)
+
+    def _deliver(self, physical_offset: int, data: bytes | None) -> None:
+        """Store the copy; what can never be stored is counted and left where it is."""
         try:
             if data is None:
                 raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
             record = decode_record(data)
             properties = m.decode_properties(record.properties)
             topic, queue_id = self._destination(properties)
-        except (RecordInvalid, LookupError) as error:
+            self._put(record, properties, topic, queue_id)
+        except (RecordInvalid, LookupError, BrokerError, MessageTooLarge, MessageInvalid) as error:
             self.undeliverable += 1
             log.error("the delayed message at physical offset %d can't be delivered: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more
-            return
-        self._put(record, properties, topic, queue_id)
 
     def _destination(self, properties: dict[str, str]) -> tuple[Topic, int]:
         name = properties.get(m.PROPERTY_REAL_TOPIC)
@@ -156,10 +168,18 @@ class DelayService:
             born_host=record.born_host,
             reconsume_times=record.reconsume_times,
             body=record.body,
-            # As recorded from Apache 5.3.3: all properties stay, DELAY and REAL_… too; only WAIT is turned off.
-            properties=m.encode_properties({**properties, m.PROPERTY_WAIT: "false"}),
+            properties=_without_wait(record.properties, properties),
             tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
         )
+
+
+def _without_wait(stored: bytes, properties: dict[str, str]) -> bytes:
+    """As recorded from Apache 5.3.3: all properties stay, DELAY and REAL_… too; only WAIT is turned off.
+
+    Nobody waits for a delivered copy, so WAIT stays as it was where turning it off would make the properties too long.
+    """
+    encoded = join_properties({**properties, m.PROPERTY_WAIT: "false"}).encode()
+    return encoded if len(encoded) <= m.PROPERTIES_SIZE_BYTES_MAX else stored
 
 
 def stored_tags_code(levels: DelayLevels, topic: str, properties: bytes, store_timestamp_ms: int) -> int:

@@ -29,6 +29,8 @@ class Outcome(Enum):
 class AcknowledgementLine:
     """Acknowledgements in the order of what they wait for: a number that grows (an offset, a version).
 
+    They mostly come in that order. Those that waited in another line before come late, and are put where they belong.
+
     Args:
         waiting_max: how many may wait; one more is refused.
         what: names the line in that refusal.
@@ -56,7 +58,10 @@ class AcknowledgementLine:
 
     def add(self, target: int, deadline: float, done: Callable[[Outcome], None]) -> None:
         """Wait until `reached` is at `target`; `done` is called exactly once."""
-        self._line.append((target, deadline, done))
+        place = len(self._line)
+        while place and self._line[place - 1][0] > target:
+            place -= 1
+        self._line.insert(place, (target, deadline, done))
 
     def reached(self, value: int) -> None:
         """Everything up to `value` is safe: let go what waits for no more than that."""
@@ -65,11 +70,10 @@ class AcknowledgementLine:
 
     def expire(self, now: float) -> None:
         """Let go, as timed out, what has waited too long."""
-        if not self._line or self._line[0][1] > now:
-            return
-        kept = deque(entry for entry in self._line if entry[1] > now)
         expired = [entry for entry in self._line if entry[1] <= now]
-        self._line = kept
+        if not expired:
+            return
+        self._line = deque(entry for entry in self._line if entry[1] > now)
         for _, _, done in expired:
             done(Outcome.TIMEOUT)
 

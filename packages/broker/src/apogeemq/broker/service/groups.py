@@ -52,6 +52,7 @@ class GroupService(Generic[C]):
                 return True
             self._clients.renew(beat.client_id, channel, now)
             return False
+        self._clients.check_bounds(beat, channel)  # before any group or topic is made for it
         for consumer in beat.consumer_data_set:
             # An unknown group that may not be made is a member without settings: the client learns it on its pull.
             try:

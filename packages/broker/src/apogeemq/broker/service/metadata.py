@@ -1,11 +1,13 @@
 """Keeps the tables' files up to date: topics and groups at once after a change, offsets every few seconds.
 
-What is written is taken from the table on the event loop; the writing (with its fsync) happens in a thread. While one
+What is written is copied from the table on the event loop; making the text and writing it (with its fsync) happens in a
+thread. While one
 write runs, changes gather for the next: a thousand new topics are a handful of files. Acknowledgements of first
 messages wait for their topic in a line of their own.
 
-Delay progress is a pointer into the log: it is written only after the log is flushed up to where it stood when the
-progress was taken (architecture §5), so that after a crash nothing counts as delivered whose delivery was lost.
+Consumer offsets and delay progress are pointers into the log: they are written only after the log is flushed up to
+where it stood when they were taken (architecture §5). So after a crash nothing counts as consumed or delivered that was
+lost, nor what will later get its number.
 """
 
 import asyncio
@@ -19,6 +21,8 @@ from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.durability import AcknowledgementLine
 from apogeemq.mesh.clock import Clock
+from apogeemq.remoting_codec.fastjson import JsonBody
+from apogeemq.store.config_files import ConfigFile
 from apogeemq.store.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -107,7 +111,7 @@ class MetadataSaver:
         """Write topics.json, and let the acknowledgements go that waited for it."""
         version = self._topics.version
         if version > self._topics.saved_version:
-            await _in_thread(self._files.topics.save, self._files.topics_text(self._topics))
+            await _in_thread(self._save, self._files.topics, self._files.topics_body(self._topics))
             self._topics.saved(version)
         self._topic_line.reached(self._topics.saved_version)
 
@@ -115,28 +119,32 @@ class MetadataSaver:
         """Write subscriptionGroup.json."""
         version = self._groups.version
         if version > self._groups.saved_version:
-            await _in_thread(self._files.groups.save, self._files.groups_text(self._groups))
+            await _in_thread(self._save, self._files.groups, self._files.groups_body(self._groups))
             self._groups.saved(version)
 
     async def save_consumer_offsets(self) -> None:
-        """Write consumerOffset.json if an offset was committed since."""
+        """Flush the log, then write consumerOffset.json, if an offset was committed since."""
         changes = self._offsets.changes
         if changes != self._saved_offset_changes:
-            text = self._files.consumer_offsets_text(self._offsets)
-            await _in_thread(self._files.consumer_offsets.save, text)
+            body = self._files.consumer_offsets_body(self._offsets)
+            await _in_thread(self._flush_then_save, self._files.consumer_offsets, body)
             self._saved_offset_changes = changes
 
     async def save_delay_progress(self) -> None:
         """Flush the log, then write delayOffset.json, if a delayed message was delivered since."""
         changes = self._delay.changes
         if changes != self._saved_delay_changes:
-            text = self._files.delay_offsets_text(self._delay.progress)
-            await _in_thread(self._flush_then_save, text)
+            body = self._files.delay_offsets_body(self._delay.progress)
+            await _in_thread(self._flush_then_save, self._files.delay_offsets, body)
             self._saved_delay_changes = changes
 
-    def _flush_then_save(self, text: bytes) -> None:
+    @staticmethod
+    def _save(file: ConfigFile, body: JsonBody) -> None:
+        file.save(body.encode(pretty=True))
+
+    def _flush_then_save(self, file: ConfigFile, body: JsonBody) -> None:
         self._flush_log()
-        self._files.delay_offsets.save(text)
+        self._save(file, body)
 
     async def _after_changes(self, changed: asyncio.Event, save: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -162,9 +170,9 @@ class MetadataSaver:
         return True
 
 
-async def _in_thread(write: Callable[[bytes], None], text: bytes) -> None:
+async def _in_thread(write: Callable[[ConfigFile, JsonBody], None], file: ConfigFile, body: JsonBody) -> None:
     """Write in a thread. When cancelled, wait for it first: two writes of one file must never overlap."""
-    writing = asyncio.ensure_future(asyncio.to_thread(write, text))
+    writing = asyncio.ensure_future(asyncio.to_thread(write, file, body))
     try:
         await asyncio.shield(writing)
     except asyncio.CancelledError:

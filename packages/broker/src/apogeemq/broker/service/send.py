@@ -3,16 +3,19 @@
 The order of checks and the answers follow Apache's broker (reference broker_behaviour.md §1 to §4; remoting.md §5).
 Differences, on purpose:
 - the messages of a batch keep their own UNIQ_KEY; Apache appends the batch's, so that all look like one message.
-- timer messages (TIMER_…) and half messages (TRAN_MSG) are refused, with the code of an Apache broker on which they
-  are switched off (1 and 16), rather than stored as ordinary ones.
+- timer messages (TIMER_…) and half messages (TRAN_MSG, or the prepared bit of the system flag) are refused, with the
+  code of an Apache broker on which they are switched off (1 and 16), rather than stored as ordinary ones.
+- of the system flag only the bits that clients own are kept.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from apogeemq.broker.core.delay import DelayLevels, queue_id_of_level
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC, dlq_topic
-from apogeemq.broker.core.properties import BrokerProperties, read_properties
+from apogeemq.broker.core.properties import BrokerProperties, join_properties, read_properties
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_WRITE, Topic, TopicTable
 from apogeemq.broker.errors import (
@@ -25,18 +28,24 @@ from apogeemq.broker.errors import (
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.batch import decode_batch
+from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.store.message_store import AppendResult
 
 MAX_RECONSUME_TIMES_VERSION_MIN = 121
 """Older clients' headers do not carry maxReconsumeTimes (V3_4_9)."""
 
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _TIMER_KEYS = frozenset({m.PROPERTY_TIMER_DELAY_SEC, m.PROPERTY_TIMER_DELAY_MS, m.PROPERTY_TIMER_DELIVER_MS})
 _SPECIAL_KEYS = _TIMER_KEYS | {
     m.PROPERTY_DELAY,
     m.PROPERTY_TRAN_MSG,
     m.PROPERTY_TIMER_DEL_UNIQKEY,
 }
+
+
+_BROKER_BITS = MessageSysFlag.INNER_BATCH_FLAG | MessageSysFlag.NEED_UNWRAP_FLAG
+"""Bits of the system flag that say what a broker made of a message. A client's are dropped: recovery believes them."""
 
 
 class SendRequest(Protocol):
@@ -57,7 +66,10 @@ class SendRequest(Protocol):
 
 
 class Sent(NamedTuple):
-    """A stored message, or a stored batch (`message_id` then is comma-joined, the offset the first one's)."""
+    """A stored message, or a stored batch (`message_id` then is comma-joined, the offset the first one's).
+
+    `topic` is where consumers will find it: the DLQ for a dead letter, the real topic for a delayed message.
+    """
 
     message_id: str
     queue_id: int
@@ -84,6 +96,7 @@ class SendService:
         body_size_bytes_max: larger bodies are refused (maxMessageSize).
         broker_name: for remarks.
         is_ordered: whether a group consumes in order now.
+        dead_letters: counts what goes to a DLQ, by (group, original topic).
     """
 
     def __init__(
@@ -102,6 +115,7 @@ class SendService:
         body_size_bytes_max: int,
         broker_name: str,
         is_ordered: Callable[[str], bool],
+        dead_letters: Counter[tuple[str, str]],
     ) -> None:
         self._topics = topics
         self._groups = groups
@@ -116,6 +130,7 @@ class SendService:
         self._body_size_bytes_max = body_size_bytes_max
         self._broker_name = broker_name
         self._is_ordered = is_ordered
+        self._dead_letters = dead_letters
 
     def send(self, request: SendRequest, body: bytes, born_host: bytes, client_version: int) -> Sent:
         """Store one message or one batch, as the request says.
@@ -131,6 +146,8 @@ class SendService:
                 f"the message body is {len(body)} bytes, this broker's limit (maxMessageSize) is "
                 f"{self._body_size_bytes_max}"
             )
+        if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE:
+            raise self._no_transactions()
         if request.batch:
             return self._send_batch(request, topic, queue_id, body, born_host)
 
@@ -140,19 +157,25 @@ class SendService:
         created_key = None
         if unique_key is None:
             unique_key = created_key = self._create_unique_key()
-        stored_topic, stored_queue_id = topic, queue_id
+        target, target_queue_id = topic, queue_id
         if topic.name.startswith(RETRY_TOPIC_PREFIX):
-            stored_topic, stored_queue_id = self._retry_or_dlq(request, topic, queue_id, client_version)
+            target, target_queue_id = self._retry_or_dlq(request, topic, queue_id, client_version)
+            if target is not topic:
+                # A dead letter goes there at once, whatever delay the consumer gave its next try.
+                properties = {key: value for key, value in properties.items() if key != m.PROPERTY_DELAY}
+                text = join_properties(properties)
+        stored_topic, stored_queue_id = target, target_queue_id
         tags_code = m.tags_code(properties.get(m.PROPERTY_TAGS))
         if not _SPECIAL_KEYS.isdisjoint(properties):
-            text, stored_topic, stored_queue_id, tags_code = self._special(
-                text, properties, stored_topic, stored_queue_id, tags_code
+            properties, stored_topic, stored_queue_id, tags_code = self._special(
+                properties, target, target_queue_id, tags_code
             )
+            text = join_properties(properties)
         result = self._writer.put(
             stored_topic,
             stored_queue_id,
             flag=request.flag,
-            sys_flag=request.sys_flag,
+            sys_flag=request.sys_flag & ~_BROKER_BITS,
             born_timestamp_ms=request.born_timestamp,
             born_host=born_host,
             reconsume_times=request.reconsume_times or 0,
@@ -160,13 +183,15 @@ class SendService:
             properties=self._stored_properties(text, properties, created_key),
             tags_code=tags_code,
         )
+        if target is not topic:
+            self._count_dead_letter(topic, properties)
         return Sent(
             self._offset_message_id(result.physical_offset),
             queue_id,
             result.queue_offset,
             unique_key,
             result.physical_offset + result.size_bytes,
-            stored_topic,
+            target,
             properties.get(m.PROPERTY_WAIT) != "false",
         )
 
@@ -226,34 +251,46 @@ class SendService:
             return self._topics.create_for_group(dlq_topic(group_name), 1), 0
         return topic, queue_id
 
+    def _count_dead_letter(self, retry_topic: Topic, properties: dict[str, str]) -> None:
+        # Only names of topics that exist: a property may hold anything, and each name is kept.
+        origin = self._topics.get(properties.get(m.PROPERTY_RETRY_TOPIC, "")) or retry_topic
+        self._dead_letters[retry_topic.name.removeprefix(RETRY_TOPIC_PREFIX), origin.name] += 1
+
+    def _no_transactions(self) -> NoPermission:
+        return NoPermission(
+            f"the broker[{self._broker_name}] sending transaction message is forbidden: "
+            "this version serves no transactions"
+        )
+
     def _special(
-        self, text: str, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int
-    ) -> tuple[str, Topic, int, int]:
-        """What a message with a delay or another special property becomes: properties text, topic, queue, tags code."""
+        self, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int
+    ) -> tuple[dict[str, str], Topic, int, int]:
+        """What a message with a delay or another special property becomes: properties, topic, queue, tags code."""
         if properties.get(m.PROPERTY_TRAN_MSG) == "true":
-            raise NoPermission(
-                f"the broker[{self._broker_name}] sending transaction message is forbidden: "
-                "this version serves no transactions"
-            )
+            raise self._no_transactions()
         level = properties.get(m.PROPERTY_DELAY)
         if level is not None:
-            if not level.lstrip("-").isdecimal() or len(level) > 10:
+            if not _WHOLE_NUMBER.fullmatch(level):
                 raise MessageIllegal(f"property DELAY must be a whole number (a delay level), not {level[:50]!r}")
             if int(level) > 0:
-                return self._delayed(text, topic, queue_id, self._delay_levels.clamp(int(level)))
+                return self._delayed(properties, topic, queue_id, self._delay_levels.clamp(int(level)))
         if not _TIMER_KEYS.isdisjoint(properties) or m.PROPERTY_TIMER_DEL_UNIQKEY in properties:
             raise RequestFailed(
                 "timer messages (TIMER_DELIVER_MS, TIMER_DELAY_SEC, TIMER_DELAY_MS) are not served by this version; "
                 "the 18 delay levels are"
             )
-        return text, topic, queue_id, tags_code
+        return properties, topic, queue_id, tags_code
 
-    def _delayed(self, text: str, topic: Topic, queue_id: int, level: int) -> tuple[str, Topic, int, int]:
-        if text and text[-1] != "\x02":
-            text += "\x02"
-        text += f"{m.PROPERTY_REAL_TOPIC}\x01{topic.name}\x02{m.PROPERTY_REAL_QID}\x01{queue_id}\x02"
+    def _delayed(
+        self, properties: dict[str, str], topic: Topic, queue_id: int, level: int
+    ) -> tuple[dict[str, str], Topic, int, int]:
+        delayed = {key: value for key, value in properties.items() if key not in _TIMER_KEYS}
+        delayed[m.PROPERTY_DELAY] = str(level)
+        # Not those of an earlier delay, which a consumer that sends a message on may have left there.
+        delayed[m.PROPERTY_REAL_TOPIC] = topic.name
+        delayed[m.PROPERTY_REAL_QID] = str(queue_id)
         due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
-        return text, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), due_ms
+        return delayed, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), due_ms
 
     def _send_batch(self, request: SendRequest, topic: Topic, queue_id: int, body: bytes, born_host: bytes) -> Sent:
         if topic.name.startswith(RETRY_TOPIC_PREFIX):
@@ -265,6 +302,8 @@ class SendService:
         if not messages:
             raise MessageIllegal("the batch holds no message")
         batch_properties = read_properties(request.properties or "")
+        if not _SPECIAL_KEYS.isdisjoint(batch_properties):
+            raise MessageIllegal("the batch has a delay or is transactional: not for batches")
         entries = []
         for index, message in enumerate(messages):
             properties = m.decode_properties(message.properties)
@@ -280,7 +319,7 @@ class SendService:
         results = self._writer.put_batch(
             topic,
             queue_id,
-            sys_flag=request.sys_flag,
+            sys_flag=request.sys_flag & ~_BROKER_BITS,
             born_timestamp_ms=request.born_timestamp,
             born_host=born_host,
             entries=entries,

@@ -5,11 +5,13 @@ retry topic, delayed by a level that grows with each failure; after the last one
 Source: reference broker_behaviour.md §2; traps 22.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from apogeemq.broker.core.delay import DelayLevels, queue_id_of_level
 from apogeemq.broker.core.names import SCHEDULE_TOPIC, dlq_topic, retry_topic
+from apogeemq.broker.core.properties import join_properties
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_WRITE, Topic, TopicTable
 from apogeemq.broker.errors import NoPermission, RequestFailed, SubscriptionGroupNotExist
@@ -54,6 +56,7 @@ class SendBackService:
         delay_levels: DelayLevels,
         now_ms: Callable[[], int],
         offset_message_id: Callable[[int], str],
+        dead_letters: Counter[tuple[str, str]],
     ) -> None:
         self._store = store
         self._topics = topics
@@ -62,7 +65,7 @@ class SendBackService:
         self._delay_levels = delay_levels
         self._now_ms = now_ms
         self._offset_message_id = offset_message_id
-        self.sent_to_dlq: dict[tuple[str, str], int] = {}
+        self._dead_letters = dead_letters
 
     def check(self, request: SendBackRequest, client_version: int) -> Retry | None:
         """What is to be done with the message; None when its group retries nothing.
@@ -96,7 +99,7 @@ class SendBackService:
             raise RequestFailed(f"look message by offset failed, {physical_offset}: {error}") from error
 
     def store(self, retry: Retry, record: Record) -> tuple[int, Topic]:
-        """Store the retry, or the dead letter; gives the end of its record in the log, and its topic."""
+        """Store the retry, or the dead letter; gives the end of its record in the log, and where it will be found."""
         properties = m.decode_properties(record.properties)
         origin_topic = properties.setdefault(m.PROPERTY_RETRY_TOPIC, record.topic)
         properties.setdefault(m.PROPERTY_ORIGIN_MESSAGE_ID, self._offset_message_id(record.physical_offset))
@@ -113,20 +116,21 @@ class SendBackService:
         properties.pop(m.PROPERTY_DELAY, None)
         properties.setdefault(m.PROPERTY_DLQ_ORIGIN_TOPIC, origin_topic)
         properties.setdefault(m.PROPERTY_DLQ_ORIGIN_MESSAGE_ID, properties[m.PROPERTY_ORIGIN_MESSAGE_ID])
-        counted = (group, origin_topic)
-        self.sent_to_dlq[counted] = self.sent_to_dlq.get(counted, 0) + 1
-        return self._put(record, properties, topic, 0, m.tags_code(properties.get(m.PROPERTY_TAGS)))
+        end_offset = self._put(record, properties, topic, 0, m.tags_code(properties.get(m.PROPERTY_TAGS)))
+        # Only names of topics that exist: a property may hold anything, and each name is kept.
+        origin = self._topics.get(origin_topic) or topic
+        self._dead_letters[group, origin.name] += 1
+        return end_offset, topic
 
     def _put_retry(self, record: Record, properties: dict[str, str], topic: Topic, level: int) -> tuple[int, Topic]:
         properties[m.PROPERTY_DELAY] = str(level)
         properties[m.PROPERTY_REAL_TOPIC] = topic.name
         properties[m.PROPERTY_REAL_QID] = "0"
         due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
-        return self._put(record, properties, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), due_ms)
+        schedule = self._topics.require(SCHEDULE_TOPIC)
+        return self._put(record, properties, schedule, queue_id_of_level(level), due_ms), topic
 
-    def _put(
-        self, record: Record, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int
-    ) -> tuple[int, Topic]:
+    def _put(self, record: Record, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int) -> int:
         result = self._writer.put(
             topic,
             queue_id,
@@ -136,7 +140,7 @@ class SendBackService:
             born_host=record.born_host,
             reconsume_times=record.reconsume_times + 1,
             body=record.body,
-            properties=m.encode_properties(properties),
+            properties=join_properties(properties).encode(),
             tags_code=tags_code,
         )
-        return result.physical_offset + result.size_bytes, topic
+        return result.physical_offset + result.size_bytes

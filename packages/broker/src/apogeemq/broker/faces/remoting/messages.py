@@ -95,6 +95,8 @@ class MessageRequests:
         if retry is None:
             return self._acknowledge(command, ResponseCode.SUCCESS, None, None)
 
+        self._topic_line.check_room()
+
         def store(record: Record) -> Reply:
             end_offset, topic = self._send_back.store(retry, record)
             return self._when_safe(channel, command, None, end_offset, topic, wait=False)

@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Channel, RemotingCommand], Reply]
 
 
+UNKNOWN_REQUEST_CODE = -1
+"""Under this all codes that nothing serves are counted: a peer may try any number."""
+
+
 class RequestStats:
     """Counts by (request code, response code); plain ints, read at scrape time."""
 
@@ -97,7 +101,7 @@ class RemotingFace:
         return self._reply_refusal(command, error_code(error), remark)
 
     def _reply_refusal(self, command: RemotingCommand, code: int, remark: str) -> Reply:
-        self._stats.count(command.code, code)
+        self._stats.count(command.code if command.code in self._handlers else UNKNOWN_REQUEST_CODE, code)
         if command.is_oneway:
             log.info("oneway request refused: %s: %s", command, remark)
             return None
