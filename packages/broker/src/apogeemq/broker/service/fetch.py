@@ -151,8 +151,8 @@ class FetchService:
         )
 
     def commit_offset(self, request: PullRequest) -> None:
-        """Commit what the pull carries, when it says so; goes before the read (trap 15)."""
-        if request.sys_flag & PULL_COMMIT_OFFSET:
+        """Commit what the pull carries, when it says so; goes before the read (trap 15). Java's -1 means none yet."""
+        if request.sys_flag & PULL_COMMIT_OFFSET and request.commit_offset >= 0:
             self._offsets.commit(request.topic, request.consumer_group, request.queue_id, request.commit_offset)
 
     def read(self, pull: Pull, *, cold_allowed: bool = False) -> Pulled:

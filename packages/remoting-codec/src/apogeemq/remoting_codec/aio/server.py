@@ -22,7 +22,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 from apogeemq.remoting_codec.aio.channel import Channel, ChannelLimits, Handler
 from apogeemq.remoting_codec.aio.stats import ServerStats
@@ -84,6 +84,7 @@ class RemotingServer:
         self._on_close = on_close
         self._channels: set[Channel] = set()
         self._admitting: set[asyncio.Task[None]] = set()
+        self._unopened: set[asyncio.Task[None]] = set()
         self._peeks: set[asyncio.Future[None]] = set()
         self._stopping = False
         self._listener: socket.socket | None = None
@@ -188,16 +189,24 @@ class RemotingServer:
                 logger.error("cannot accept connections, pausing: %s", error)  # noqa: TRY400 — no trace is needed
                 await asyncio.sleep(self._limits.accept_pause_s)
                 continue
-            if len(self._channels) + len(self._admitting) >= self._limits.connections_max:
+            if len(self._channels) + len(self._unopened) >= self._limits.connections_max:
                 self._refuse(connection, f"there are {self._limits.connections_max} connections already")
                 continue
             self.stats.connections_accepted += 1
             task = asyncio.create_task(self._admit(connection))
-            self._admitting.add(task)
-            task.add_done_callback(self._admitting.discard)
+            for tasks in (self._admitting, self._unopened):
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
 
     async def _admit(self, connection: socket.socket) -> None:
         """Find out what a new connection speaks and open a channel for it."""
+        admission = asyncio.current_task()
+
+        def opened(channel: Channel) -> None:
+            # From here on it counts as a channel; the admission ends some turns of the loop later.
+            self._unopened.discard(cast("asyncio.Task[None]", admission))
+            self._opened(channel)
+
         try:
             tls = await self._choose_tls(connection)
         except OSError as error:  # TimeoutError is among them
@@ -205,7 +214,7 @@ class RemotingServer:
             return
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._make_channel,
+                lambda: Channel(self._handler, self._limits.channel, self.stats, opened),
                 connection,
                 ssl=tls,
                 ssl_handshake_timeout=self._limits.handshake_timeout_s if tls else None,
@@ -253,10 +262,6 @@ class RemotingServer:
         logger.info("refused a connection: %s", reason)
 
     # -- channels
-
-    def _make_channel(self) -> Channel:
-        """The protocol of a new connection."""
-        return Channel(self._handler, self._limits.channel, self.stats, self._opened)
 
     def _opened(self, channel: Channel) -> None:
         """Keep track of a new channel."""

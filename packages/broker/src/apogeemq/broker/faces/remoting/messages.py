@@ -22,6 +22,7 @@ from apogeemq.remoting_codec.headers.send import (
     SendMessageRequestHeaderV2,
 )
 from apogeemq.remoting_codec.record import Record
+from apogeemq.remoting_codec.send_reply import SendReplyEncoder
 
 
 class MessageRequests:
@@ -61,8 +62,7 @@ class MessageRequests:
         self._topic_line = topic_line
         self._monotonic = monotonic
         self._flush_timeout_s = flush_timeout_s
-        self._region = region
-        self._trace_on = "true" if trace_on else "false"
+        self._replies = SendReplyEncoder(region=region, trace_on=trace_on)
         self._stats = stats
         self._disk_reads = disk_reads
 
@@ -166,16 +166,9 @@ class MessageRequests:
             return None
         if sent is None:
             return encode_response_frame(command.opaque, code, {}, remark)
-        return encode_response_frame(
-            command.opaque,
-            code,
-            {
-                "queueId": str(sent.queue_id),
-                "transactionId": sent.unique_key,
-                "msgId": sent.message_id,
-                "TRACE_ON": self._trace_on,
-                "MSG_REGION": self._region,
-                "queueOffset": str(sent.queue_offset),
-            },
-            remark,
-        )
+        if remark is None and code is ResponseCode.SUCCESS:
+            return self._replies.encode(
+                command.opaque, sent.queue_id, sent.queue_offset, sent.message_id, sent.unique_key
+            )
+        fields = self._replies.ext_fields(sent.queue_id, sent.queue_offset, sent.message_id, sent.unique_key)
+        return encode_response_frame(command.opaque, code, fields, remark)
