@@ -5,9 +5,8 @@ from apogeemq.remoting_codec.send_reply import SendReplyEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-KEYS = st.one_of(
-    st.text("0123456789ABCDEF", min_size=32, max_size=32), st.text(st.characters(codec="utf-8"), max_size=20)
-)
+UNIQUE_KEYS = st.text("0123456789ABCDEF", min_size=32, max_size=32)
+ANY_KEYS = st.one_of(UNIQUE_KEYS, st.text(st.characters(codec="utf-8"), max_size=20))
 
 
 @given(
