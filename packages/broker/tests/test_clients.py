@@ -140,3 +140,57 @@ def test_bounds_refuse_the_whole_beat(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemBusy, match="1 members, its limit"):
         take(table, beat("c2", consumer("G", T=1)))
     take(table, beat("c1", consumer("G", T=1)))
+
+
+def test_memberships_of_a_channel_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients and groups are told over one connection; those that are known already may beat on."""
+    monkeypatch.setattr(clients, "MEMBERSHIPS_PER_CHANNEL_MAX", 3)
+    table: ClientTable[str] = ClientTable()
+    take(table, beat("c1", consumer("G", T=1), producers=("P", "Q")))
+    with pytest.raises(SystemBusy, match="4 memberships over one connection, the limit is 3"):
+        take(table, beat("c2", producers=("P",)))
+    assert list(table.producer_groups["P"]) == ["c1"]
+    take(table, beat("c1", consumer("G", T=1), producers=("P", "Q")))
+    take(table, beat("c2", producers=("P",)), "another")
+    table.unregister("c1", "Q", None)
+    take(table, beat("c2", producers=("R",)))
+
+
+def test_fingerprints_of_a_channel_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beats without any group are remembered for their fingerprints only, and not without end."""
+    monkeypatch.setattr(clients, "MEMBERSHIPS_PER_CHANNEL_MAX", 2)
+    table: ClientTable[str] = ClientTable()
+    for client_id in ("c1", "c2", "c1"):
+        take(table, beat(client_id, fingerprint=7))
+    with pytest.raises(SystemBusy, match="3 memberships over one connection"):
+        take(table, beat("c3", fingerprint=7))
+    assert not table.knows_fingerprint("c3", "ch", 7)
+
+
+def test_a_member_that_moved_is_not_renewed_over_its_old_channel() -> None:
+    """What comes over a channel counts for who is on it now."""
+    table: ClientTable[str] = ClientTable(client_timeout_s=120)
+    take(table, beat("c", consumer("G", T=1)), "old", now=0)
+    take(table, beat("c", consumer("G", T=1)), "new", now=0)
+    table.renew("c", "old", 100)
+    table.renew("c", "unheard of", 100)
+    assert table.expire(121) == (["G"], {"new"})
+
+
+def test_what_happens_to_one_channel_costs_by_its_own_members() -> None:
+    """Ten thousand others are not looked at when one closes or beats (they would hold the event loop each time)."""
+    table: ClientTable[str] = ClientTable()
+    for number in range(10_000):
+        take(table, beat(f"c{number}", consumer("G", T=1)), f"ch{number}")
+
+    class Untouchable(dict[str, object]):
+        def values(self) -> object:  # type: ignore[override]  # nobody may ask
+            raise AssertionError("all members were looked at")
+
+        items = __iter__ = values  # type: ignore[assignment]  # nor in these ways
+
+    group = table.consumer_groups["G"]
+    group.members = Untouchable(group.members)  # type: ignore[assignment]  # see above
+    table.renew("c5", "ch5", 1)
+    assert table.channel_closed("ch7") == ["G"]
+    assert len(group.members) == 9_999

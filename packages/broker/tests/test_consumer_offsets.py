@@ -1,6 +1,10 @@
 """Committed offsets."""
 
-from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
+import pytest
+from apogeemq.broker.core.consumer_offsets import FILE_SIZE_BYTES_MAX, ConsumerOffsetTable
+from apogeemq.broker.errors import SystemBusy
+from apogeemq.remoting_codec.bodies import ConsumerOffsetSerializeWrapper
+from apogeemq.remoting_codec.fastjson import FILE_SIZE_BYTES_MAX as READABLE_SIZE_BYTES_MAX
 
 
 def test_the_last_word_counts() -> None:
@@ -29,3 +33,31 @@ def test_after_a_crash_no_offset_is_ahead_of_its_queue() -> None:
     table = ConsumerOffsetTable({"T@G": {0: 10, 1: 4}})
     assert table.clamp(lambda topic, queue_id: 6) == 1
     assert table.to_table() == {"T@G": {0: 6, 1: 4}}
+
+
+def test_the_table_is_bounded_by_its_file() -> None:
+    """New offsets are refused before the file would be too large to be read again; known ones still move."""
+    table = ConsumerOffsetTable({"T@G": {0: 1}}, file_size_bytes_max=200)
+    table.commit("T", "G", 1, 2**63 - 1)
+    table.commit("T", "H", 0, 2**63 - 1)
+    table.commit("T", "H", 1, 2**63 - 1)
+    with pytest.raises(SystemBusy, match="holds 164 bytes, the limit is 200"):
+        table.commit("U", "G", 0, 1)
+    table.commit("T", "H", 2, 1)
+    with pytest.raises(SystemBusy):
+        table.commit("T", "H", 3, 1)
+    table.commit("T", "G", 0, 9)
+    assert table.query("T", "G", 0) == 9
+    assert table.query("U", "G", 0) is None
+
+
+def test_the_bound_is_counted_in_bytes_of_the_file() -> None:
+    """With the longest names and largest numbers the text is no larger than what is counted."""
+    table = ConsumerOffsetTable()
+    for number in range(50):
+        topic, group = f"%RETRY%{number}".ljust(255, "t"), str(number).ljust(120, "g")
+        for queue_id in (16_383 - number, 2**31 - 1):
+            table.commit(topic, group, queue_id, 2**63 - 1)
+    text = ConsumerOffsetSerializeWrapper(offset_table=table.to_table()).encode(pretty=True)
+    assert len(text) <= table._file_size_bytes + 1_000
+    assert FILE_SIZE_BYTES_MAX + 1_000 < READABLE_SIZE_BYTES_MAX

@@ -1,6 +1,8 @@
 """Queue locks for ordered consumption."""
 
+import pytest
 from apogeemq.broker.core.queue_locks import QueueLockTable
+from apogeemq.broker.errors import SystemBusy
 
 QUEUES = [("T", 0), ("T", 1)]
 
@@ -35,4 +37,20 @@ def test_a_group_is_ordered_while_one_of_its_locks_lives() -> None:
     assert not table.is_locked("G", 61)
     assert table.expire(60) == 0
     assert table.expire(61) == 2
+    assert len(table) == 0
+
+
+def test_the_number_of_locks_is_bounded() -> None:
+    """Nobody checks that queues exist: a request beyond the bound changes nothing, renewals always go."""
+    table = QueueLockTable(locks_max=3)
+    table.lock("G", "a", QUEUES, 0)
+    with pytest.raises(SystemBusy, match="2 queues are locked, the limit is 3"):
+        table.lock("H", "b", QUEUES, 0)
+    assert len(table) == 2
+    assert table.lock("H", "b", QUEUES[:1], 0) == QUEUES[:1]
+    assert table.lock("G", "a", QUEUES, 1) == QUEUES
+    table.unlock("G", "a", QUEUES)
+    assert table.lock("H", "b", QUEUES, 2) == QUEUES
+    assert len(table) == 2
+    assert table.expire(100) == 2
     assert len(table) == 0

@@ -73,10 +73,9 @@ class OffsetService:
         wrong with the request is raised here and not by the search.
         """
         self._queue(topic, queue_id)
-        boundary = boundary.lower()
-        if boundary not in ("lower", "upper"):
+        if boundary.upper() not in ("LOWER", "UPPER"):
             raise InvalidParameter(f"boundaryType[{boundary[:50]}] is illegal, it must be LOWER or UPPER")
-        side: Literal["upper", "lower"] = "upper" if boundary == "upper" else "lower"
+        side: Literal["upper", "lower"] = "upper" if boundary.upper() == "UPPER" else "lower"
         return lambda: self._store.offset_by_time(topic, queue_id, timestamp_ms, side)
 
     def earliest_store_time_ms(self, topic: str, queue_id: int) -> Callable[[], int]:
