@@ -308,7 +308,7 @@ def walk(seed: int, steps: int) -> None:
         action()
 
 
-@pytest.mark.parametrize("first_seed", range(0, 300, 50))
+@pytest.mark.parametrize("first_seed", range(0, 500, 50))
 def test_seeded_walks(first_seed: int) -> None:
     """Fifty walks of sixty steps each; the seed of one that fails is in the traceback's locals."""
     for seed in range(first_seed, first_seed + 50):

@@ -286,7 +286,7 @@ def test_bug_in_a_thread_ends_writing(
         raise ZeroDivisionError("a bug")
 
     send(store)
-    monkeypatch.setattr(store._flush_service._commit, "flush", broken)
+    monkeypatch.setattr(store._commit, "flush", broken)
     answers: SimpleQueue[Exception | None] = SimpleQueue()
     store.notify_flushed(store.written_offset, answers.put)
     assert isinstance(answers.get(timeout=DEADLINE_S), NotWritable)

@@ -190,19 +190,22 @@ class ConsumeQueues:
             queues.pop()
 
     def sync(self) -> None:
-        """Sync what was written since the last call. A queue whose directory was removed meanwhile needs none."""
-        with self._drain_lock:
+        """Sync what was written since the last call. A queue whose directory was removed meanwhile needs none.
+
+        On an error it is not known any more what is synced.
+        """
+        with self._drain_lock:  # not longer: an appender with a full tail must not wait for the disk
             unsynced, self._unsynced = self._unsynced, set()
-            for directory, start in sorted(unsynced):
-                with suppress(FileNotFoundError):
-                    self._files.get(directory, start).sync()
-            changed = self._files.take_changed_directories()
-            changed |= {parent for directory in changed for parent in (directory.parent, self._directory)}
-            if changed:
-                changed.add(self._directory.parent)
-            for directory in sorted(changed):
-                with suppress(FileNotFoundError):
-                    self._disk.sync_dir(directory)
+        for directory, start in sorted(unsynced):
+            with suppress(FileNotFoundError):
+                self._files.get(directory, start).sync()
+        changed = self._files.take_changed_directories()
+        changed |= {parent for directory in changed for parent in (directory.parent, self._directory)}
+        if changed:
+            changed.add(self._directory.parent)
+        for directory in sorted(changed):
+            with suppress(FileNotFoundError):
+                self._disk.sync_dir(directory)
 
     def _write_files(self, directory: Path, at: int, data: bytes) -> None:
         while data:

@@ -15,9 +15,10 @@ from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
 from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
 from apogeemq.store.files import Disk, DiskLock, RealDisk
-from apogeemq.store.flush import FlushCallback, FlushService, GroupCommit
+from apogeemq.store.flush import FlushCallback, GroupCommit
 from apogeemq.store.mapped_file_queue import MappedFileQueue
 from apogeemq.store.message_reader import Boundary, MessageReader, ReadResult, ReadStatus
+from apogeemq.store.queue_flush import QueueFlush
 from apogeemq.store.recovery import Recovery, RecoveryReport, RedispatchTagsCode, tag_hash
 from apogeemq.store.room import RoomService
 
@@ -37,7 +38,8 @@ class MessageStore:
     config/*.json                               the owner's, through ConfigFile
     ```
     Appends come from one thread (the event loop) and wait for no disk, except where CommitLog says so. Reads may come
-    from any thread. Two threads belong to the store: one flushes, one reserves blocks ahead.
+    from any thread. Three threads belong to the store: one flushes the log, one writes consume queues and checkpoint,
+    one reserves blocks ahead.
     Source: architecture.md §5; Apache DefaultMessageStore 5.x.
     """
 
@@ -140,13 +142,10 @@ class MessageStore:
         report = recovery.run(queues_exist=bool(disk.list_dir(directory / "consumequeue")))
 
         checkpoint.master_flushed_offset = recovery.log_end
-        checkpoint.physic_timestamp_ms = checkpoint.logics_timestamp_ms = recovery.store_timestamp_ms
+        checkpoint.physic_timestamp_ms = recovery.store_timestamp_ms
         disk.write_file(self._abort_path, str(os.getpid()).encode())
         disk.sync_dir(directory)
         self._checkpoint_file.save(checkpoint)
-        self._flush_worker = Worker(
-            "store-flush", self.flush_once, interval_s=config.flush_interval_ms / 1000, on_failure=self._thread_died
-        )
         self._log = CommitLog(
             self._files,
             config,
@@ -156,19 +155,15 @@ class MessageStore:
             request_room=self._request_room,
         )
         self._log.open_at(recovery.log_end, recovery.store_timestamp_ms)
-        self._room_worker = Worker(
-            "store-room",
-            RoomService(self._log).prepare_once,
-            interval_s=_ROOM_INTERVAL_S,
-            on_failure=self._thread_died,
-        )
         self._reader = MessageReader(self._log, self._queues, record_size_bytes_max=config.record_size_bytes_max)
-        self._commit = GroupCommit(
-            self._log, waiters_max=config.flush_waiters_max, request_flush=self._flush_worker.wake
+        self._commit = GroupCommit(self._log, waiters_max=config.flush_waiters_max, request_flush=self._request_flush)
+        self._queue_flush = QueueFlush(
+            self._log, self._commit, self._queues, self._checkpoint_file, checkpoint, config, now_ms
         )
-        self._flush_service = FlushService(
-            self._commit, self._log, self._queues, self._checkpoint_file, checkpoint, config, now_ms
-        )
+        flush_interval_s = config.flush_interval_ms / 1000
+        self._flush_worker = self._worker("store-flush", self._commit.flush_once, flush_interval_s)
+        self._queue_worker = self._worker("store-queues", self._queue_flush.run_once, flush_interval_s)
+        self._room_worker = self._worker("store-room", RoomService(self._log).prepare_once, _ROOM_INTERVAL_S)
         self._threads: list[Worker] = []
         self.recovery = msgspec.structs.replace(report, duration_ms=now_ms() - opened_ms)
         """What opening found."""
@@ -379,8 +374,9 @@ class MessageStore:
         self._commit.flush()
 
     def flush_once(self) -> None:
-        """One round of the flush thread, for owners without it: sync, call back, write what is due by the clock."""
-        self._flush_service.flush_once()
+        """One round of the threads, for owners without them: sync, call back, write what is due by the clock."""
+        self._commit.flush_once()
+        self._queue_flush.run_once()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -411,7 +407,8 @@ class MessageStore:
     def _stop_and_flush(self) -> None:
         for worker in self._threads:
             worker.stop(self._close_timeout_s)
-        self._flush_service.flush_all()
+        self._commit.flush()
+        self._queue_flush.run_all()
         self._disk.remove(self._abort_path)
         self._disk.sync_dir(self._abort_path.parent)
 
@@ -432,10 +429,16 @@ class MessageStore:
 
     # -- threads -------------------------------------------------------------------------------------------------------
 
+    def _worker(self, name: str, step: Callable[[], None], interval_s: float) -> Worker:
+        return Worker(name, step, interval_s=interval_s, on_failure=self._thread_died)
+
     def _start_threads(self) -> None:
-        self._threads = [self._flush_worker, self._room_worker]
+        self._threads = [self._flush_worker, self._queue_worker, self._room_worker]
         for worker in self._threads:
             worker.start()
+
+    def _request_flush(self) -> None:
+        self._flush_worker.wake()
 
     def _request_room(self) -> None:
         self._room_worker.wake()

@@ -72,8 +72,9 @@ class Recovery:
        what a crash tears: it is cut off and reported.
     4. Everything after the end becomes zeros, durably: a whole record that survived behind a torn one would come back
        to life when new records happen to end where it begins.
-    5. After a crash what was read is synced, names of files included, and the part above the flushed offset is written
-       once more before: nothing is handed out that the previous process left in the page cache only.
+    5. After a crash the log that was read is synced, names of files included, and the part above the flushed offset is
+       written once more before: nothing is handed out that the previous process left in the page cache only. Queues
+       are not synced here: until somebody does, the checkpoint's logics timestamp stays, and so does the next scan.
     A queue offset 0 in a queue that has messages means that the topic was deleted and made anew: the queue begins
     anew. Other breaks below the flushed offset are RecordCorrupt; above (logs of Java brokers have no flushed offset)
     the later record is right, and units that stand for no message bridge a gap. All are counted.
@@ -129,7 +130,6 @@ class Recovery:
             for queue in replay.queues:
                 self._queues.distrust_names(queue)
         self._queues.drain_all()
-        self._queues.sync()
         for queue in self._queues.table.values():
             queue.min_offset = self._queues.find_min(queue, self._files.min_offset)
         return RecoveryReport(

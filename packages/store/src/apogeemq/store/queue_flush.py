@@ -1,0 +1,91 @@
+"""Bringing consume queues and the checkpoint to the disk, at intervals."""
+
+import logging
+from collections.abc import Callable
+
+from apogeemq.store.checkpoint import Checkpoint, CheckpointFile
+from apogeemq.store.commit_log import CommitLog
+from apogeemq.store.config import StoreConfig
+from apogeemq.store.consume_queue import ConsumeQueues
+from apogeemq.store.errors import NO_ROOM, NotWritable
+from apogeemq.store.flush import GroupCommit
+
+_logger = logging.getLogger(__name__)
+
+
+class QueueFlush:
+    """What the thread for queues does, callable without the thread.
+
+    Tails are written at one interval, which drops them from memory. They are synced at a longer one, since each queue
+    that got messages costs a sync; what is not synced yet, recovery rebuilds. The checkpoint is written after the
+    work that it speaks of, so it is never ahead. Apart from the log's flush, which must not wait for all this.
+    After any failure nothing here goes on: a later success would hide what was lost.
+    """
+
+    def __init__(
+        self,
+        log: CommitLog,
+        commit: GroupCommit,
+        queues: ConsumeQueues,
+        checkpoint_file: CheckpointFile,
+        checkpoint: Checkpoint,
+        config: StoreConfig,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._commit = commit
+        self._queues = queues
+        self._checkpoint_file = checkpoint_file
+        self._checkpoint = checkpoint
+        self._write_interval_ms = config.flush_interval_ms
+        self._sync_interval_ms = config.consume_queue_sync_interval_ms
+        self._now_ms = now_ms
+        self._written_ms = self._synced_ms = now_ms()
+
+    def run_once(self) -> None:
+        """Do what is due by the clock. A failure ends in the log's refusal."""
+        if isinstance(self._log.refusal, NotWritable):
+            return
+        now_ms = self._now_ms()
+        # The absolute difference: a clock that was set back must not stop the work.
+        if abs(now_ms - self._written_ms) < self._write_interval_ms:
+            return
+        self._written_ms = now_ms
+        try:
+            self._write(sync=abs(now_ms - self._synced_ms) >= self._sync_interval_ms)
+            self._checkpoint_file.save(self._current_checkpoint())
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                # Tails stay in memory, up to the bound where appending fails with DiskFull.
+                _logger.warning("no room to write consume queues")
+            else:
+                self._refuse(error)
+
+    def run_all(self) -> None:
+        """Everything, now. Errors: NotWritable, also for want of room, and whenever something failed before."""
+        if isinstance(self._log.refusal, NotWritable):
+            raise self._log.refusal
+        try:
+            self._write(sync=True)
+            self._checkpoint_file.save(self._current_checkpoint())
+        except OSError as error:
+            raise self._refuse(error) from error
+
+    def _write(self, *, sync: bool) -> None:
+        _, timestamp_ms = self._log.end()
+        self._queues.drain_all()
+        if sync:
+            self._queues.sync()
+            self._synced_ms = self._now_ms()
+            self._checkpoint.logics_timestamp_ms = timestamp_ms
+
+    def _current_checkpoint(self) -> Checkpoint:
+        self._checkpoint.master_flushed_offset = self._commit.flushed_offset
+        self._checkpoint.physic_timestamp_ms = self._commit.flushed_timestamp_ms
+        return self._checkpoint
+
+    def _refuse(self, error: OSError) -> NotWritable:
+        refusal = NotWritable(f"writing consume queues or checkpoint failed: {error}")
+        _logger.critical("%s", refusal)
+        self._log.refuse(refusal)
+        return refusal
