@@ -28,7 +28,6 @@ class MessageWriter:
         self,
         topic: Topic,
         queue_id: int,
-        *,
         flag: int,
         sys_flag: int,
         born_timestamp_ms: int,
