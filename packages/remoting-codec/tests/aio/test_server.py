@@ -231,6 +231,29 @@ def test_too_many_connections_are_refused(run: Run) -> None:
     run(scenario())
 
 
+def test_a_connection_counts_once_while_it_opens(run: Run) -> None:
+    """Up to the bound all are taken, also those that come just when others become channels."""
+
+    async def scenario() -> None:
+        count = 8
+        sockets: list[socket.socket] = []
+        address: list[tuple[str, int]] = []
+
+        def connect_another(_channel: Channel) -> None:
+            if len(sockets) < count:
+                sockets.append(socket.create_connection(address[0]))
+
+        async with serving(limits=ServerLimits(connections_max=count), on_open=connect_another) as (server, port):
+            address.append(("127.0.0.1", port))
+            sockets.append(socket.create_connection(address[0]))
+            await until(lambda: server.stats.connections_open + server.stats.connections_refused == count)
+            assert server.stats.connections_refused == 0
+            for connection in sockets:
+                connection.close()
+
+    run(scenario())
+
+
 SMALL_BUFFERS = ServerLimits(
     channel=ChannelLimits(write_buffer_high_bytes=64 * 1024, write_buffer_size_bytes_max=16 * 1024 * 1024)
 )

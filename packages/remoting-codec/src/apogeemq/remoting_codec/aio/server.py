@@ -22,7 +22,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias
 
 from apogeemq.remoting_codec.aio.channel import Channel, ChannelLimits, Handler
 from apogeemq.remoting_codec.aio.stats import ServerStats
@@ -84,7 +84,7 @@ class RemotingServer:
         self._on_close = on_close
         self._channels: set[Channel] = set()
         self._admitting: set[asyncio.Task[None]] = set()
-        self._unopened: set[asyncio.Task[None]] = set()
+        self._unopened: set[socket.socket] = set()
         self._peeks: set[asyncio.Future[None]] = set()
         self._stopping = False
         self._listener: socket.socket | None = None
@@ -193,23 +193,22 @@ class RemotingServer:
                 self._refuse(connection, f"there are {self._limits.connections_max} connections already")
                 continue
             self.stats.connections_accepted += 1
+            self._unopened.add(connection)
             task = asyncio.create_task(self._admit(connection))
-            for tasks in (self._admitting, self._unopened):
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            self._admitting.add(task)
+            task.add_done_callback(self._admitting.discard)
 
     async def _admit(self, connection: socket.socket) -> None:
         """Find out what a new connection speaks and open a channel for it."""
-        admission = asyncio.current_task()
 
         def opened(channel: Channel) -> None:
-            # From here on it counts as a channel; the admission ends some turns of the loop later.
-            self._unopened.discard(cast("asyncio.Task[None]", admission))
+            self._unopened.discard(connection)  # it is among the channels now, and must not count twice
             self._opened(channel)
 
         try:
             tls = await self._choose_tls(connection)
         except OSError as error:  # TimeoutError is among them
+            self._unopened.discard(connection)
             self._refuse(connection, str(error) or "it said nothing in time")
             return
         try:
@@ -221,6 +220,8 @@ class RemotingServer:
             )
         except OSError as error:  # ssl.SSLError is among them; the socket is the loop's now, and closed
             self._count_refusal(f"TLS handshake failed: {error}")
+        finally:
+            self._unopened.discard(connection)
 
     async def _choose_tls(self, connection: socket.socket) -> ssl.SSLContext | None:
         """The TLS context to use for a connection, None for plain. Raises OSError when it may not come in."""
