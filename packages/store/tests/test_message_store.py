@@ -49,6 +49,24 @@ def test_failed_opening_lets_go(open_store: OpenStore) -> None:
     assert disk.size_of(Path("/store/abort")) is None
 
 
+def test_full_disk_refuses_the_opening(open_store: OpenStore, send: Send) -> None:
+    """Without room to rebuild the consume queues: DiskFull, again and again, and all is there once there is room."""
+    disk = MemoryDisk()
+    store = open_store(disk)
+    for _ in range(20):
+        send(store)
+    store.close()
+    disk.write_file(Path("/store/abort"), b"1")
+    for path in [path for path in disk.files if "consumequeue" in path.parts]:
+        disk.remove(path)
+    disk.capacity_bytes = disk.used_bytes()
+    for _ in range(2):
+        with pytest.raises(DiskFull, match="/store"):
+            open_store(disk)
+    disk.capacity_bytes = None
+    assert open_store(disk).max_offset("TopicTest", 0) == 20
+
+
 def test_bad_settings_are_refused_before_anything(tmp_path: Path) -> None:
     """Nothing is created."""
     with pytest.raises(ValueError, match="store_host"):

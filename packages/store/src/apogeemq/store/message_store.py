@@ -70,7 +70,8 @@ class MessageStore:
             StoreInUse: somebody else has it open.
             RecordCorrupt: synced data is missing or damaged; the log was not touched.
             LayoutInvalid: files are missing or have other sizes.
-            DiskFull, OSError: the disk.
+            DiskFull: no room to rebuild consume queues or to begin a file.
+            OSError: the disk.
         """
         config.validate()
         disk = disk or RealDisk()
@@ -85,6 +86,11 @@ class MessageStore:
                 on_progress=on_progress,
                 redispatch_tags_code=redispatch_tags_code,
             )
+        except OSError as error:
+            lock.release()
+            if error.errno in NO_ROOM:
+                raise DiskFull(directory) from error
+            raise
         except BaseException:
             lock.release()
             raise
