@@ -9,10 +9,15 @@ from tests.e2e.process import ManagedProcess, Ready, start_all_in_one
 
 
 @pytest.fixture(scope="module")
-def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManagedProcess]:
+def server_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Where the server keeps its data."""
+    return tmp_path_factory.mktemp("up") / "data"
+
+
+@pytest.fixture(scope="module")
+def server_process(server_data: pathlib.Path) -> Iterator[ManagedProcess]:
     """`apogeemq up` on an empty directory; must end with exit code 0 after the tests."""
-    directory: pathlib.Path = tmp_path_factory.mktemp("up")
-    with start_all_in_one(directory / "data", log_directory=directory / "logs", settings={}) as process:
+    with start_all_in_one(server_data, log_directory=server_data.parent / "logs", settings={}) as process:
         process.wait_ready()
         yield process
         process.stop()
