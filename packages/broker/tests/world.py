@@ -246,6 +246,15 @@ class World:
         self.broker.topics.create_for_send(name, "TBW102", queues)
         self.mark_saved()
 
+    async def save_topic(self, name: str = "T", queues: int = 4) -> None:
+        """A topic that is there again after a restart."""
+        self.broker.topics.create_for_send(name, "TBW102", queues)
+        await self.broker.saver.save_topics()
+
+    def start_deliveries(self) -> None:
+        """Only the delivery of delayed messages, so that hours pass in few steps of the clock."""
+        self.broker._tasks = [asyncio.create_task(self.broker.delay.run(), name="delay")]
+
     def mark_saved(self) -> None:
         """Pretend that the topics' file is written."""
         self.broker.topics.saved(self.broker.topics.version)

@@ -8,6 +8,7 @@ after a crash the messages since the last saved progress are delivered again. So
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 
 from apogeemq.broker.core.delay import DelayLevels, level_of_queue_id, queue_id_of_level
@@ -61,6 +62,8 @@ class DelayService:
         self.progress = {level: progress.get(level, 0) for level in range(1, len(levels) + 1)}
         self.changes = 0
         self.undeliverable = 0
+        self._at_latest: dict[int, tuple[int, float]] = {}
+        """Level to where a correction ends, as a queue offset, and when all before that is due (monotonic seconds)."""
         for level, offset in self.progress.items():
             end = store.max_offset(SCHEDULE_TOPIC, queue_id_of_level(level))
             if offset > end:
@@ -119,14 +122,29 @@ class DelayService:
                 return None
             physical_offset, _, due_ms = unit
             now_ms = self._clock.now_ms()
-            # A due time further off than the level waits comes from a clock that was set back; Java corrects it too.
-            due_ms = min(due_ms, now_ms + self._levels.delay_ms(level))
+            if due_ms > now_ms + self._levels.delay_ms(level):
+                due_ms = self._corrected_due_ms(level, offset, now_ms)
             if due_ms > now_ms:
                 return due_ms
             self._deliver(physical_offset, await self._record_at(physical_offset))
             self.progress[level] = offset + 1
             self.changes += 1
         return self._clock.now_ms()
+
+    def _corrected_due_ms(self, level: int, offset: int, now_ms: int) -> int:
+        """When a message is due whose due time is further off than its level waits: the clock was set back.
+
+        All that the level held when this was seen first comes when the level's time has passed since then, by the clock
+        that is never set. So none is early, and none waits for the hours that were set back. (Java hands them out at
+        once, which even a step of a millisecond brings about.)
+        """
+        monotonic = self._clock.monotonic()
+        end, deadline = self._at_latest.get(level, (0, 0.0))
+        if offset >= end:
+            end = self._store.max_offset(SCHEDULE_TOPIC, queue_id_of_level(level))
+            deadline = monotonic + self._levels.delay_ms(level) / 1000
+            self._at_latest[level] = end, deadline
+        return now_ms + math.ceil((deadline - monotonic) * 1000)
 
     async def _record_at(self, physical_offset: int) -> bytes | None:
         if self._store.written_offset - physical_offset <= self._hot_window_bytes:

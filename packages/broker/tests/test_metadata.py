@@ -1,0 +1,277 @@
+"""The tables' files are kept up to date: when they are written, what waits for them, what they may not run ahead of."""
+
+import errno
+import logging
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from apogeemq.mesh.clock import ManualClock
+from apogeemq.remoting_codec.bodies import (
+    ConsumerOffsetSerializeWrapper,
+    DelayOffsetSerializeWrapper,
+    SubscriptionGroupWrapper,
+    TopicConfigSerializeWrapper,
+)
+from apogeemq.store.errors import DiskFull, NotWritable
+from apogeemq.store.faulty_disk import FaultyDisk
+from apogeemq.store.memory_disk import MemoryDisk
+
+from packages.broker.tests.world import ROOT, World, consumer_beat, send_fields, until
+
+SLEEPERS = 5
+"""Tasks of a started broker that wait for a time when nothing happens."""
+
+
+def file(world: World, name: str) -> bytes:
+    return world.disk.read_file(ROOT / "config" / name) if has_file(world, name) else b""
+
+
+def has_file(world: World, name: str) -> bool:
+    return world.disk.size_of(ROOT / "config" / name) is not None
+
+
+def saved_topics(world: World) -> dict[str, int]:
+    """Name to write queues, as topics.json has them now."""
+    wrapper = TopicConfigSerializeWrapper.decode(file(world, "topics.json"))
+    return {name: config.write_queue_nums for name, config in wrapper.topic_config_table.items()}
+
+
+def saved_offsets(world: World) -> dict[str, dict[int, int]]:
+    return ConsumerOffsetSerializeWrapper.decode(file(world, "consumerOffset.json")).offset_table
+
+
+def saved_progress(world: World) -> dict[int, int]:
+    return DelayOffsetSerializeWrapper.decode(file(world, "delayOffset.json")).offset_table
+
+
+async def test_what_a_start_makes_is_written() -> None:
+    """Built-in topics and groups are in the files soon after the start, with the versions of the tables."""
+    async with World() as world:
+        world.broker.start()
+        await until(lambda: world.broker.topics.saved_version == world.broker.topics.version > 0)
+        await until(lambda: world.broker.groups.saved_version == world.broker.groups.version > 0)
+        assert saved_topics(world)["TBW102"] == 8
+        groups = SubscriptionGroupWrapper.decode(file(world, "subscriptionGroup.json"))
+        assert "TOOLS_CONSUMER" in groups.subscription_group_table
+        assert groups.data_version == world.broker.groups.data_version
+        topics = TopicConfigSerializeWrapper.decode(file(world, "topics.json"))
+        assert topics.data_version == world.broker.topics.data_version
+
+
+async def test_the_first_message_of_a_topic_is_acknowledged_when_the_topic_is_written() -> None:
+    """Not before; and the topic is in the file by then. The second one waits for nothing."""
+    async with World() as world:
+        client = world.client()
+        opaque = client.send(310, send_fields("New"), b"first")
+        assert not client.has_reply(opaque)
+        world.broker.start()
+        reply = await client.later(opaque)
+        assert reply.code == 0
+        assert saved_topics(world)["New"] == 4
+        await until(lambda: world.broker.topics.saved_version == world.broker.topics.version)
+        assert client.request(310, send_fields("New"), b"second").code == 0
+
+
+class CountingDisk(MemoryDisk):
+    """Counts how often each file is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: Counter[str] = Counter()
+
+    def write_file(self, path: Path, data: bytes) -> None:
+        self.writes[path.name] += 1
+        super().write_file(path, data)
+
+
+async def test_a_thousand_new_topics_are_a_handful_of_files() -> None:
+    """While one write runs, changes gather for the next."""
+    disk = CountingDisk()
+    async with World(disk) as world:
+        world.broker.start()
+        client = world.client()
+        requests = [(310, send_fields(f"New-{number}"), b"x") for number in range(1_000)]
+        opaques = client.send_together(requests)
+        await until(lambda: all(map(client.has_reply, opaques[-5:])))
+        assert [client.reply(opaque).code for opaque in opaques] == [0] * 1_000
+        assert disk.writes["topics.json.tmp"] < 10
+
+
+async def test_a_topic_that_cannot_be_written_is_tried_again() -> None:
+    """The failure is told; the sender waits until it succeeds, or is told that its topic was not written in time."""
+    disk = FaultyDisk(Random(1))
+    async with World(disk) as world:
+        world.broker.start()
+        await until(lambda: world.broker.topics.saved_version == world.broker.topics.version)
+        client = world.client()
+        disk.fail("write_file", errno.EIO, path_part="topics.json", times=3)
+        opaque = client.send(310, send_fields("New"), b"first")
+        for _ in range(3):
+            await until(lambda: world.clock.sleepers == SLEEPERS + 1)
+            assert not client.has_reply(opaque)
+            await world.clock.run_for(1)
+        assert (await client.later(opaque)).code == 0
+        assert saved_topics(world)["New"] == 4
+
+
+async def test_a_topic_that_is_not_written_in_time_is_told() -> None:
+    """FLUSH_DISK_TIMEOUT: the message is stored, its topic may be gone after a crash."""
+    async with World() as world:
+        world.broker._tasks = []
+        client = world.client()
+        opaque = client.send(310, send_fields("New"), b"first")
+        world.broker.topic_line.expire(world.clock.monotonic() + 5)
+        reply = client.reply(opaque)
+        assert reply.code == 10
+        assert reply.remark == (
+            "the message is stored, but its write of the topic's configuration was not done within 5 s"
+        )
+
+
+async def test_groups_are_written_after_their_first_heartbeat() -> None:
+    """With their retry topics."""
+    async with World() as world:
+        world.broker.start()
+        world.client().heartbeat(consumer_beat())
+        await until(
+            lambda: has_file(world, "subscriptionGroup.json") and b'"G"' in file(world, "subscriptionGroup.json")
+        )
+        await until(lambda: b'"%RETRY%G"' in file(world, "topics.json"))
+
+
+async def test_offsets_are_written_every_few_seconds_when_they_changed() -> None:
+    """flushConsumerOffsetInterval; no change, no write."""
+    async with World() as world:
+        world.create_topic()
+        world.broker.groups.find_or_create("G")
+        world.broker.start()
+        await world.clock.run_for(6)
+        assert not has_file(world, "consumerOffset.json")
+        world.broker.offset_service.commit("T", "G", 2, 7)
+        await world.clock.run_for(3.9)
+        assert not has_file(world, "consumerOffset.json")
+        await world.clock.run_for(0.2)
+        await until(lambda: has_file(world, "consumerOffset.json"))
+        assert saved_offsets(world) == {"T@G": {2: 7}}
+        before = world.disk.files[ROOT / "config" / "consumerOffset.json"]
+        await world.clock.run_for(20)
+        assert world.disk.files[ROOT / "config" / "consumerOffset.json"] is before
+
+
+async def test_offsets_are_never_saved_ahead_of_what_is_flushed() -> None:
+    """A committed offset points into the log: the log is flushed up to there first (architecture §5)."""
+    disk = FaultyDisk(Random(1))
+    async with World(disk) as world:
+        world.create_topic()
+        world.broker.groups.find_or_create("G")
+        world.client().request(310, send_fields(), b"body")
+        world.broker.offset_service.commit("T", "G", 0, 1)
+        assert world.store.flushed_offset < world.store.written_offset
+        await world.broker.saver.save_consumer_offsets()
+        assert world.store.flushed_offset == world.store.written_offset
+        assert saved_offsets(world) == {"T@G": {0: 1}}
+
+
+@pytest.mark.parametrize("name", ["consumerOffset.json", "delayOffset.json"])
+async def test_pointers_are_not_saved_when_the_flush_fails(name: str) -> None:
+    """Behind means that messages come again, ahead that they are lost."""
+    disk = FaultyDisk(Random(1))
+    world = World(disk)
+    world.create_topic()
+    world.broker.groups.find_or_create("G")
+    world.client().request(310, send_fields(), b"body")
+    world.broker.offset_service.commit("T", "G", 0, 1)
+    world.broker.delay.changes += 1
+    disk.fail("sync", errno.EIO, path_part="commitlog")
+    with pytest.raises(NotWritable):
+        await world.broker.saver.save_consumer_offsets()
+    with pytest.raises(NotWritable):
+        await world.broker.saver.save_delay_progress()
+    assert not has_file(world, name)
+    await world.kill()
+
+
+async def test_delay_progress_is_written_after_the_flush() -> None:
+    """Nothing counts as delivered whose delivery a power loss could take back."""
+    async with World() as world:
+        world.create_topic()
+        world.broker.start()
+        world.client().request(310, send_fields(properties="DELAY\x011\x02"), b"body")
+        await world.clock.run_for(2.5)
+        await until(lambda: has_file(world, "delayOffset.json"))
+        assert saved_progress(world)[1] == 1
+        assert world.store.flushed_offset == world.store.written_offset
+
+
+async def test_a_failed_write_is_told_and_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Each file has its own loop; a full disk for one is no end for any."""
+    caplog.set_level(logging.ERROR)
+    disk = FaultyDisk(Random(1))
+    async with World(disk) as world:
+        world.create_topic()
+        world.broker.groups.find_or_create("G")
+        disk.fail("write_file", errno.ENOSPC, path_part="consumerOffset", times=1)
+        world.broker.start()
+        world.broker.offset_service.commit("T", "G", 0, 1)
+        await world.clock.run_for(5)
+        await until(lambda: "metadata could not be written, trying again: no room on the disk" in caplog.text)
+        assert not has_file(world, "consumerOffset.json")
+        await until(lambda: has_file(world, "subscriptionGroup.json"))
+        await until(lambda: world.clock.sleepers == SLEEPERS)
+        await world.clock.run_for(5)
+        await until(lambda: has_file(world, "consumerOffset.json"))
+
+
+async def test_a_stop_writes_everything_once_more() -> None:
+    """What changed since the last round is in the files."""
+    disk, clock = MemoryDisk(), ManualClock()
+    async with World(disk, clock=clock) as world:
+        world.broker.start()
+        await until(lambda: world.broker.topics.saved_version == world.broker.topics.version)
+        world.broker.topics.create_for_send("T", "TBW102", 4)
+        world.broker.groups.find_or_create("G")
+        world.broker.offset_service.commit("T", "G", 1, 5)
+    async with World(disk, clock=clock) as again:
+        assert again.broker.topics.get("T") is not None
+        assert again.broker.groups.get("G") is not None
+        assert again.broker.offsets.query("T", "G", 1) == 5
+
+
+async def test_a_file_that_was_never_written_does_not_stop_a_start() -> None:
+    """A new store directory has none."""
+    async with World() as world:
+        assert world.broker.offsets.to_table() == {}
+        assert set(world.broker.delay.progress.values()) == {0}
+
+
+async def test_settings_of_a_java_brokers_groups_survive_a_save() -> None:
+    """What this version does not obey yet is still there when a Java broker reads the file again."""
+    disk = MemoryDisk()
+    async with World(disk) as world:
+        await world.broker.saver.save_groups()
+        wrapper = SubscriptionGroupWrapper.decode(file(world, "subscriptionGroup.json"))
+    forbidden = {"G": {"T": 2}}
+    text = msgspec.structs.replace(wrapper, forbidden_table=forbidden).encode(pretty=True)
+    disk.write_file(ROOT / "config" / "subscriptionGroup.json", text)
+    async with World(disk) as world:
+        world.broker.groups.find_or_create("New")
+        await world.broker.saver.save_groups()
+        wrapper = SubscriptionGroupWrapper.decode(file(world, "subscriptionGroup.json"))
+        assert wrapper.forbidden_table == forbidden
+        assert "New" in wrapper.subscription_group_table
+
+
+async def test_a_full_disk_has_its_own_error() -> None:
+    """DiskFull: the old file stays what it was."""
+    disk = FaultyDisk(Random(1))
+    async with World(disk) as world:
+        await world.broker.saver.save_topics()
+        before = file(world, "topics.json")
+        world.broker.topics.create_for_send("T", "TBW102", 4)
+        disk.fail("write_file", errno.ENOSPC, path_part="topics.json")
+        with pytest.raises(DiskFull):
+            await world.broker.saver.save_topics()
+        assert file(world, "topics.json") == before
