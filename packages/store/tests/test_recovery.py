@@ -488,6 +488,23 @@ def test_progress_is_told(open_store: OpenStore, send: Send, disk: MemoryDisk) -
     assert {total for _, total in told} == {3 * 8192}
 
 
+def test_recovery_can_be_given_up(open_store: OpenStore, send: Send, disk: MemoryDisk) -> None:
+    """What on_progress raises ends the opening; the directory is free, and the next try finds everything."""
+    store = open_store(disk)
+    for _ in range(5):
+        send(store, body=b"x" * 3900)
+    store.close()
+    crash(disk)
+
+    def give_up(done: int, total: int) -> None:
+        if done:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        open_store(disk, on_progress=give_up)
+    assert len(bodies(open_store(disk))) == 5
+
+
 def test_checkpoint_after_opening(open_store: OpenStore, send: Send, disk: MemoryDisk, clock: list[int]) -> None:
     """What was recovered counts as synced, since it was; the other longs stay."""
     store = open_store(disk)

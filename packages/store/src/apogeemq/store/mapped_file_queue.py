@@ -1,14 +1,11 @@
 """The row of files that the commit log lies in, the one being written mapped and its blocks reserved ahead."""
 
-import logging
 from pathlib import Path
 from threading import Lock
 
 from apogeemq.store.errors import NO_ROOM, DiskFull, OffsetOutOfRange
 from apogeemq.store.files import Disk, MappedSegment
 from apogeemq.store.segment_files import SegmentFiles, segment_path, segment_starts
-
-_logger = logging.getLogger(__name__)
 
 _RESERVE_STEP_BYTES = 16 << 20
 """One call of posix_fallocate in the background: a writer that has caught up waits for at most one."""

@@ -62,7 +62,8 @@ class MessageStore:
             config: see there; file sizes must be those that the store was made with.
             now_ms: wall clock, milliseconds since 1970.
             disk: the operating system's files by default.
-            on_progress: called with (bytes scanned, bytes to scan at most) about every MiB.
+            on_progress: called with (bytes scanned, bytes to scan at most) about every MiB; what it raises ends the
+                opening, which may be repeated.
             redispatch_tags_code: the tags code of units that recovery builds anew.
             background: whether the store runs its threads; without them the owner calls `flush_once`.
 
