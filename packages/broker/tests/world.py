@@ -63,6 +63,12 @@ class MemoryTransport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Nothing ever waits here."""
 
+    def pause_reading(self) -> None:
+        """What a test lets arrive is read at once."""
+
+    def resume_reading(self) -> None:
+        """See pause_reading."""
+
     def is_closing(self) -> bool:
         return self.closing
 
