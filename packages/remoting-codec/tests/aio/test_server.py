@@ -21,6 +21,7 @@ from apogeemq.remoting_codec.aio import (
 )
 from apogeemq.remoting_codec.codes import ONEWAY_FLAG, RequestCode
 from apogeemq.remoting_codec.command import RemotingCommand, response
+from apogeemq.remoting_codec.connection import ConnectionLimits
 from apogeemq.remoting_codec.framing import decode_frame, encode_frame, encode_response_head
 
 Run = Callable[[Coroutine[object, object, None]], None]
@@ -250,6 +251,37 @@ def test_a_connection_counts_once_while_it_opens(run: Run) -> None:
             assert server.stats.connections_refused == 0
             for connection in sockets:
                 connection.close()
+
+    run(scenario())
+
+
+def test_a_busy_peer_does_not_hold_the_loop(run: Run) -> None:
+    """Of all that lies ready, one buffer is handled at a turn: others are served in between.
+
+    (uvloop by itself takes up to 32 buffers before it looks at another connection.)
+    """
+
+    async def scenario() -> None:
+        handled: list[int] = []
+
+        def note(_channel: Channel, command: RemotingCommand) -> Reply:
+            handled.append(command.opaque)
+            return None
+
+        opened: asyncio.Queue[Channel] = asyncio.Queue()
+        async with serving(note, on_open=opened.put_nowait) as (server, port):
+            assert server._listener is not None
+            server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+            busy, other = (socket.create_connection(("127.0.0.1", port)) for _ in range(2))
+            for _ in range(2):
+                await opened.get()
+            frame = encode_frame(request(1, body=bytes(1000)))
+            busy.sendall(frame * 400)
+            other.sendall(encode_frame(request(2)))
+            await until(lambda: len(handled) == 401)
+            assert handled.index(2) * len(frame) <= 2 * ConnectionLimits().buffer_size_bytes_min
+            busy.close()
+            other.close()
 
     run(scenario())
 
