@@ -5,12 +5,10 @@ latter is played by damaging the log behind the flushed offset of a killed proce
 """
 
 import dataclasses
-import itertools
 import os
 import pathlib
 import shutil
 import struct
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -21,7 +19,7 @@ from apogeemq.remoting_codec.record import decode_records
 
 from tests.e2e.http_client import metric
 from tests.e2e.process import ManagedProcess, Ready, poll_until, start_all_in_one
-from tests.e2e.wire_client import WireClient, pull_all, pull_fields, send_fields
+from tests.e2e.wire_client import WireClient, pull_all, pull_fields, send_fields, send_until_it_ends
 
 TOPIC, GROUP = "Crash", "G_crash"
 ACKNOWLEDGED_MIN = 3000
@@ -40,44 +38,10 @@ def remoting(ready: Ready) -> WireClient:
     return WireClient(ready.listeners["broker.remoting"])
 
 
-class PipelinedSender:
-    """Writes sends without waiting, from a thread, until the connection breaks. Bodies are numbered from 0."""
-
-    def __init__(self, client: WireClient) -> None:
-        self._client = client
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            for number in itertools.count():
-                self._client.send(RequestCode.SEND_MESSAGE_V2, send_fields(TOPIC), b"body %d" % number)
-        except OSError:
-            return
-
-
 def test_every_acknowledged_message_survives_sigkill(tmp_path: pathlib.Path) -> None:
     """Killed amid pipelined sends: all that was acknowledged is pulled, in order, with gapless queue offsets."""
-    acknowledged = 0
     with start(tmp_path, "first", {}) as process, remoting(process.wait_ready()) as client:
-        client.request(RequestCode.SEND_MESSAGE_V2, send_fields(TOPIC, queue_id=1), b"make the topic")
-        sender = PipelinedSender(client)
-        try:
-            while True:
-                reply = client.receive_any()
-                assert reply.code == ResponseCode.SUCCESS
-                assert (reply.ext_fields or {})["queueOffset"] == str(acknowledged)
-                acknowledged += 1
-                if acknowledged == ACKNOWLEDGED_MIN:
-                    process.kill()
-        except OSError:  # the connection is gone, and what was on the way has been read
-            sender.join()
-    assert acknowledged >= ACKNOWLEDGED_MIN
-
+        acknowledged = send_until_it_ends(client, TOPIC, ACKNOWLEDGED_MIN, process.kill)
     with start(tmp_path, "second", ONLY_KNOWN_TOPICS) as process, remoting(process.wait_ready()) as client:
         records = pull_all(client, TOPIC, GROUP)
         assert len(records) >= acknowledged

@@ -6,6 +6,8 @@ Uses the codec for frames (proven against recorded bytes in its own package) and
 import itertools
 import socket
 import ssl
+import threading
+from collections.abc import Callable
 from typing import Self
 
 from apogeemq.remoting_codec.bodies import (
@@ -173,3 +175,39 @@ def route_of(namesrv: str, topic: str) -> TopicRouteData | None:
         return None
     assert reply.code == ResponseCode.SUCCESS, reply
     return TopicRouteData.decode(reply.body)
+
+
+def send_until_it_ends(client: WireClient, topic: str, count: int, end: Callable[[], object]) -> int:
+    """Send to queue 0 without waiting for answers; call `end` at the `count`-th acknowledgement, and go on until the
+    connection is gone.
+
+    Bodies are "body 0", "body 1" and so on. Gives the number of acknowledgements; each was a success in its turn.
+    """
+    client.request(RequestCode.SEND_MESSAGE_V2, send_fields(topic, queue_id=1), b"make the topic")
+
+    def send() -> None:
+        try:
+            for number in itertools.count():
+                client.send(RequestCode.SEND_MESSAGE_V2, send_fields(topic), b"body %d" % number)
+        except OSError:
+            return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    acknowledged = 0
+    try:
+        while True:
+            reply = client.receive_any()
+            assert reply.code == ResponseCode.SUCCESS, reply
+            assert (reply.ext_fields or {})["queueOffset"] == str(acknowledged)
+            acknowledged += 1
+            if acknowledged == count:
+                end()
+    except OSError:  # the connection is gone, and what was on the way has been read
+        pass
+    finally:
+        client.socket.close()
+        sender.join(TIMEOUT_S)
+    assert not sender.is_alive()
+    assert acknowledged >= count
+    return acknowledged
