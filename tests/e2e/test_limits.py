@@ -19,7 +19,7 @@ from tests.e2e.wire_client import WireClient, pull_all, pull_fields, send_fields
 TOPIC, GROUP = "Bounds", "G_bounds"
 UNKNOWN_CODE = 9999
 CONNECTIONS_MAX = 8
-FRAME_SIZE_BYTES_MAX = 65_536
+FRAME_SIZE_BYTES_MAX = 131_072
 WRITE_BUFFER_BYTES_MAX = 16 << 20
 BODY = b"x" * 60_000
 MESSAGES = 20
@@ -33,7 +33,7 @@ SETTINGS = {
     "broker.limits.slow_reader_s": "0.5",
     "broker.maxTransferBytesOnMessageInMemory": str(2 * PULL_SIZE_BYTES),
     "broker.limits.held_pulls_per_queue_max": "2",
-    "broker.maxMessageSize": "61000",
+    "broker.maxMessageSize": "65536",
     "namesrv.limits.frame_size_bytes_max": "4096",
 }
 
