@@ -99,3 +99,16 @@ def test_huge_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     disk.write_file(PATH, b'"12345678901"')
     with pytest.raises(BodyInvalid, match="more than 10"):
         ConfigFile(disk, PATH).load()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_first_save_makes_its_directory_durable(seed: int) -> None:
+    """A power loss forgets names that were not synced, those of directories too."""
+    disk = FaultyDisk(Random(seed))
+    disk.write_file(PATH.parents[1] / "lock", b"")
+    disk.sync_dir(PATH.parents[1])
+    disk.sync_dir(PATH.parents[2])
+    ConfigFile(disk, PATH).save(b'{"a":1}')
+    disk.lose_power()
+    disk.restart()
+    assert ConfigFile(disk, PATH).load() == b'{"a":1}'

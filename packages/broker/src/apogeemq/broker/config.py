@@ -15,6 +15,9 @@ from apogeemq.broker.core.topics import TOPICS_MAX
 from apogeemq.mesh.config import ListenerConfig, setting
 from apogeemq.mesh.service_process import LogConfig
 
+HEADER_SIZE_BYTES = 64 << 10
+"""What a frame holds beside a message's body, at most: properties, and the other fields of its header."""
+
 _NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]*")
 
 
@@ -68,6 +71,11 @@ class ListenersConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Other services of ApogeeMQ."""
     http: ListenerConfig = ListenerConfig(host="127.0.0.1", port=10931)
     """/healthz, /readyz, /metrics."""
+
+    def validate(self) -> None:
+        """Raise ValueError for a broker that nobody could talk to."""
+        if not self.remoting.enabled:
+            raise ValueError("remoting.enabled is false; this version serves its clients over Remoting only")
 
 
 class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +133,18 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"consume_queue_file_size_bytes is {self.consume_queue_file_size_bytes}; it must be a multiple of 20"
             )
+        if self.commit_log_file_size_bytes <= 0 or self.commit_log_file_size_bytes % 4096:
+            raise ValueError(
+                f"commit_log_file_size_bytes is {self.commit_log_file_size_bytes}; it must be a multiple of 4096"
+            )
+        if not self.path:
+            raise ValueError("path must not be empty")
+        if self.hot_window_bytes < 0:
+            raise ValueError(f"hot_window_bytes is {self.hot_window_bytes}; it must not be negative")
         for name in (
             "sync_flush_timeout_ms",
+            "flush_interval_ms",
+            "max_message_size_bytes",
             "flush_consumer_offset_interval_ms",
             "flush_delay_offset_interval_ms",
         ):
@@ -192,6 +210,15 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
+
+    def validate(self) -> None:
+        """Raise ValueError for sections that do not go together."""
+        body, frame = self.store.max_message_size_bytes, self.limits.frame_size_bytes_max
+        if body + HEADER_SIZE_BYTES > frame:
+            raise ValueError(
+                f"store.max_message_size_bytes is {body}; with {HEADER_SIZE_BYTES} for the header it must fit into "
+                f"limits.frame_size_bytes_max, which is {frame}"
+            )
 
 
 IGNORED_PROPERTIES = frozenset(

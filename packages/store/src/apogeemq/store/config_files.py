@@ -25,6 +25,7 @@ class ConfigFile:
     def __init__(self, disk: Disk, path: Path) -> None:
         self._disk = disk
         self._path = path
+        self._is_directory_durable = False
 
     def load(self) -> bytes | None:
         """The JSON text; the backup's when the file is absent, empty or damaged; None when there is nothing at all.
@@ -51,6 +52,10 @@ class ConfigFile:
         """Replace the content; durable at return. Errors: DiskFull, OSError; the old content stays then."""
         try:
             replace_file(self._disk, self._path, text, backup=True)
+            if not self._is_directory_durable:
+                # The first file makes config/ itself: a power loss must not forget the directory's name either.
+                self._disk.sync_dir(self._path.parent.parent)
+                self._is_directory_durable = True
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise DiskFull(self._path) from error

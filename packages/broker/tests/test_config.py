@@ -1,0 +1,155 @@
+"""Settings of a broker: names, sources, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+from apogeemq.broker.app import PROGRAM
+from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig, FlushDiskType
+from apogeemq.mesh.config import known_aliases
+from apogeemq.mesh.errors import ConfigError
+
+from packages.broker.tests.recordings import VECTORS
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+APACHE_PROPERTIES = frozenset((VECTORS / "apache_properties.txt").read_text(encoding="utf-8").split())
+
+FOLKLORE = frozenset({"abortFile", "storeCheckpoint", "storePathConsumeQueue", "storePathIndex"})
+"""In many configurations that are handed around, though no class of Apache's reads them."""
+
+
+def test_the_shipped_toml_shows_the_defaults() -> None:
+    """What the example says is what the program does without it."""
+    assert PROGRAM.load_config(DEPLOY / "broker.toml").value == BrokerConfig()
+
+
+def test_the_shipped_toml_has_every_setting_but_addresses_and_paths() -> None:
+    """A setting that nobody can find is no setting."""
+    loaded = PROGRAM.load_config(DEPLOY / "broker.toml")
+    missing = {key for key, origin in loaded.origins.items() if origin == "default"}
+    hidden = ("advertised_host", "advertised_port", "_path", "enabled")
+    assert {key for key in missing if not key.endswith(hidden) and not key.startswith("listeners.vip")} == set()
+
+
+def test_the_shipped_properties_are_apaches() -> None:
+    """broker.conf has official names only; those without meaning here are accepted and told."""
+    file = DEPLOY / "broker.conf"
+    loaded = PROGRAM.load_config(file)
+    lines = [line.split("=", 1)[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    names = {name for name in lines if name and not name.startswith("#")}
+    assert names <= APACHE_PROPERTIES
+    assert {line.partition(" ")[0] for line in loaded.ignored} == names & IGNORED_PROPERTIES
+    assert loaded.value.identity.broker_name == "broker-a"
+
+
+def test_what_is_known_of_apache_is_apaches() -> None:
+    """No alias and no ignored name is misspelt or made up, and none is both."""
+    assert set(known_aliases(BrokerConfig)) <= APACHE_PROPERTIES
+    assert IGNORED_PROPERTIES <= APACHE_PROPERTIES | FOLKLORE
+    assert not set(known_aliases(BrokerConfig)) & IGNORED_PROPERTIES
+
+
+def test_an_official_configuration_sets_what_it_says(tmp_path: Path) -> None:
+    """Java properties, as they are written for Apache's broker."""
+    file = tmp_path / "broker.conf"
+    file.write_text(
+        "brokerClusterName = C\nbrokerName=b\nbrokerId=0\ndeleteWhen=04\nfileReservedTime=48\n"
+        "brokerRole=ASYNC_MASTER\nflushDiskType=SYNC_FLUSH\nlistenPort=20911\nbrokerIP1=broker.example\n"
+        "namesrvAddr=10.0.0.1:9877;10.0.0.2:9877\nautoCreateTopicEnable=false\nmaxMessageSize=1000\n"
+        "messageDelayLevel=1s 2s\nstorePathRootDir=/data\n"
+    )
+    loaded = PROGRAM.load_config(file)
+    config = loaded.value
+    assert (config.identity.cluster_name, config.identity.broker_name) == ("C", "b")
+    assert config.identity.namesrv_addr == "10.0.0.1:9877;10.0.0.2:9877"
+    assert (config.listeners.remoting.port, config.listeners.remoting.advertised_host) == (20911, "broker.example")
+    assert config.store.flush_disk_type is FlushDiskType.SYNC_FLUSH
+    assert (config.store.path, config.store.max_message_size_bytes) == ("/data", 1000)
+    assert config.store.message_delay_level == "1s 2s"
+    assert not config.topics.auto_create_topic_enable
+    assert [line.partition(" ")[0] for line in loaded.ignored] == ["deleteWhen", "fileReservedTime", "brokerRole"]
+
+
+def test_toml_has_sections(tmp_path: Path) -> None:
+    """With our own names."""
+    file = tmp_path / "broker.toml"
+    file.write_text('[identity]\nbroker_name = "b"\n[listeners.vip]\nenabled = true\n[limits]\npull_hold_s_max = 5.5\n')
+    config = PROGRAM.load_config(file).value
+    assert config.identity.broker_name == "b"
+    assert config.listeners.vip.enabled
+    assert config.limits.pull_hold_s_max == 5.5
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    """Defaults < file < environment < flags; each value says where it came from."""
+    file = tmp_path / "broker.conf"
+    file.write_text("brokerName=file\nregionId=file\nbrokerClusterName=file\n")
+    environment = {"APOGEEMQ_BROKER_IDENTITY_REGION_ID": "env", "APOGEEMQ_BROKER_IDENTITY_CLUSTER_NAME": "env"}
+    loaded = PROGRAM.load_config(file, environment, {"brokerClusterName": "flag"})
+    identity = loaded.value.identity
+    assert (identity.broker_name, identity.region_id, identity.cluster_name) == ("file", "env", "flag")
+    assert loaded.origins["identity.namesrv_addr"] == "default"
+    assert str(file) in loaded.origins["identity.broker_name"]
+
+
+def test_namesrv_addr_of_the_environment_counts() -> None:
+    """RocketMQ's own variable; ours is stronger, and so is a flag."""
+    environment = {"NAMESRV_ADDR": "a:1"}
+    assert PROGRAM.load_config(environ=environment).value.identity.namesrv_addr == "a:1"
+    ours = environment | {"APOGEEMQ_BROKER_IDENTITY_NAMESRV_ADDR": "b:1"}
+    assert PROGRAM.load_config(environ=ours).value.identity.namesrv_addr == "b:1"
+    assert PROGRAM.load_config(environ=ours, flags={"namesrvAddr": "c:1"}).value.identity.namesrv_addr == "c:1"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("identity.broker_id", "1"),
+        ("identity.broker_permission", "5"),
+        ("identity.cluster_name", ""),
+        ("identity.cluster_name", "two words"),
+        ("identity.broker_name", "a b"),
+        ("identity.broker_name", "../a"),
+        ("identity.region_id", "a\x02b"),
+        ("listeners.remoting.port", "65536"),
+        ("listeners.remoting.enabled", "false"),
+        ("topics.default_topic_queue_nums", "0"),
+        ("topics.default_topic_queue_nums", "16385"),
+        ("store.path", ""),
+        ("store.flush_disk_type", "NEVER"),
+        ("store.message_delay_level", "1s 2x"),
+        ("store.message_delay_level", ""),
+        ("store.consume_queue_file_size_bytes", "30"),
+        ("store.consume_queue_file_size_bytes", "0"),
+        ("store.commit_log_file_size_bytes", "5000"),
+        ("store.commit_log_file_size_bytes", "0"),
+        ("store.hot_window_bytes", "-1"),
+        ("store.sync_flush_timeout_ms", "0"),
+        ("store.flush_interval_ms", "0"),
+        ("store.max_message_size_bytes", "0"),
+        ("store.max_message_size_bytes", str(16 << 20)),
+        ("store.flush_consumer_offset_interval_ms", "0"),
+        ("store.flush_delay_offset_interval_ms", "-5"),
+        ("limits.frame_size_bytes_max", str((16 << 20) + 1)),
+        ("limits.topics_max", "50001"),
+        ("limits.groups_max", "100001"),
+        *((f"limits.{name}", "0") for name in BrokerConfig().limits.__struct_fields__),
+    ],
+)
+def test_wrong_settings_are_named(key: str, value: str) -> None:
+    """The error says which setting, before anything is started."""
+    name = key.rpartition(".")[2]
+    with pytest.raises(ConfigError, match=f"{name}|delay level"):
+        PROGRAM.load_config(flags={key: value})
+
+
+def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:
+    """It never stays at its default unnoticed."""
+    with pytest.raises(ConfigError, match="autoCreateTopicEnable"):
+        PROGRAM.load_config(flags={"autoCreateTopicEnabled": "true"})
+
+
+@pytest.mark.parametrize("name", sorted(IGNORED_PROPERTIES))
+def test_what_has_no_effect_is_said(name: str) -> None:
+    """It loads, and the log will tell."""
+    (told,) = PROGRAM.load_config(flags={name: "x"}).ignored
+    assert told.startswith(name)
