@@ -200,7 +200,8 @@ REFUSALS: list[tuple[type[BrokerError], str, dict[str, object]]] = [
     (NoPermission, "sending transaction message is forbidden", {"properties": text(TRAN_MSG="true")}),
     (MessageIllegal, "property DELAY must be a whole number", {"properties": text(DELAY="soon")}),
     (RequestFailed, "timer messages .* are not served", {"properties": text(TIMER_DELAY_SEC="5")}),
-    (MessageIllegal, "the limit is 32767", {"properties": text(long="x" * 32_700)}),
+    (MessageIllegal, "with what the broker adds, the limit is 32767", {"properties": text(long="x" * 32_700)}),
+    (MessageIllegal, "are 1000008 characters, the limit is 32767", {"properties": text(long="x" * 1_000_002)}),
 ]
 
 
@@ -298,7 +299,7 @@ async def test_text_without_utf8_form_is_refused() -> None:
 
 async def test_a_full_disk_refuses_the_message() -> None:
     """Nothing is counted, and the topic stays usable."""
-    async with World(MemoryDisk(capacity_bytes=3 << 20)) as world:
+    async with World(MemoryDisk(capacity_bytes=3 << 20), log_file_size_bytes=8 << 20) as world:
         world.create_topic()
         send(world, body=bytes(1 << 20))
         with pytest.raises(DiskFull):

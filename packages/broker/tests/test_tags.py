@@ -2,6 +2,7 @@
 
 import pytest
 from apogeemq.broker.errors import SubscriptionParseFailed
+from apogeemq.broker.filter import tags
 from apogeemq.broker.filter.tags import tag_codes
 
 
@@ -29,3 +30,14 @@ def test_bounds() -> None:
         tag_codes("||".join(f"t{n}" for n in range(1001)))
     with pytest.raises(SubscriptionParseFailed, match="the limit is 65536"):
         tag_codes("x" * 65537)
+
+
+def test_long_expressions_mean_the_same_and_are_not_kept() -> None:
+    """Clients may send a different one with each pull."""
+    before = tags._cached_codes.cache_info().currsize
+    for number in range(10):
+        expression = "||".join(f"tag-{number}-{index}" for index in range(100))
+        codes = tag_codes(expression)
+        assert codes is not None
+        assert len(codes) == 100
+    assert tags._cached_codes.cache_info().currsize == before

@@ -180,7 +180,7 @@ class World:
         store: StoreSettings | None = None,
         limits: LimitsConfig | None = None,
         access: AccessHook | None = None,
-        background: bool = False,
+        log_file_size_bytes: int = 256 << 10,
     ) -> None:
         self.disk = disk or MemoryDisk()
         self.clock = clock or ManualClock()
@@ -195,9 +195,9 @@ class World:
             ROOT,
             StoreConfig(
                 store_host=STORE_HOST,
-                commit_log_file_size_bytes=8 << 20,
+                commit_log_file_size_bytes=log_file_size_bytes,
                 consume_queue_file_units=1_000,
-                reserve_ahead_bytes=1 << 20,
+                reserve_ahead_bytes=64 << 10,
                 message_size_bytes_max=self.config.store.max_message_size_bytes,
                 hot_read_window_bytes=self.config.store.hot_window_bytes,
             ),
@@ -206,7 +206,7 @@ class World:
             redispatch_tags_code=lambda topic, properties, time_ms: stored_tags_code(
                 levels, topic, properties, time_ms
             ),
-            background=background,
+            background=False,
         )
         self.files: MetadataFiles = metadata_files(self.disk, ROOT)
         self.broker = Broker(

@@ -28,12 +28,15 @@ class Waiting(Generic[W]):
 
 
 class LongPollingTable(Generic[W]):
-    """Held pulls by (topic, queue id), with their deadlines in a heap. Times are seconds of one monotonic clock."""
+    """Held pulls by (topic, queue id), with their deadlines in a heap. Times are seconds of one monotonic clock.
+
+    The pulls of a queue are a set in the order of coming: each leaves without a look at the others.
+    """
 
     def __init__(self, *, waiting_max: int, waiting_per_queue_max: int) -> None:
         self.waiting_max = waiting_max
         self.waiting_per_queue_max = waiting_per_queue_max
-        self._queues: dict[tuple[str, int], list[Waiting[W]]] = {}
+        self._queues: dict[tuple[str, int], dict[Waiting[W], None]] = {}
         self._owners: dict[Hashable, set[Waiting[W]]] = {}
         self._deadlines: list[tuple[float, int, Waiting[W]]] = []
         self._serial = 0
@@ -44,12 +47,12 @@ class LongPollingTable(Generic[W]):
 
     def add(self, waiting: Waiting[W]) -> bool:
         """Hold a pull; False when a bound is reached (nothing is held then)."""
-        queue = self._queues.setdefault((waiting.topic, waiting.queue_id), [])
+        queue = self._queues.setdefault((waiting.topic, waiting.queue_id), {})
         if self._count >= self.waiting_max or len(queue) >= self.waiting_per_queue_max:
             if not queue:
                 del self._queues[waiting.topic, waiting.queue_id]
             return False
-        queue.append(waiting)
+        queue[waiting] = None
         self._owners.setdefault(waiting.owner, set()).add(waiting)
         self._serial += 1
         heapq.heappush(self._deadlines, (waiting.deadline, self._serial, waiting))
@@ -113,7 +116,7 @@ class LongPollingTable(Generic[W]):
         waiting.gone = True
         key = (waiting.topic, waiting.queue_id)
         queue = self._queues[key]
-        queue.remove(waiting)
+        del queue[waiting]
         if not queue:
             del self._queues[key]
         owned = self._owners[waiting.owner]

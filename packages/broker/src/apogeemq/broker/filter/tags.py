@@ -11,9 +11,9 @@ from apogeemq.remoting_codec.message import tags_code
 
 EXPRESSION_SIZE_MAX = 64 * 1024
 TAGS_MAX = 1_000
+_CACHED_SIZE_MAX = 256
 
 
-@lru_cache(maxsize=4096)
 def tag_codes(expression: str | None) -> frozenset[int] | None:
     """The hash codes that an expression lets through; None lets everything through.
 
@@ -21,6 +21,11 @@ def tag_codes(expression: str | None) -> frozenset[int] | None:
     """
     if expression is None or expression in ("", "*"):
         return None
+    # Long ones are rare, and would make the cache large in bytes.
+    return _cached_codes(expression) if len(expression) <= _CACHED_SIZE_MAX else _codes(expression)
+
+
+def _codes(expression: str) -> frozenset[int]:
     if len(expression) > EXPRESSION_SIZE_MAX:
         raise SubscriptionParseFailed(
             f"the tag expression has {len(expression)} characters, the limit is {EXPRESSION_SIZE_MAX}"
@@ -31,3 +36,6 @@ def tag_codes(expression: str | None) -> frozenset[int] | None:
     if len(tags) > TAGS_MAX:
         raise SubscriptionParseFailed(f"the tag expression names {len(tags)} tags, the limit is {TAGS_MAX}")
     return frozenset(tags_code(tag) for tag in tags)
+
+
+_cached_codes = lru_cache(maxsize=4096)(_codes)

@@ -153,6 +153,8 @@ class SendService:
             return self._send_batch(request, topic, queue_id, body, born_host)
 
         text = request.properties or ""
+        if len(text) > m.PROPERTIES_SIZE_BYTES_MAX:
+            raise _properties_too_long(f"{len(text)} characters")
         properties = read_properties(text)
         unique_key = properties.get(m.PROPERTY_UNIQ_KEY)
         created_key = None
@@ -224,10 +226,7 @@ class SendService:
         except UnicodeEncodeError as error:
             raise MessageIllegal("the message properties have no UTF-8 form") from error
         if len(stored) > m.PROPERTIES_SIZE_BYTES_MAX:
-            raise MessageIllegal(
-                f"the message properties are {len(stored)} bytes with what the broker adds, "
-                f"the limit is {m.PROPERTIES_SIZE_BYTES_MAX}"
-            )
+            raise _properties_too_long(f"{len(stored)} bytes with what the broker adds")
         return stored
 
     def _retry_or_dlq(
@@ -340,3 +339,7 @@ class SendService:
             topic,
             batch_properties.get(m.PROPERTY_WAIT) != "false",
         )
+
+
+def _properties_too_long(size: str) -> MessageIllegal:
+    return MessageIllegal(f"the message properties are {size}, the limit is {m.PROPERTIES_SIZE_BYTES_MAX}")
