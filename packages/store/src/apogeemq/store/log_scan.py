@@ -144,6 +144,10 @@ class LogScan:
                 raise _Bad(f"it says that it lies at {own_offset}")
             if crc32(view[body_at : body_at + body_size_bytes]) & 0x7FFFFFFF != crc:
                 raise _Bad("the CRC of its body differs")
+            if end > properties_at and piece[end - 1] == 0:
+                # No CRC covers the properties. A page that never reached the disk reads as zeros, while properties end
+                # with a separator (ours, 5.x) or with the text of a value (4.9).
+                raise _Bad("its properties end in zeros")
             if queue_id < 0 or not 0 <= queue_offset <= physical_offset // _RECORD_SIZE_BYTES_MIN:
                 raise _Bad(f"it cannot be number {queue_offset} of queue {queue_id}")
             self.end = base + end
