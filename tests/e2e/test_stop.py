@@ -143,7 +143,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: pathlib.Path) -> None:
 def test_the_readmes_command_stops_in_good_order(tmp_path: pathlib.Path) -> None:
     """A SIGTERM to `./task up` itself stops the server: no process stays behind, and the store is closed."""
     root = pathlib.Path(__file__).resolve().parents[2]
-    argv = [root / "task", "up", "--", "--data", tmp_path / "data", "--ports", "free"]
+    argv = [str(root / "task"), "up", "--", "--data", str(tmp_path / "data"), "--ports", "free"]
     with ManagedProcess("task", argv, log_directory=tmp_path / "logs", cwd=root) as process:
         ready = process.wait_ready(timeout_s=120)
         with WireClient(ready.listeners["broker.remoting"]) as client:
