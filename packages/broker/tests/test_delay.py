@@ -188,6 +188,29 @@ async def test_a_record_that_names_no_place_costs_only_itself(world: World, prop
     assert world.broker.failed_task() is None
 
 
+async def test_a_damaged_message_is_not_delivered(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy of it would have a CRC that fits the damage."""
+    client = world.client()
+    send(client, 1, b"damaged")
+    send(client, 1)
+    world.damage(world.records(SCHEDULE)[0].physical_offset)
+    await world.clock.run_for(1)
+    assert bodies(world) == [b"body"]
+    assert world.broker.delay.undeliverable == 1
+    assert "CRC" in caplog.text
+
+
+async def test_a_message_whose_record_is_gone_costs_only_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its file of the log was deleted while it waited."""
+    client = world.client()
+    send(client, 1, b"gone")
+    send(client, 1)
+    record_at = world.store.record_at
+    monkeypatch.setattr(world.store, "record_at", lambda offset: record_at(offset) if offset else None)
+    await world.clock.run_for(1)
+    assert world.store.max_offset("T", 0) == world.broker.delay.undeliverable == 1
+
+
 @pytest.mark.parametrize("value", ["a\x01b", "\x01"])
 async def test_a_separator_in_a_value_does_no_harm(world: World, value: str) -> None:
     """A client may send it, readers of properties take it: it must not end the deliveries."""

@@ -7,6 +7,7 @@ import pytest
 from apogeemq.broker.config import FlushDiskType, LimitsConfig, StoreSettings
 from apogeemq.broker.errors import SystemBusy
 from apogeemq.broker.service.durability import AcknowledgementLine, Outcome
+from apogeemq.store.errors import TooManyWaiters
 from apogeemq.store.faulty_disk import FaultyDisk
 
 from packages.broker.tests.world import Client, World, fields_of, pull_fields, send_fields, until
@@ -204,6 +205,19 @@ async def test_a_new_topics_send_waits_for_its_file_and_for_the_flush() -> None:
         world.store.flush_once()
         await until(lambda: client.has_reply(new) and client.has_reply(old))
         assert codes(client, [new, old]) == [0, 0]
+
+
+async def test_a_flush_that_cannot_be_waited_for_refuses() -> None:
+    """The store's own bound on who waits: nobody is left without an answer."""
+    async with await world_with_topic() as world:
+        try:
+            while True:
+                world.store.notify_flushed(1, lambda error: None)
+        except TooManyWaiters:
+            client = world.client()
+            (opaque,) = sends(client, 1)
+            assert client.reply(opaque).code == 14
+        world.store.flush_once()
 
 
 async def test_a_closed_store_fails_who_waits_for_it() -> None:

@@ -299,6 +299,17 @@ async def test_old_messages_are_read_in_a_thread() -> None:
         assert world.broker.topics.require("T").messages_out == 3
 
 
+async def test_a_woken_pull_may_have_to_wait_for_the_disk() -> None:
+    """Still one answer, when it is read."""
+    disk = MemoryDisk()
+    async with await world_with_topic(disk, store=StoreSettings(hot_window_bytes=1)) as world:
+        client = world.client()
+        opaque = client.send(11, pull_fields() | HELD)
+        disk.cached = False
+        client.send(310, send_fields(), b"body")
+        assert bodies_of(await client.later(opaque)) == [b"body"]
+
+
 async def test_reads_from_the_disk_are_bounded() -> None:
     """One more is refused with the limit's name; others of the connection go on."""
     disk = MemoryDisk()

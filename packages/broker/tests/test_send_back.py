@@ -176,6 +176,15 @@ async def test_an_offset_without_message_is_an_error() -> None:
                 world.broker.send_back.read(offset)
 
 
+async def test_a_damaged_message_is_an_error() -> None:
+    """A copy of it would have a CRC that fits the damage."""
+    world, record = await world_with_message()
+    async with world:
+        world.damage(record.physical_offset)
+        with pytest.raises(RequestFailed, match=r"look message by offset failed, 0: .*CRC"):
+            world.broker.send_back.read(record.physical_offset)
+
+
 async def test_what_is_refused_before_the_message_is_read() -> None:
     """An unknown group (26), a retry topic that may not be written (16)."""
     async with World() as world:

@@ -265,6 +265,14 @@ class World:
         """Pretend that the topics' file is written."""
         self.broker.topics.saved(self.broker.topics.version)
 
+    def damage(self, physical_offset: int) -> None:
+        """Flip the last byte of what the disk holds of a record's body, which its CRC then tells."""
+        data = self.store.record_at(physical_offset)
+        assert data is not None
+        body = decode_record(data).body
+        inode = self.disk.files[ROOT / "commitlog" / f"{0:020}"]
+        inode.data[physical_offset + data.rindex(body)] ^= 0xFF
+
     def records(self, topic: str, queue_id: int = 0) -> list[Record]:
         """All messages of a queue, as they lie in the log."""
         found = []

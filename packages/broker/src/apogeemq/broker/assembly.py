@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
 
 from apogeemq.broker.config import BrokerConfig, FlushDiskType
 from apogeemq.broker.core.clients import ClientTable
@@ -18,7 +17,7 @@ from apogeemq.broker.core.names import SCHEDULE_TOPIC
 from apogeemq.broker.core.properties import BrokerProperties
 from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
-from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads
 from apogeemq.broker.faces.remoting.groups import GroupRequests, notify_consumer_ids_changed
 from apogeemq.broker.faces.remoting.locks import LockRequests
@@ -240,10 +239,6 @@ class Broker:
         """A client's connection is gone."""
         self.pulls.channel_closed(channel)
         self.group_service.channel_closed(channel)
-
-    def on_topics_changed(self, listener: Callable[[list[Topic]], None]) -> None:
-        """Call `listener` whenever topics are made or changed."""
-        self.topics.on_change(listener)
 
     async def save_cut_pointers(self) -> None:
         """Write what loading had to cut back after a crash; to be called before the first request is served.

@@ -299,8 +299,6 @@ class SendService:
             messages = decode_batch(body)
         except BodyInvalid as error:
             raise MessageIllegal(f"the batch can't be read: {error}") from error
-        if not messages:
-            raise MessageIllegal("the batch holds no message")
         batch_properties = read_properties(request.properties or "")
         if not _SPECIAL_KEYS.isdisjoint(batch_properties):
             raise MessageIllegal("the batch has a delay or is transactional: not for batches")
