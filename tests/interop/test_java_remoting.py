@@ -287,7 +287,7 @@ def test_tags_choose_messages(client: JavaClient, running: contextlib.ExitStack,
     """A subscription `TagA || TagC` gets those and nothing of TagB."""
     for tag in ("TagA", "TagB", "TagC"):
         client.send(topic, 20, prefix=tag, tags=tag)
-    consumer = running.enter_context(client.consume(topic, "group_" + topic, tags="TagA || TagC", until_idle_ms=5000))
+    consumer = running.enter_context(client.consume(topic, "group_" + topic, tags="TagA || TagC", expect=40))
     consumer.end()
     expected = {f"{tag}-{number}" for tag in ("TagA", "TagC") for number in range(20)}
     assert keys_of(consumer.events(Delivery)) == expected
