@@ -313,3 +313,27 @@ def test_bug_in_a_thread_ends_writing(
     monkeypatch.undo()
     with pytest.raises(NotWritable):
         store.close()
+
+
+def test_units_that_come_while_a_queue_is_written_are_written_too(
+    open_store: OpenStore, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message stored while another thread writes its queue's tail is in the file after an orderly stop."""
+    disk = MemoryDisk()
+    store = open_store(disk)
+    first = send(store)
+    write_files = store._queues._write_files
+
+    def append_meanwhile(directory: Path, at: int, data: bytes) -> None:
+        monkeypatch.undo()
+        write_files(directory, at, data)
+        send(store)
+
+    monkeypatch.setattr(store._queues, "_write_files", append_meanwhile)
+    store._queues.drain_all()
+    store.close()
+    reopened = open_store(disk)
+    ((topic, queue_id),) = reopened.queues()
+    assert reopened.recovery.clean
+    assert first.queue_offset == 0
+    assert reopened.max_offset(topic, queue_id) == 2

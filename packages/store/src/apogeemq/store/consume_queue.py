@@ -174,6 +174,10 @@ class ConsumeQueues:
             with self._lock:
                 del queue.tail[: len(data)]
                 queue.tail_offset += len(data) // UNIT_SIZE_BYTES
+                if queue.tail:
+                    # Came while the file was written. Its appender saw a tail that was not empty, so it did not note
+                    # the queue as dirty: without this a stop would leave these units out of the file.
+                    self.dirty.append(queue)
 
     def drain_all(self) -> None:
         """Write all tails. On an error those not written stay dirty."""
