@@ -223,6 +223,7 @@ async def test_beyond_the_bound_nothing_is_held(limits: LimitsConfig) -> None:
     async with await world_with_topic(limits=limits) as world:
         client = world.client()
         held = client.send(11, pull_fields() | HELD)
+        assert world.broker.pulls.held_refused == 0
         assert client.request(11, pull_fields() | HELD).code == 19
         assert world.broker.pulls.held_refused == 1
         assert not client.has_reply(held)
@@ -325,6 +326,8 @@ async def test_reads_from_the_disk_are_bounded() -> None:
         assert "2 reads of old messages wait for the disk, the limit (limits.cold_reads_max) is 2" in str(reply.remark)
         for opaque in running:
             assert (await client.later(opaque)).code == 0
+        for _ in range(3):
+            assert (await client.later(client.send(11, pull_fields()))).code == 0, "there is room again"
 
 
 async def test_a_read_that_fails_in_its_thread_is_answered() -> None:

@@ -153,8 +153,11 @@ async def test_answers_are_counted_by_request_and_result() -> None:
         client.request(11, pull_fields())
         client.request(11, pull_fields("Missing"))
         client.send(15, SERVED[RequestCode.UPDATE_CONSUMER_OFFSET][0], oneway=True)
-        client.send(15, GOOD[15][0], oneway=True)
-        assert world.broker.stats.counts == {(34, 0): 1, (11, 19): 1, (11, 17): 1, (15, 1): 1, (15, 0): 1}
+        for code in (14, 15, 30, 35, 38, 41):
+            client.send(code, *GOOD[code], oneway=True)
+        refused = {(11, 19): 1, (11, 17): 1, (15, 1): 1, (14, 22): 1}
+        served = {(code, 0): 1 for code in (34, 15, 30, 35, 38, 41)}
+        assert world.broker.stats.counts == refused | served
 
 
 async def test_a_bug_in_a_handler_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:

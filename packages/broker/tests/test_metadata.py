@@ -54,6 +54,7 @@ async def test_what_a_start_makes_is_written() -> None:
         await until(lambda: world.broker.topics.saved_version == world.broker.topics.version > 0)
         await until(lambda: world.broker.groups.saved_version == world.broker.groups.version > 0)
         assert saved_topics(world)["TBW102"] == 8
+        assert b'{\n\t"dataVersion":{\n\t\t' in file(world, "topics.json"), "laid out as Apache's"
         groups = SubscriptionGroupWrapper.decode(file(world, "subscriptionGroup.json"))
         assert "TOOLS_CONSUMER" in groups.subscription_group_table
         assert groups.data_version == world.broker.groups.data_version

@@ -38,6 +38,7 @@ def test_a_group_is_ordered_while_one_of_its_locks_lives() -> None:
     assert table.expire(60) == 0
     assert table.expire(61) == 2
     assert len(table) == 0
+    assert table._groups == {}, "nothing of a group stays behind"
 
 
 def test_the_number_of_locks_is_bounded() -> None:
