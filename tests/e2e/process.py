@@ -8,7 +8,6 @@ The all-in-one prefixes each listener with its service (`broker.remoting`). Ever
 tests with and without an event loop can use it. Every wait has a deadline, and a failing one shows the end of the logs.
 """
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -56,7 +55,7 @@ class ManagedProcess:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
-        self.lines: collections.deque[str] = collections.deque(maxlen=STDOUT_LINES_MAX)
+        self.lines: list[str] = []  # read while a thread appends: a list bears that, a deque may raise
         log_directory.mkdir(parents=True, exist_ok=True)
         self._stdout_path = log_directory / f"{name}.stdout"
         self._stderr_path = log_directory / f"{name}.stderr"
@@ -166,7 +165,8 @@ class ManagedProcess:
             for line in stdout:
                 log.write(line)
                 log.flush()
-                self.lines.append(line.rstrip("\n"))
+                if len(self.lines) < STDOUT_LINES_MAX:
+                    self.lines.append(line.rstrip("\n"))
 
 
 def is_ready_line(line: str) -> bool:

@@ -1,7 +1,6 @@
 """The official Java client at work: starts the driver of tests/interop/java and hands out what it prints."""
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -34,7 +33,7 @@ class DriverRun(ManagedProcess):
 
     def events(self, kind: type[E]) -> list[E]:
         """Every event of that kind so far, in the order printed."""
-        for line in list(itertools.islice(self.lines, len(self._events), None)):
+        for line in self.lines[len(self._events) :]:
             self._events.append(events.parse(line))
         return [event for event in self._events if isinstance(event, kind)]
 
