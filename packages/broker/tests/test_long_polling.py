@@ -41,7 +41,7 @@ def test_deadlines_come_in_order_and_only_once() -> None:
     assert names(polls.expire(9.9)) == []
     assert names(polls.expire(20.0)) == ["early", "middle"]
     assert polls.next_deadline() == 30.0
-    polls.wake_queue("T", 0)
+    polls.wake("T", 0, [0])
     assert polls.next_deadline() is None
     assert names(polls.expire(99.0)) == []
 
@@ -75,7 +75,7 @@ def test_the_heap_of_deadlines_does_not_grow_with_wake_ups() -> None:
     polls = table()
     for number in range(5_000):
         polls.add(waiting(str(number)))
-        polls.wake_queue("T", 0)
+        polls.wake("T", 0, [0])
     assert len(polls._deadlines) <= 65
 
 

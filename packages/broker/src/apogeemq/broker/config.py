@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from apogeemq.broker.core.delay import DEFAULT_DELAY_LEVELS, DelayLevels
 from apogeemq.broker.core.subscription_groups import GROUPS_MAX
-from apogeemq.broker.core.topics import TOPICS_MAX
+from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX, TOPICS_MAX
 from apogeemq.mesh.config import ListenerConfig, setting
 from apogeemq.mesh.service_process import LogConfig
 
@@ -96,7 +96,7 @@ class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def validate(self) -> None:
         """Raise ValueError naming the setting that is out of range."""
-        if not 1 <= self.default_topic_queue_nums <= 16_384:
+        if not 1 <= self.default_topic_queue_nums <= QUEUES_PER_TOPIC_MAX:
             raise ValueError(f"default_topic_queue_nums is {self.default_topic_queue_nums}; it must be 1 to 16384")
 
 

@@ -74,13 +74,6 @@ class LongPollingTable(Generic[W]):
             self._remove(waiting)
         return woken
 
-    def wake_queue(self, topic: str, queue_id: int) -> list[Waiting[W]]:
-        """Take out everybody who waits for this queue."""
-        woken = list(self._queues.get((topic, queue_id), ()))
-        for waiting in woken:
-            self._remove(waiting)
-        return woken
-
     def expire(self, now: float) -> list[Waiting[W]]:
         """Take out those whose time is over."""
         expired = []
