@@ -1,8 +1,10 @@
 """Make the committed protobuf stubs anew from ``proto/``; with ``--check`` only say whether they are up to date.
 
 Runs in ``.venv-gen`` (``./task proto``, ``./task proto-check``), never in the development environment: the generator
-is pinned there, so that two machines make the same bytes. A ``.proto`` file lies at the Python path of its stubs, hence
-the imports inside the stubs come out right without any rewriting.
+is pinned there, so that two machines make the same bytes. A ``.proto`` file of the mesh lies at the Python path of its
+stubs, hence the imports inside the stubs come out right without any rewriting. Those of the public API lie at their
+wire path, as others know them; their package and imports are renamed on the way (RENAMED), because protobuf's one pool
+of names per process refuses a second ``apache.rocketmq.v2`` beside the official client's.
 
 ``--check`` fails on three kinds of stub: stale (differs from what its source makes), missing (its source has none yet)
 and leftover (its source is gone).
@@ -11,6 +13,7 @@ and leftover (its source is gone).
 from __future__ import annotations
 
 import argparse
+import importlib.resources
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +25,12 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "proto"
 # Folder of sources below proto/ → the source root that its stubs are written under.
-OUTPUTS = {"apogeemq/mesh": ROOT / "packages" / "mesh" / "src"}
+OUTPUTS = {
+    "apogeemq/mesh": ROOT / "packages" / "mesh" / "src",
+    "apogeemq/proto": ROOT / "proto" / "src",
+}
+# Folder of stubs → folder of its sources, where the two differ: the package on the wire is not the Python one.
+RENAMED = {"apogeemq/proto": "apache/rocketmq"}
 STUB_PATTERNS = ("*_pb2.py", "*_pb2.pyi")
 
 
@@ -35,8 +43,8 @@ class Difference(NamedTuple):
 
 
 def sources(folder: str) -> list[Path]:
-    """Return the ``.proto`` files below one folder of ``proto/``, sorted."""
-    return sorted((SOURCES / folder).rglob("*.proto"))
+    """Return the ``.proto`` files that one folder of stubs is made of, sorted."""
+    return sorted((SOURCES / RENAMED.get(folder, folder)).rglob("*.proto"))
 
 
 def stubs(root: Path, folder: str) -> set[Path]:
@@ -46,12 +54,30 @@ def stubs(root: Path, folder: str) -> set[Path]:
 
 def generate(folder: str, out: Path) -> None:
     """Write the stubs of one folder of sources under ``out``; exits with protoc's own code when a source is wrong."""
-    files = [str(path) for path in sources(folder)]
-    if not files:
-        return
-    code = protoc.main(["protoc", f"-I{SOURCES}", f"--python_out={out}", f"--pyi_out={out}", *files])
+    with tempfile.TemporaryDirectory() as scratch:
+        root = renamed(folder, Path(scratch)) if folder in RENAMED else SOURCES
+        files = [str(path) for path in sorted((root / folder).rglob("*.proto"))]
+        if not files:
+            return
+        well_known = Path(str(importlib.resources.files("grpc_tools"))) / "_proto"
+        code = protoc.main(
+            ["protoc", f"-I{root}", f"-I{well_known}", f"--python_out={out}", f"--pyi_out={out}", *files]
+        )
     if code:
         raise SystemExit(code)
+
+
+def renamed(folder: str, scratch: Path) -> Path:
+    """Copy the sources of a renamed folder below ``scratch``, under their Python names; return ``scratch``."""
+    wire = RENAMED[folder]
+    for source in sources(folder):
+        copy = scratch / folder / source.relative_to(SOURCES / wire)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = source.read_text(encoding="utf-8")
+        text = text.replace(f'import "{wire}/', f'import "{folder}/')
+        text = text.replace(f"package {wire.replace('/', '.')}.", f"package {folder.replace('/', '.')}.")
+        copy.write_text(text, encoding="utf-8")
+    return scratch
 
 
 def compare(folder: str, committed: Path) -> Difference:

@@ -5,12 +5,14 @@
     ├── StreamLost           an open stream broke: what was in flight has an unknown outcome
     ├── DeadlineExceeded     no answer in time: the outcome is unknown
     ├── PeerRefused          the peer answered "no": code and message are its own
+    ├── CallRefused          the same for one call among many on a stream; the code is RocketMQ's
     ├── MessageTooLarge      ours: the message was never sent
+    ├── CallsOverloaded      ours: too much waits to be sent to this peer already
     └── ChannelClosed        ours: the channel, stream or server was closed by this process
     ConfigError              a setting is wrong: key, where it came from, what is allowed
     LifecycleError           a component did not start or stop in time
 
-The first four are the world's doing, the next two this process's.
+The first five are the world's doing, the next three this process's.
 """
 
 # ruff: noqa: N818 — these are facts ("the stream is lost") and read better in `except` without a suffix
@@ -81,6 +83,27 @@ class PeerRefused(MeshError):
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
+
+
+class CallRefused(MeshError):
+    """One call was refused. Raised by an answering function to refuse, and raised at the caller with the same values.
+
+    `code` is one of RocketMQ's response codes; `text` says what was wrong, where, and what to do.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class CallsOverloaded(MeshError):
+    """A bound on what may wait to be sent to a peer is reached; this call was never sent."""
+
+    def __init__(self, target: str, what: str, limit: int) -> None:
+        super().__init__(f"{what} to {target} are at their limit of {limit}; try again later, or elsewhere")
+        self.target = target
+        self.limit = limit
 
 
 class MessageTooLarge(MeshError):

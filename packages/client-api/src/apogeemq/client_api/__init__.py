@@ -1,0 +1,1 @@
+"""What both ApogeeMQ clients share: messages, typed topics, handlers, errors, trace propagation."""

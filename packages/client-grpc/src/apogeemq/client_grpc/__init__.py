@@ -1,0 +1,1 @@
+"""Asyncio producer and consumers for RocketMQ's gRPC protocol."""

@@ -1,0 +1,1 @@
+"""Asyncio producer and consumer for RocketMQ's Remoting protocol."""

@@ -1,0 +1,1 @@
+"""ApogeeMQ proxy: the stateless front for gRPC and Remoting clients."""

@@ -1,0 +1,1 @@
+"""RocketMQ's public gRPC API, version 2: generated messages and enums."""
