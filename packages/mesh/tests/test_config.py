@@ -307,3 +307,26 @@ def test_tls_section_checks_its_files(tmp_path: Path) -> None:
         load_broker({"listeners.remoting.tls.mode": "enforcing"})
     with pytest.raises(ValueError, match="there is no file"):
         TlsConfig(mode="permissive", cert_path=str(tmp_path / "no.pem"), key_path=str(tmp_path / "no.key")).validate()
+
+
+def test_changes_handed_over_make_the_same_settings(tmp_path: Path) -> None:
+    """What differs from the defaults, as text and keyed for the environment or --set, loads to equal settings."""
+    file = tmp_path / "broker.properties"
+    file.write_text("brokerName=b\nnamesrvAddr=a:1;b:2\nsecretKey=s3cret\nautoCreateTopicEnable=false\n")
+    first = load(
+        Broker, file=file, flags={"listeners.mesh.port": "0", "region": "r"}, ignored={"autoCreateTopicEnable"}
+    )
+    changes = first.changes()
+    assert changes == {
+        "name": "b",
+        "namesrv_addresses": "a:1;b:2",
+        "secret_key": "s3cret",
+        "region": "r",
+        "listeners.mesh.port": "0",
+    }
+    assert load(Broker, flags=changes).value == first.value
+
+
+def test_a_value_set_to_its_default_is_no_change() -> None:
+    """Only what differs is handed over; a required setting always is."""
+    assert load(Broker, flags={"name": "b", "listeners.remoting.port": "10911"}).changes() == {"name": "b"}

@@ -27,7 +27,7 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar, get_type_hints
+from typing import Annotated, Generic, Literal, TypeVar, cast, get_type_hints
 
 import msgspec
 from apogeemq.mesh.config_fields import MASK, Alias, Field, convert, fields_of, section_of, setting
@@ -105,6 +105,14 @@ class Loaded(Generic[SectionT]):
             f"{key} = {MASK if key in self.secrets and value else _shown(value)}  ({self.origins[key]})"
             for key, value in _values(self.value, "")
         ]
+
+    def changes(self) -> dict[str, str]:
+        """Map the key of every setting that differs from its struct's own default to its value as text, secrets too.
+
+        For whoever starts this service in a process of its own: handed over, they make the same settings again.
+        """
+        own = dict(_own_defaults(type(self.value), None, ""))
+        return {key: _shown(value) for key, value in _values(self.value, "") if key not in own or value != own[key]}
 
     def secret_values(self) -> list[str]:
         """List the secrets that are set, for whoever must keep them out of logs."""
@@ -250,6 +258,19 @@ def _defaults(section_type: type[msgspec.Struct]) -> dict[str, object]:
         elif info.default_factory is not msgspec.NODEFAULT:
             defaults[info.name] = info.default_factory()
     return defaults
+
+
+def _own_defaults(
+    section_type: type[msgspec.Struct], default: msgspec.Struct | None, prefix: str
+) -> Iterator[tuple[str, object]]:
+    """Walk the defaults of a section, which those of the section around it may have changed, as `_build` does."""
+    defaults = _defaults(section_type) if default is None else msgspec.structs.asdict(default)
+    for name, annotation in get_type_hints(section_type, include_extras=True).items():
+        inner = section_of(annotation)
+        if inner is not None:
+            yield from _own_defaults(inner, cast("msgspec.Struct | None", defaults.get(name)), f"{prefix}{name}.")
+        elif name in defaults:
+            yield prefix + name, defaults[name]
 
 
 def _values(section: msgspec.Struct, prefix: str) -> Iterator[tuple[str, object]]:
