@@ -1,0 +1,1 @@
+"""What the proxy does for clients, whatever protocol they came by."""
