@@ -235,16 +235,18 @@ def start_all_in_one(
     settings: Mapping[str, str],
     ports: str | None = "free",
     command: Sequence[str | os.PathLike[str]] = (),
+    arguments: Sequence[str] = (),
     log_level: str = "WARNING",
+    environ: Mapping[str, str] | None = None,
 ) -> ManagedProcess:
     """`apogeemq up` on `data`; `ports="free"` lets it choose every port, None leaves them to `settings`.
 
-    `command` stands in for `apogeemq`, and gets the same arguments.
+    `command` stands in for `apogeemq`, and gets the same arguments; `arguments` are further ones of `up`.
     """
-    argv = [*(command or [console_script("apogeemq")]), "up", "--data", data, "--log-level", log_level]
+    argv = [*(command or [console_script("apogeemq")]), "up", "--data", data, "--log-level", log_level, *arguments]
     if ports is not None:
         argv += ["--ports", ports]
-    return ManagedProcess("up", [*argv, *set_options(settings)], log_directory=log_directory)
+    return ManagedProcess("up", [*argv, *set_options(settings)], log_directory=log_directory, environ=environ)
 
 
 def start_service(
@@ -255,6 +257,7 @@ def start_service(
     log_directory: pathlib.Path,
     environment: pathlib.Path | None = None,
     name: str | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> ManagedProcess:
     """One service as a process of its own, for example "broker", from the tests' or another virtual environment.
 
@@ -262,4 +265,4 @@ def start_service(
     """
     command = console_script(f"apogeemq-{service}", environment)
     argv: list[str | os.PathLike[str]] = [command, "--config", config, *set_options(settings)]
-    return ManagedProcess(name or service, argv, log_directory=log_directory)
+    return ManagedProcess(name or service, argv, log_directory=log_directory, environ=environ)
