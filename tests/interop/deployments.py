@@ -1,27 +1,48 @@
-"""What the scenarios run against: ApogeeMQ in one process, its wheels in two, or Apache's own servers (a baseline).
+"""What the scenarios run against: ApogeeMQ in one process or in several, or Apache's own servers (a baseline).
 
 Each has a name server, one broker called broker-a, its data in a directory of the test's, and ports that nobody else
-has. The broker can be killed and started again under the same addresses and on the same data.
+has; a proxy for gRPC clients too where it is asked for. Broker and proxy can be killed and started again under the same
+addresses and on the same data.
 """
 
 import abc
+import json
 import os
 import pathlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Self
 
-from tests.e2e.process import ManagedProcess, Ready, fixed_ports, start_all_in_one, start_service
+from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
+
+from tests.e2e.process import (
+    ManagedProcess,
+    Ready,
+    console_script,
+    fixed_ports,
+    free_port,
+    set_options,
+    start_all_in_one,
+    start_service,
+)
+from tests.e2e.wire_client import WireClient
 from tests.interop import build, wheels
 
 BROKER_NAME = "broker-a"
 APACHE_VERSION = "5.3.3"
 APACHE_START_TIMEOUT_S = 60.0
-ANY_PORT = {f"listeners.{listener}.port": "0" for listener in ("remoting", "mesh", "http")}
+LISTENERS = {
+    "namesrv": ("remoting", "mesh", "http"),
+    "broker": ("remoting", "mesh", "http"),
+    "proxy": ("remoting", "grpc", "http"),
+}
+ANY_PORT = {service: {f"listeners.{name}.port": "0" for name in names} for service, names in LISTENERS.items()}
 
 
 class Deployment(abc.ABC):
     """A cluster; `settings` are broker settings under the official names, such as autoCreateTopicEnable.
+
+    `with_proxy` asks for a proxy as well; the all-in-one always has one.
 
     As a context manager it is started on entering, and killed on leaving where it still runs. Whatever is started again
     gets the addresses and the data that it had before.
@@ -30,7 +51,8 @@ class Deployment(abc.ABC):
     exit_code = 0
     """How its processes end on SIGTERM."""
 
-    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str], *, with_proxy: bool = False) -> None:
+        self.with_proxy = with_proxy
         self.data = directory / "data"
         self.log_directory = directory / "logs"
         self.settings = dict(settings)
@@ -56,6 +78,14 @@ class Deployment(abc.ABC):
     def broker(self) -> str:
         """The broker's Remoting address, "host:port"."""
 
+    @property
+    @abc.abstractmethod
+    def grpc(self) -> str:
+        """The proxy's gRPC address, "host:port"."""
+
+    def make_topic(self, topic: str) -> None:  # noqa: B027 — not to be implemented where the proxy does it
+        """Makes a topic that gRPC clients may use, where asking for its route does not make it."""
+
     @abc.abstractmethod
     def start(self) -> None:
         """Returns when the cluster serves."""
@@ -68,14 +98,22 @@ class Deployment(abc.ABC):
     def kill_broker(self) -> None:
         """SIGKILL to the process that the broker runs in."""
 
+    @abc.abstractmethod
+    def start_proxy(self) -> None:
+        """Starts the process that the proxy runs in; returns when it serves."""
+
+    @abc.abstractmethod
+    def kill_proxy(self) -> None:
+        """SIGKILL to the process that the proxy runs in."""
+
     def stop(self) -> None:
-        """An orderly end, the broker first; fails when a process does not end as it should."""
+        """An orderly end, what was started last first; fails when a process does not end as it should."""
         for process in reversed(self.processes.values()):
             process.stop(expected_exit_code=self.exit_code)
 
 
 class AllInOne(Deployment):
-    """`apogeemq up`: a name server and a broker in one process, which a kill ends together."""
+    """`apogeemq up`: name server, broker and proxy in one process, which a kill ends together."""
 
     _ready: Ready | None = None
 
@@ -86,6 +124,10 @@ class AllInOne(Deployment):
     @property
     def broker(self) -> str:
         return self._address("broker.remoting")
+
+    @property
+    def grpc(self) -> str:
+        return self._address("proxy.grpc")
 
     def start(self) -> None:
         settings = {f"broker.{key}": value for key, value in self.settings.items()}
@@ -102,16 +144,22 @@ class AllInOne(Deployment):
     def kill_broker(self) -> None:
         self.processes["up"].kill()
 
+    def start_proxy(self) -> None:
+        self.start()
+
+    def kill_proxy(self) -> None:
+        self.processes["up"].kill()
+
     def _address(self, listener: str) -> str:
         assert self._ready is not None, "not started yet"
         return self._ready.listeners[listener]
 
 
-class Wheels(Deployment):
-    """apogeemq-namesrv and apogeemq-broker from their wheels, each a process of its own."""
+class Processes(Deployment):
+    """apogeemq-namesrv, apogeemq-broker and apogeemq-proxy of the tests' environment, each a process of its own."""
 
-    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str]) -> None:
-        super().__init__(directory, settings)
+    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str], *, with_proxy: bool = False) -> None:
+        super().__init__(directory, settings, with_proxy=with_proxy)
         self._ready: dict[str, Ready] = {}
 
     @property
@@ -122,15 +170,24 @@ class Wheels(Deployment):
     def broker(self) -> str:
         return self._ready["broker"].listeners["remoting"]
 
+    @property
+    def grpc(self) -> str:
+        return self._ready["proxy"].listeners["grpc"]
+
+    def environment(self) -> pathlib.Path | None:
+        """The virtual environment with the commands; None for that of the tests."""
+        return None
+
     def start(self) -> None:
         self._start_service("namesrv", {})
         self.start_broker()
+        if self.with_proxy:
+            self.start_proxy()
 
     def start_broker(self) -> None:
         properties = {
             "brokerName": BROKER_NAME,
-            # Services of the mesh find each other by their mesh endpoints; only clients use the Remoting one.
-            "namesrvAddr": self._ready["namesrv"].listeners["mesh"],
+            "namesrvAddr": self._namesrv_mesh,
             "storePathRootDir": str(self.data / "broker"),
         }
         self._start_service("broker", properties | self.settings)
@@ -138,28 +195,59 @@ class Wheels(Deployment):
     def kill_broker(self) -> None:
         self.processes["broker"].kill()
 
+    def start_proxy(self) -> None:
+        settings = {"identity.namesrv_addr": self._namesrv_mesh, "topics.auto_create": "true"}
+        command = os.fspath(console_script("apogeemq-proxy", self.environment()))
+        argv = [command, *set_options(settings | self._ports("proxy"))]
+        self._adopt("proxy", ManagedProcess("proxy", argv, log_directory=self.log_directory))
+
+    def kill_proxy(self) -> None:
+        self.processes["proxy"].kill()
+
+    @property
+    def _namesrv_mesh(self) -> str:
+        # Services of the mesh find each other by their mesh endpoints; only clients use the Remoting one.
+        return self._ready["namesrv"].listeners["mesh"]
+
+    def _ports(self, service: str) -> dict[str, str]:
+        """Those that it had before, else any."""
+        if service in self._ready:
+            return fixed_ports(self._ready[service])
+        return ANY_PORT[service]
+
     def _start_service(self, service: str, properties: Mapping[str, str]) -> None:
         process = start_service(
             service,
             config=write_properties(self.data / f"{service}.properties", properties),
-            settings=fixed_ports(self._ready[service]) if service in self._ready else ANY_PORT,
+            settings=self._ports(service),
             log_directory=self.log_directory,
-            environment=wheels.environment("apogeemq-namesrv", "apogeemq-broker"),
+            environment=self.environment(),
         )
+        self._adopt(service, process)
+
+    def _adopt(self, service: str, process: ManagedProcess) -> None:
         self.processes[service] = process
         self._ready[service] = process.wait_ready()
 
 
+class Wheels(Processes):
+    """The same processes from freshly built wheels, in an environment that has nothing else of ours."""
+
+    def environment(self) -> pathlib.Path:
+        return wheels.environment("apogeemq-namesrv", "apogeemq-broker", "apogeemq-proxy")
+
+
 class Apache(Deployment):
-    """Apache RocketMQ's name server and broker from Maven: the scenarios must hold there, or a scenario is wrong."""
+    """Apache RocketMQ's own servers from Maven: the scenarios must hold there, or a scenario is wrong."""
 
     exit_code = 143  # a JVM ends with 128 + 15 after its shutdown hooks
 
-    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str]) -> None:
-        super().__init__(directory, settings)
+    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str], *, with_proxy: bool = False) -> None:
+        super().__init__(directory, settings, with_proxy=with_proxy)
         self._class_path = build.apache_server(APACHE_VERSION)
         self._java = build.java_command()
         self._namesrv_port, self._broker_port, self._ha_port = free_ports()
+        self._grpc_port, self._proxy_remoting_port = free_port(), free_port()
 
     @property
     def namesrv(self) -> str:
@@ -169,10 +257,33 @@ class Apache(Deployment):
     def broker(self) -> str:
         return f"127.0.0.1:{self._broker_port}"
 
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self._grpc_port}"
+
+    def make_topic(self, topic: str) -> None:
+        fields = {
+            "topic": topic,
+            "defaultTopic": "TBW102",
+            "readQueueNums": "8",
+            "writeQueueNums": "8",
+            "perm": "6",
+            "topicFilterType": "SINGLE_TAG",
+            "topicSysFlag": "0",
+            "order": "false",
+            "attributes": "+message.type=NORMAL",
+        }
+        with WireClient(self.broker) as client:
+            reply = client.request(RequestCode.UPDATE_AND_CREATE_TOPIC, fields)
+        assert reply.code == ResponseCode.SUCCESS, reply
+
     def start(self) -> None:
         properties = {"listenPort": str(self._namesrv_port), "bindAddress": "127.0.0.1"}
-        self._start("namesrv", "org.apache.rocketmq.namesrv.NamesrvStartup", properties)
+        config = write_properties(self.data / "namesrv.properties", properties)
+        self._start("namesrv", "org.apache.rocketmq.namesrv.NamesrvStartup", ["-c", os.fspath(config)])
         self.start_broker()
+        if self.with_proxy:
+            self.start_proxy()
 
     def start_broker(self) -> None:
         store = self.data / "broker"
@@ -193,13 +304,28 @@ class Apache(Deployment):
             "waitTimeMillsInSendQueue": "10000",
             "osPageCacheBusyTimeOutMills": "10000",
         }
-        self._start("broker", "org.apache.rocketmq.broker.BrokerStartup", properties | self.settings)
+        config = write_properties(self.data / "broker.properties", properties | self.settings)
+        self._start("broker", "org.apache.rocketmq.broker.BrokerStartup", ["-c", os.fspath(config)])
 
     def kill_broker(self) -> None:
         self.processes["broker"].kill()
 
-    def _start(self, name: str, main_class: str, properties: Mapping[str, str]) -> None:
-        config = write_properties(self.data / f"{name}.properties", properties)
+    def start_proxy(self) -> None:
+        config = self.data / "proxy.json"
+        settings = {
+            "rocketMQClusterName": "DefaultCluster",
+            "grpcServerPort": self._grpc_port,
+            "remotingListenPort": self._proxy_remoting_port,
+            "enableGrpcEpoll": False,
+        }
+        config.write_text(json.dumps(settings))
+        arguments = ["-pm", "cluster", "-n", self.namesrv, "-pc", os.fspath(config)]
+        self._start("proxy", "org.apache.rocketmq.proxy.ProxyStartup", arguments)
+
+    def kill_proxy(self) -> None:
+        self.processes["proxy"].kill()
+
+    def _start(self, name: str, main_class: str, arguments: list[str]) -> None:
         options = [
             "-Xmx512m",
             "-XX:+UseSerialGC",
@@ -209,16 +335,22 @@ class Apache(Deployment):
         ]
         process = ManagedProcess(
             name,
-            [self._java, *options, "-cp", self._class_path, main_class, "-c", os.fspath(config)],
+            [self._java, *options, "-cp", self._class_path, main_class, *arguments],
             log_directory=self.log_directory,
             environ={"ROCKETMQ_HOME": os.fspath(self.data)},
         )
         self.processes[name] = process
-        process.wait_line(lambda line: "boot success" in line, APACHE_START_TIMEOUT_S, "that it booted")
+        process.wait_line(is_apache_booted, APACHE_START_TIMEOUT_S, "that it booted")
 
 
-DEPLOYMENTS: dict[str, Callable[[pathlib.Path, Mapping[str, str]], Deployment]] = {
+def is_apache_booted(line: str) -> bool:
+    """What name server, broker and proxy print in this order when they serve."""
+    return "boot success" in line or "rocketmq-proxy startup successfully" in line
+
+
+DEPLOYMENTS: dict[str, type[Deployment]] = {
     "all-in-one": AllInOne,
+    "processes": Processes,
     "wheels": Wheels,
     "apache": Apache,
 }

@@ -2,11 +2,10 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
-from tests.e2e.process import ManagedProcess, poll_until
 from tests.interop import events
+from tests.interop.driver_run import DriverRun, wait_for
 
 VERSIONS = ("5.3.3", "4.9.8")
 JVM_OPTIONS = (
@@ -16,45 +15,9 @@ JVM_OPTIONS = (
     # A group settles within a second or two rather than within the client's default of 20 s.
     "-Drocketmq.client.rebalance.waitInterval=1000",
 )
-START_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 60.0
 SETTLE_TIMEOUT_S = 60.0
 
 Option = str | int | bool
-E = TypeVar("E", bound=events.Event)
-
-
-class DriverRun(ManagedProcess):
-    """One run of the driver, which may still be going on."""
-
-    def __init__(self, name: str, argv: Sequence[str], *, log_directory: pathlib.Path) -> None:
-        self._events: list[events.Event] = []
-        super().__init__(name, argv, log_directory=log_directory)
-
-    def events(self, kind: type[E]) -> list[E]:
-        """Every event of that kind so far, in the order printed."""
-        for line in self.lines[len(self._events) :]:
-            self._events.append(events.parse(line))
-        return [event for event in self._events if isinstance(event, kind)]
-
-    def wait_started(self) -> None:
-        """Returns when the client in it has started."""
-        self.wait_line(lambda line: line.startswith('{"started"'), START_TIMEOUT_S, "that it has started")
-
-    def resume(self) -> None:
-        """Lets a consumer that was started with `hold` take queues."""
-        self.send_line("resume")
-
-    def end(self, expected_exit_code: int = 0, timeout_s: float = END_TIMEOUT_S) -> None:
-        """Waits until it ends by itself."""
-        exit_code = self.wait_exit(timeout_s)
-        if exit_code != expected_exit_code:
-            raise self.failure(f"exit code {exit_code}, expected {expected_exit_code}")
-
-    def stop_consuming(self) -> None:
-        """Asks a consumer to commit its offsets and end."""
-        self.send_line("stop")
-        self.end()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +39,7 @@ class JavaClient:
         for key, value in {"namesrv": self.namesrv, **options}.items():
             argv.append("--" + key.replace("_", "-"))
             argv += [] if value is True else [str(value)]
-        return DriverRun(name, argv, log_directory=self.log_directory)
+        return DriverRun(name, argv, log_directory=self.log_directory, parse=events.parse)
 
     def produce(self, topic: str, count: int, **options: Option) -> DriverRun:
         """Starts a producer. Its keys are `<prefix>-0` to `<prefix>-<count-1>`."""
@@ -130,8 +93,3 @@ def settle(consumers: Sequence[DriverRun], queues: int) -> None:
     for consumer in consumers:
         consumer.resume()
     wait_for(have_all, consumers, SETTLE_TIMEOUT_S, "the queues were not all taken")
-
-
-def wait_for(is_done: Callable[[], bool], runs: Sequence[DriverRun], timeout_s: float, message: str) -> None:
-    """Polls; fails with the logs of the first run when the time is up."""
-    poll_until(is_done, timeout_s, lambda: runs[0].failure(f"{message} within {timeout_s} s"))

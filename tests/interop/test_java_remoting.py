@@ -14,8 +14,9 @@ import pytest
 from tests.interop import judge
 from tests.interop.conftest import NewClient
 from tests.interop.deployments import DEPLOYMENTS
+from tests.interop.driver_run import DriverRun, wait_for
 from tests.interop.events import Abandoned, Ack, Delivery, Failure, Sent
-from tests.interop.java import DriverRun, JavaClient, Option, settle, wait_for
+from tests.interop.java import JavaClient, Option, settle
 from tools.bench import frames, single
 from tools.bench.server_process import split_address
 
