@@ -1,0 +1,1 @@
+"""The gRPC door and what stands behind it."""

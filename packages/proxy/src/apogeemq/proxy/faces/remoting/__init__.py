@@ -1,0 +1,1 @@
+"""What Remoting clients ask a proxy."""

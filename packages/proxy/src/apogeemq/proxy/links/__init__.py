@@ -1,0 +1,1 @@
+"""What the proxy asks: name servers for routes, brokers for everything else."""
