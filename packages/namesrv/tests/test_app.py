@@ -16,7 +16,8 @@ from apogeemq.mesh.lifecycle import Lifecycle
 from apogeemq.mesh.memory_network import MemoryNetwork
 from apogeemq.mesh.network import MeshChannel
 from apogeemq.mesh.v1 import namesrv_pb2 as pb
-from apogeemq.mesh.v1.methods import NAMESRV_REGISTER
+from apogeemq.mesh.v1 import routes_pb2
+from apogeemq.mesh.v1.methods import NAMESRV_REGISTER, QUERY_ROUTES, WATCH_ROUTES
 from apogeemq.namesrv.app import NamesrvApp
 from apogeemq.namesrv.config import ListenersConfig, NamesrvConfig, RegistrationConfig
 from apogeemq.remoting_codec.aio.client import RemotingClient
@@ -71,6 +72,24 @@ async def http_get(app: NamesrvApp, path: str) -> tuple[int, bytes]:
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     return int(head.split()[1]), body
+
+
+async def test_a_registered_broker_is_found_by_services(app: NamesrvApp) -> None:
+    """Routes are watched and asked for on the listener on which brokers register."""
+    channel = GrpcNetwork().channel(app.endpoints["mesh"])
+    watch = channel.stream(WATCH_ROUTES)
+    await watch.send(routes_pb2.WatchRequest())
+    first = await watch.receive()
+    assert first is not None
+    assert first.reset
+    await register(channel, "TopicA")
+    told = await watch.receive()
+    assert told is not None
+    assert (told.instance, list(told.changed_topics)) == (first.instance, ["TopicA"])
+    query = routes_pb2.QueryRoutesRequest(topics=["TopicA"])
+    reply = await channel.unary(QUERY_ROUTES, query, timeout_s=TIMEOUT_S)
+    assert reply.routes[0].queues[0].broker_name == "broker-a"
+    await channel.close()
 
 
 async def test_a_registered_broker_is_found_by_clients(app: NamesrvApp) -> None:

@@ -36,7 +36,7 @@ def test_gauges_show_the_tables_and_connections() -> None:
     """They are read when scraped."""
     registry, table, connections = Registry(), RouteTable(), ServerStats()
     registrar = Registrar(table, RegistrarLimits())
-    observe(registry, table, registrar, connections)
+    observe(registry, table, registrar, connections, lambda: 3)
     identity = BrokerIdentity("DefaultCluster", "broker-a", 0, 1, "10.0.0.1:10911")
     table.put_member(identity, DataVersion(0, 0, 1), {topic: TopicQueues(4, 4, 6, 0) for topic in ("A", "B", "C")})
     registrar.open(0)
@@ -47,3 +47,4 @@ def test_gauges_show_the_tables_and_connections() -> None:
     assert "rocketmq_namesrv_topics 3" in lines
     assert "rocketmq_namesrv_registration_streams 2" in lines
     assert "rocketmq_namesrv_connections 7" in lines
+    assert "rocketmq_namesrv_route_watches 3" in lines

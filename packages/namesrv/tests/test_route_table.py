@@ -81,15 +81,42 @@ def test_cluster_info_lists_all_brokers() -> None:
 
 
 def test_listeners_are_told_what_changed() -> None:
-    """A change of topics names them; a broker that comes or goes may change any route."""
-    told: list[Collection[str] | None] = []
+    """A change of topics names them; a broker that comes or goes changes the routes of all its topics."""
+    told: list[tuple[set[str], bool]] = []
     table = RouteTable()
-    table.add_listener(told.append)
+    table.add_listener(lambda change: told.append((set(change.topics), change.are_brokers_changed)))
     table.put_member(MASTER, VERSION, {"TopicA": QUEUES})
     table.change_topics(MASTER.key, VERSION, {"TopicB": QUEUES}, ["TopicA"])
+    table.put_member(MASTER, VERSION, {"TopicC": QUEUES})
     table.remove_member(MASTER.key)
     table.remove_member(MASTER.key)
-    assert told == [None, ["TopicB", "TopicA"], None]
+    assert told == [
+        ({"TopicA"}, True),
+        ({"TopicA", "TopicB"}, False),
+        ({"TopicB", "TopicC"}, True),
+        ({"TopicC"}, True),
+    ]
+
+
+def test_a_slave_that_comes_or_goes_changes_its_masters_topics() -> None:
+    """Their routes have another address; the slave's own table is looked at by nobody while the master is there."""
+    told: list[set[str]] = []
+    table = table_of((MASTER, ["TopicA"]))
+    table.add_listener(lambda change: told.append(set(change.topics)))
+    table.put_member(SLAVE, VERSION, {"TopicOld": QUEUES})
+    table.remove_member(MASTER.key)
+    table.remove_member(SLAVE.key)
+    assert told == [{"TopicA"}, {"TopicA", "TopicOld"}, {"TopicOld"}]
+
+
+def test_services_see_brokers_without_a_remoting_listener() -> None:
+    """They reach them over the mesh; members come lowest id first, broker sets by name."""
+    mesh_only = replace(OTHER, remoting_address="")
+    table = table_of((mesh_only, ["TopicA"]), (SLAVE, ["TopicA"]), (MASTER, ["TopicA", "TopicB"]))
+    assert table.serving("TopicA") == [(QUEUES, [MASTER, SLAVE]), (QUEUES, [mesh_only])]
+    assert table.serving("TopicB") == [(QUEUES, [MASTER, SLAVE])]
+    assert table.serving("TopicC") == []
+    assert table.broker_sets() == [[MASTER, SLAVE], [mesh_only]]
 
 
 def test_master_epochs_only_rise() -> None:

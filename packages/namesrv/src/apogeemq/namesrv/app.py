@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from apogeemq.mesh.addresses import advertised_address, is_loopback
+from apogeemq.mesh.chance import Chance, SystemChance
 from apogeemq.mesh.clock import Clock, SystemClock
 from apogeemq.mesh.config import ListenerConfig
 from apogeemq.mesh.health import Health
@@ -16,9 +17,11 @@ from apogeemq.mesh.service_process import ServiceProgram, World
 from apogeemq.mesh.tls import server_ssl_context, server_tls
 from apogeemq.namesrv.config import IGNORED_PROPERTIES, NamesrvConfig
 from apogeemq.namesrv.core.registrar import Registrar, RegistrarLimits
+from apogeemq.namesrv.core.route_changes import RouteChanges
 from apogeemq.namesrv.core.route_table import RouteTable
 from apogeemq.namesrv.faces.mesh import RegistrationFace
 from apogeemq.namesrv.faces.remoting import RemotingFace
+from apogeemq.namesrv.faces.routes import RouteFace
 from apogeemq.namesrv.metrics import RequestCounter, observe
 from apogeemq.remoting_codec.aio.access import AccessHook, AllowAll
 from apogeemq.remoting_codec.aio.channel import ChannelLimits
@@ -35,7 +38,7 @@ _log = logging.getLogger(__name__)
 class NamesrvApp:
     """One name server with its listeners.
 
-    What is not handed in is made here: gRPC as the network, the system's clock, no access control, and health and
+    What is not handed in is made here: gRPC as the network, the system's clock and chance, no access control, health and
     metrics of its own. Whoever embeds it hands in what the services of the process share. Raises ConfigError when
     certificates cannot be used.
 
@@ -51,6 +54,7 @@ class NamesrvApp:
         *,
         network: Network | None = None,
         clock: Clock | None = None,
+        chance: Chance | None = None,
         access: AccessHook | None = None,
         health: Health | None = None,
         registry: Registry | None = None,
@@ -66,6 +70,13 @@ class NamesrvApp:
         self._open_at_s = 0.0
         registrar = Registrar(self.table, _registrar_limits(config))
         self._registrations = RegistrationFace(registrar, self._clock)
+        self._routes = RouteFace(
+            self.table,
+            RouteChanges(_instance(SystemChance() if chance is None else chance)),
+            self._clock,
+            is_waiting=self._is_waiting,
+            watchers_max=config.limits.watchers_max,
+        )
         face = RemotingFace(
             self.table,
             access=AllowAll() if access is None else access,
@@ -89,7 +100,7 @@ class NamesrvApp:
         self._mesh_tls = server_tls(config.listeners.mesh.tls)
         self._mesh: Listening | None = None
         self._lifecycle = Lifecycle()
-        observe(self.registry, self.table, registrar, self._remoting.stats)
+        observe(self.registry, self.table, registrar, self._remoting.stats, lambda: self._routes.watch_count)
         self.health.set(HEALTH_CHECK, False, "not started")
 
     @property
@@ -128,14 +139,14 @@ class NamesrvApp:
 
     async def _start_mesh(self) -> None:
         listener = self._config.listeners.mesh
-        self._mesh = await self._network.serve(
-            listener.host, listener.port, [self._registrations.handler], tls=self._mesh_tls
-        )
+        handlers = [self._registrations.handler, *self._routes.handlers]
+        self._mesh = await self._network.serve(listener.host, listener.port, handlers, tls=self._mesh_tls)
         self._opened("mesh", listener, self._mesh.port, has_access_control=False)
 
     async def _stop_mesh(self) -> None:
         del self._endpoints["mesh"]
         self._registrations.finish_all()
+        self._routes.finish_all()
         if self._mesh is not None:
             await self._mesh.stop(STOP_GRACE_S)
 
@@ -175,6 +186,11 @@ class NamesrvApp:
         return self._clock.monotonic() < self._open_at_s
 
 
+def _instance(chance: Chance) -> int:
+    """Draw the number of this process: watchers that come from another one must be noticed. 0 means none."""
+    return 1 + chance.randrange((1 << 63) - 1)
+
+
 def _grpc_network(health: Health) -> Network:
     from apogeemq.mesh.grpc_network import GrpcNetwork  # slow to import, and not needed where a network is handed in
 
@@ -199,7 +215,14 @@ def _server_limits(config: NamesrvConfig) -> ServerLimits:
 
 
 def _make_app(config: NamesrvConfig, world: World) -> NamesrvApp:
-    return NamesrvApp(config, network=world.network, clock=world.clock, health=world.health, registry=world.registry)
+    return NamesrvApp(
+        config,
+        network=world.network,
+        clock=world.clock,
+        chance=world.chance,
+        health=world.health,
+        registry=world.registry,
+    )
 
 
 PROGRAM = ServiceProgram(

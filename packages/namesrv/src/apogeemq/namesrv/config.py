@@ -54,7 +54,7 @@ class ListenersConfig(msgspec.Struct, frozen=True, kw_only=True):
     )
     """Clients."""
     mesh: ListenerConfig = ListenerConfig(port=9877)
-    """Brokers, which register here."""
+    """Brokers, which register here, and proxies, which watch the routes."""
     http: ListenerConfig = ListenerConfig(host="127.0.0.1", port=9878)
     """/healthz, /readyz, /metrics."""
 
@@ -90,6 +90,8 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Topics of one broker; those beyond are left out of the routes."""
     connections_max: Annotated[int, Positive] = 20_000
     """Remoting connections."""
+    watchers_max: Annotated[int, Positive] = 1_000
+    """Proxies and other services that watch the routes."""
     idle_timeout_s: Annotated[int, Positive, setting("serverChannelMaxIdleTimeSeconds")] = 120
     """A Remoting connection without traffic for so long is closed, in seconds."""
     frame_size_bytes_max: Annotated[int, msgspec.Meta(ge=4_096, le=16 << 20)] = 1 << 20

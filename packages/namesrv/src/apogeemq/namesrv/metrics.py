@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from apogeemq.mesh.metrics import Registry, Value
 from apogeemq.namesrv.core.registrar import Registrar
 from apogeemq.namesrv.core.route_table import RouteTable
@@ -35,7 +37,13 @@ class RequestCounter:
         child.value += 1
 
 
-def observe(registry: Registry, table: RouteTable, registrar: Registrar, connections: ServerStats) -> None:
+def observe(
+    registry: Registry,
+    table: RouteTable,
+    registrar: Registrar,
+    connections: ServerStats,
+    watch_count: Callable[[], int],
+) -> None:
     """Declare the gauges, which are read when scraped."""
     registry.observed_gauge("rocketmq_namesrv_brokers", "registered brokers", lambda: table.member_count)
     registry.observed_gauge("rocketmq_namesrv_topics", "topics with a registered broker", lambda: table.topic_count)
@@ -47,3 +55,4 @@ def observe(registry: Registry, table: RouteTable, registrar: Registrar, connect
     registry.observed_gauge(
         "rocketmq_namesrv_connections", "open Remoting connections", lambda: connections.connections_open
     )
+    registry.observed_gauge("rocketmq_namesrv_route_watches", "open watches of routes", watch_count)

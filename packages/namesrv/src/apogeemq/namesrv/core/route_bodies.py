@@ -40,7 +40,7 @@ class RouteBodies:
         return body
 
     def forget(self, topics: Collection[str] | None) -> None:
-        """Drop the bodies of some topics, or all of them for None. Made to be a RouteTable's listener."""
+        """Drop the bodies of some topics, or all of them for None."""
         if topics is None:
             self._bodies = OrderedDict()
             self._size_bytes = 0

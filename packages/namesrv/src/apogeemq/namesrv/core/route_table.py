@@ -12,6 +12,8 @@ thousand topics can leave without as many index entries being touched.
 
 Queries never change anything. What a registration may do is decided elsewhere (registrar.py); the functions that apply
 cannot fail on a decided change, and each tells the listeners which topics' routes may have changed.
+There are two views of the routes: `route` and `cluster_info` for Remoting clients, `serving` and `broker_sets` for
+services, which also reach brokers that have no Remoting listener.
 
 Source: Apache namesrv RouteInfoManager, 5.3; reference broker_behaviour §12.
 """
@@ -19,14 +21,22 @@ Source: Apache namesrv RouteInfoManager, 5.3; reference broker_behaviour §12.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from apogeemq.namesrv.core.values import BrokerIdentity, DataVersion, MemberKey, TopicQueues
 from apogeemq.remoting_codec.bodies import ClusterInfo
 from apogeemq.remoting_codec.route import BrokerData, QueueData, TopicRouteData
 
-ChangeListener: TypeAlias = Callable[[Collection[str] | None], None]
-"""Is told the topics whose routes may have changed; None means any of them."""
+
+class RouteChange(NamedTuple):
+    """Topics whose routes may have changed, and whether a broker came, went or moved."""
+
+    topics: Collection[str]
+    are_brokers_changed: bool
+
+
+ChangeListener: TypeAlias = Callable[[RouteChange], None]
+"""Is told every change."""
 
 
 class Member:
@@ -112,6 +122,18 @@ class RouteTable:
                 clusters.setdefault(_leading(members).identity.cluster, []).append(broker_name)
         return ClusterInfo(broker_addr_table=brokers, cluster_addr_table=clusters)
 
+    def serving(self, topic: str) -> list[tuple[TopicQueues, list[BrokerIdentity]]]:
+        """Return who serves a topic, by broker name: the queues, and the broker set's members, lowest id first."""
+        return [
+            (_leading(members).topics[topic], _identities(members))
+            for _, members in sorted(self._sets.items())
+            if topic in _leading(members).topics
+        ]
+
+    def broker_sets(self) -> list[list[BrokerIdentity]]:
+        """Return all broker sets, sorted by name, each with its members, lowest id first."""
+        return [_identities(members) for _, members in sorted(self._sets.items())]
+
     # Apply
 
     def raise_master_epoch(self, broker_name: str, epoch: int) -> None:
@@ -133,11 +155,12 @@ class RouteTable:
 
         `topics` belongs to the table from here on.
         """
+        before = self._leading_topics(identity.broker_name)
         self._take_out(identity.key)
         self._sets.setdefault(identity.broker_name, {})[identity.broker_id] = Member(identity, data_version, topics)
         self._member_count += 1
         self._count_topics(topics)
-        self._tell(None)
+        self._tell_brokers_changed(identity.broker_name, before)
 
     def change_topics(
         self, key: MemberKey, data_version: DataVersion, changed: Mapping[str, TopicQueues], removed: Collection[str]
@@ -150,16 +173,25 @@ class RouteTable:
             if member.topics.pop(topic, None) is not None:
                 self._uncount_topic(topic)
         member.data_version = data_version
-        self._tell([*changed, *removed])
+        self._tell(RouteChange([*changed, *removed], are_brokers_changed=False))
 
     def remove_member(self, key: MemberKey) -> None:
         """Take a broker out of every route, if it is registered."""
+        before = self._leading_topics(key.broker_name)
         if self._take_out(key):
-            self._tell(None)
+            self._tell_brokers_changed(key.broker_name, before)
 
-    def _tell(self, topics: Collection[str] | None) -> None:
+    def _leading_topics(self, broker_name: str) -> Mapping[str, TopicQueues]:
+        members = self._sets.get(broker_name)
+        return {} if members is None else _leading(members).topics
+
+    def _tell_brokers_changed(self, broker_name: str, before: Mapping[str, TopicQueues]) -> None:
+        """Tell that a broker set is another one now: all its topics have other addresses, `before` and after."""
+        self._tell(RouteChange(before.keys() | self._leading_topics(broker_name).keys(), are_brokers_changed=True))
+
+    def _tell(self, change: RouteChange) -> None:
         for listener in self._listeners:
-            listener(topics)
+            listener(change)
 
     def _take_out(self, key: MemberKey) -> bool:
         members = self._sets.get(key.broker_name, {})
@@ -189,6 +221,10 @@ class RouteTable:
 def _leading(members: Mapping[int, Member]) -> Member:
     """Return the member whose topic table counts: the one with the lowest id. A broker set is never empty."""
     return members[min(members)]
+
+
+def _identities(members: Mapping[int, Member]) -> list[BrokerIdentity]:
+    return [members[broker_id].identity for broker_id in sorted(members)]
 
 
 def _queue_data(broker_name: str, queues: TopicQueues) -> QueueData:

@@ -1,1 +1,1 @@
-"""The doors of the name server: Remoting for clients, mesh for brokers."""
+"""The doors of the name server: Remoting for clients, mesh for brokers and proxies."""

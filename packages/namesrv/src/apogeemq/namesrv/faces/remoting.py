@@ -8,11 +8,11 @@ Source: remoting.md §8 for the bodies, client_demands.md and recorded exchanges
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from apogeemq.namesrv.core.route_bodies import BODIES_SIZE_BYTES_MAX, RouteBodies
-from apogeemq.namesrv.core.route_table import RouteTable
+from apogeemq.namesrv.core.route_table import RouteChange, RouteTable
 from apogeemq.namesrv.core.values import TOPIC_LENGTH_MAX
 from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
@@ -110,11 +110,14 @@ class RemotingFace:
         route = self._table.route(topic)
         return None if route is None else route.encode(standard=standard)
 
-    def _forget(self, topics: Collection[str] | None) -> None:
-        """Drop the bodies that a change of the tables may have made wrong."""
-        self._routes.forget(topics)
+    def _forget(self, change: RouteChange) -> None:
+        """Drop the bodies that a change of the tables may have made wrong: all of them when brokers change.
+
+        That is a step as long as nothing is; a broker's fifty thousand topics one by one would hold the event loop.
+        """
+        self._routes.forget(None if change.are_brokers_changed else change.topics)
         self._topic_list_body = None
-        if topics is None:
+        if change.are_brokers_changed:
             self._cluster_info_body = None
 
 
