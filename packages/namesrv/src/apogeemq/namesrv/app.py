@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class NamesrvApp:
     """One name server with its listeners.
 
-    What is not handed in is made here: gRPC as the network, the system's clock and chance, no access control, health and
-    metrics of its own. Whoever embeds it hands in what the services of the process share. Raises ConfigError when
+    What is not handed in is made here: gRPC as the network, the system's clock and chance, no access control, its own
+    health and metrics. Whoever embeds it hands in what the services of the process share. Raises ConfigError when
     certificates cannot be used.
 
         app = NamesrvApp(NamesrvConfig())
