@@ -10,6 +10,8 @@ BrokerError (code, remark)
 ├── SubscriptionNotLatest    25   the broker knows an older subscription than the pull carries
 ├── SubscriptionParseFailed  23   a filter expression that can't be read
 ├── QueryNotFound            22   no committed offset
+├── PollingFull             209   as many pops wait as may
+├── PollingTimeout          210   nothing to pop came in time
 ├── SystemBusy                2   a limit is reached; the client may try again, here or elsewhere
 ├── ServiceNotAvailable      14   the store takes no writes now
 ├── RequestNotSupported       3   nothing serves this request
@@ -89,6 +91,18 @@ class QueryNotFound(BrokerError):
     """Nothing is committed for this group and queue."""
 
     code = ResponseCode.QUERY_NOT_FOUND
+
+
+class PollingFull(BrokerError):
+    """A pop found nothing, and as many wait already as may."""
+
+    code = ResponseCode.POLLING_FULL
+
+
+class PollingTimeout(BrokerError):
+    """A pop found nothing in its poll time."""
+
+    code = ResponseCode.POLLING_TIMEOUT
 
 
 class SystemBusy(BrokerError):
