@@ -26,6 +26,7 @@ class ClientError(Exception):
     Args:
         text: what was wrong, in one sentence.
         code: the response or status code of the server that refused; None when none answered.
+        code_name: what RocketMQ calls that code, such as TOPIC_NOT_EXIST; also the `error.type` of spans.
         broker: broker name or server address that the last attempt went to; None when it came to none.
         attempts: how many attempts were made, 0 when none was.
         elapsed_s: seconds from the call to the error.
@@ -37,6 +38,7 @@ class ClientError(Exception):
         text: str,
         *,
         code: int | None = None,
+        code_name: str | None = None,
         broker: str | None = None,
         attempts: int = 0,
         elapsed_s: float = 0.0,
@@ -45,6 +47,7 @@ class ClientError(Exception):
         super().__init__(text)
         self.text = text
         self.code = code
+        self.code_name = code_name
         self.broker = broker
         self.attempts = attempts
         self.elapsed_s = elapsed_s
@@ -54,7 +57,7 @@ class ClientError(Exception):
         """The sentence, the facts in brackets, the hint: `cannot … (code 14, broker b, 3 attempts, 0.21 s). Hint.`"""
         facts = []
         if self.code is not None:
-            facts.append(f"code {self.code}")
+            facts.append(f"code {self.code} {self.code_name or ''}".rstrip())
         if self.broker is not None:
             facts.append(f"broker {self.broker}")
         if self.attempts:
@@ -103,12 +106,15 @@ class RouteNotFound(ClientError):
         text: str,
         *,
         code: int | None = None,
+        code_name: str | None = None,
         broker: str | None = None,
         attempts: int = 0,
         elapsed_s: float = 0.0,
         hint: str = "",
     ) -> None:
-        super().__init__(text, code=code, broker=broker, attempts=attempts, elapsed_s=elapsed_s, hint=hint)
+        super().__init__(
+            text, code=code, code_name=code_name, broker=broker, attempts=attempts, elapsed_s=elapsed_s, hint=hint
+        )
         self.topic = topic
 
 
@@ -124,6 +130,7 @@ class Refused(ClientError):
         text: str,
         *,
         code: int,
+        code_name: str | None = None,
         remark: str = "",
         broker: str | None = None,
         attempts: int = 0,
@@ -133,6 +140,7 @@ class Refused(ClientError):
         super().__init__(
             f"{text}: {remark}" if remark else text,
             code=code,
+            code_name=code_name,
             broker=broker,
             attempts=attempts,
             elapsed_s=elapsed_s,
