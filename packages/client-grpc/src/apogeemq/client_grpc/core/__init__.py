@@ -1,0 +1,1 @@
+"""What the gRPC clients decide, without network, clock or chance: time and lots are handed in."""
