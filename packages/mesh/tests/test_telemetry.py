@@ -25,7 +25,7 @@ from apogeemq.mesh.network import (
     Unary,
     UnaryHandler,
 )
-from apogeemq.mesh.telemetry import Telemetry, log_trace_fields, setup_telemetry
+from apogeemq.mesh.telemetry import Telemetry, log_trace_fields, service_telemetry, setup_telemetry
 from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
@@ -307,3 +307,15 @@ def test_attribute_names_are_the_conventions() -> None:
         telemetry.ERROR_TYPE,
         "network.peer.address",
     )
+
+
+def test_services_of_one_process_share_processors(exporter: InMemorySpanExporter) -> None:
+    """Spans of two services go to the same processor, each with the resource of its own service."""
+    processors = [SimpleSpanProcessor(exporter)]
+    for name in ("apogeemq-proxy", "apogeemq-broker"):
+        telemetry = service_telemetry(name, service_version="0.1.0", instance_id=name, processors=processors)
+        telemetry.tracer.start_span("work").end()
+    assert [span.resource.attributes["service.name"] for span in exporter.get_finished_spans()] == [
+        "apogeemq-proxy",
+        "apogeemq-broker",
+    ]

@@ -16,10 +16,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
+from apogeemq.mesh.errors import CallRefused
 from apogeemq.mesh.network import Req, Resp
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
+
+BROKER_SERVICE = "apogeemq.mesh.v1.BrokerService"
+"""The service whose calls these are; traces name a call "service/call"."""
+
+# The response codes of RocketMQ that a refusal may have without any function having chosen it.
+SYSTEM_ERROR = 1
+SYSTEM_BUSY = 2
+REQUEST_CODE_NOT_SUPPORTED = 3
 
 
 class Channel(Enum):
@@ -85,6 +94,16 @@ class CallTable:
             if self.by_number.setdefault(answer.call.number, answer) is not answer:
                 raise ValueError(f"two answers to call {answer.call.number}, {answer.call.name}")
         self.on_owner_gone = on_owner_gone
+
+
+def unknown_call(number: int) -> CallRefused:
+    """Refuse a call that the table lacks: the asker is newer than the answering side."""
+    return CallRefused(REQUEST_CODE_NOT_SUPPORTED, f"call {number} is not known here; update this service first")
+
+
+def failed_call(name: str) -> CallRefused:
+    """Refuse a call whose function failed, without the reason, which may hold what is nobody else's business."""
+    return CallRefused(SYSTEM_ERROR, f"{name} failed; the reason is in the answering service's log")
 
 
 class Caller(Protocol):

@@ -35,6 +35,8 @@ from apogeemq.mesh.runtime import LoopStallMonitor, run, settle_garbage_collecto
 
 if TYPE_CHECKING:
     from apogeemq.mesh.network import Network
+    from apogeemq.mesh.telemetry import Telemetry
+    from opentelemetry.trace import Tracer
 
 _log = logging.getLogger(__name__)
 
@@ -49,13 +51,14 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a service gets handed in."""
+    """What a service gets handed in. `tracer` makes spans that bear the service's name, or none at all."""
 
     clock: Clock
     chance: Chance
     network: Network
     health: Health
     registry: Registry
+    tracer: Tracer
 
 
 class ServiceApp(Protocol):
@@ -163,7 +166,11 @@ async def _serve(program: ServiceProgram[ConfigT], config: ConfigT) -> None:
 
 
 MakeWorld: TypeAlias = Callable[[Mapping[str, str]], World]
-"""Makes the world of one service: labels of its metrics → its own health, metrics and network, on the shared clock."""
+"""Makes one service's world: labels of its metrics → health, metrics, network and tracer of its own, on a shared clock.
+
+The label `node_type` is there: the service's short name, for example "broker"; its spans have service.name
+"apogeemq-broker", also where several services share a process.
+"""
 
 
 async def serve_until_signal(
@@ -175,20 +182,30 @@ async def serve_until_signal(
     Raises ConfigError and LifecycleError.
     """
     from apogeemq.mesh.grpc_network import GrpcNetwork
-    from apogeemq.mesh.telemetry import setup_telemetry
+    from apogeemq.mesh.telemetry import exporting_processors, service_telemetry
 
     clock, chance = SystemClock(), SystemChance()
-    telemetry = setup_telemetry(
-        package, service_version=importlib.metadata.version(package), instance_id=uuid.uuid4().hex
-    )
+    processors = exporting_processors()
+    telemetries: list[Telemetry] = []
 
     def make_world(metric_labels: Mapping[str, str]) -> World:
+        telemetry = service_telemetry(
+            f"apogeemq-{metric_labels['node_type']}",
+            service_version=importlib.metadata.version(package),
+            instance_id=uuid.uuid4().hex,
+            processors=processors,
+        )
+        telemetries.append(telemetry)
         health = Health()
         network = GrpcNetwork(tracing=telemetry.tracing, health=health)
-        return World(clock, chance, network, health, Registry(metric_labels))
+        return World(clock, chance, network, health, Registry(metric_labels), telemetry.tracer)
+
+    async def stop_telemetry() -> None:
+        for telemetry in telemetries:
+            await telemetry.shutdown()
 
     lifecycle = Lifecycle()
-    lifecycle.add("telemetry", stop=telemetry.shutdown)
+    lifecycle.add("telemetry", stop=stop_telemetry)
     registry = assemble(make_world, lifecycle)
     lifecycle.add_task("loop stall monitor", LoopStallMonitor(clock, registry).run)
 

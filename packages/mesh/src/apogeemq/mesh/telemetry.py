@@ -45,10 +45,12 @@ __all__ = [
     "MeshTracing",
     "Telemetry",
     "TraceContext",
+    "exporting_processors",
     "format_traceparent",
     "log_trace_fields",
     "parse_traceparent",
     "sampled_in_properties",
+    "service_telemetry",
     "setup_telemetry",
     "trace_in_properties",
 ]
@@ -94,16 +96,27 @@ class Telemetry:
 def setup_telemetry(
     service_name: str, *, service_version: str, instance_id: str, processors: Sequence[SpanProcessor] = ()
 ) -> Telemetry:
-    """Set tracing up for one service, from the OTEL_* variables.
+    """Set tracing up for a process of one service, from the OTEL_* variables.
 
-    `processors` get all spans beside the exporter: the all-in-one's memory of the last traces, or a test's. The
-    resource has service.name, service.version and service.instance.id; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
-    win over them.
+    `processors` get all spans beside the exporter: the all-in-one's memory of the last traces, or a test's.
     """
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return Telemetry(None)
-    exporting = _exporting_processors()
-    if not exporting and not processors:
+    return service_telemetry(
+        service_name,
+        service_version=service_version,
+        instance_id=instance_id,
+        processors=[*exporting_processors(), *processors],
+    )
+
+
+def service_telemetry(
+    service_name: str, *, service_version: str, instance_id: str, processors: Sequence[SpanProcessor]
+) -> Telemetry:
+    """Set tracing up for one service; services in one process have a resource each and may share the processors.
+
+    The resource has service.name, service.version and service.instance.id; OTEL_SERVICE_NAME and
+    OTEL_RESOURCE_ATTRIBUTES win over them. Without processors, no span is made.
+    """
+    if _disabled() or not processors:
         return Telemetry(None)
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -112,13 +125,16 @@ def setup_telemetry(
         {"service.name": service_name, "service.version": service_version, "service.instance.id": instance_id}
     )
     provider = TracerProvider(resource=Resource.create().merge(own).merge(OTELResourceDetector().detect()))
-    for processor in (*exporting, *processors):
+    for processor in processors:
         provider.add_span_processor(processor)
     return Telemetry(provider)
 
 
-def _exporting_processors() -> list[SpanProcessor]:
+def exporting_processors() -> list[SpanProcessor]:
+    """Make what exports the spans of a process, as the OTEL_* variables say; none without an endpoint."""
     environ = os.environ
+    if _disabled():
+        return []
     if not (environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
         return []
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -134,6 +150,10 @@ def _exporting_processors() -> list[SpanProcessor]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     return [BatchSpanProcessor(module.OTLPSpanExporter())]
+
+
+def _disabled() -> bool:
+    return os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
 
 
 def log_trace_fields() -> Mapping[str, str]:

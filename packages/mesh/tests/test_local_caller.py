@@ -1,0 +1,205 @@
+"""Calls to a service in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from apogeemq.mesh.calls import Answer, Call, CallInfo, CallTable, Channel
+from apogeemq.mesh.clock import ManualClock
+from apogeemq.mesh.errors import CallRefused, ChannelClosed, DeadlineExceeded
+from apogeemq.mesh.local_caller import LocalCaller
+from google.protobuf.wrappers_pb2 import StringValue
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+
+GREET = Call(1, "Greet", StringValue, StringValue, Channel.CONTROL)
+WAIT = Call(2, "Wait", StringValue, StringValue, Channel.FETCH)
+MISSING = Call(9, "Missing", StringValue, StringValue, Channel.CONTROL)
+
+
+class Service:
+    """Answers at once, waits, refuses or fails, as it is asked."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.seen: list[tuple[StringValue, CallInfo]] = []
+        self.current: list[SpanContext] = []
+        self.cancelled: list[str] = []
+        self.gone: list[object] = []
+        self.release = asyncio.Event()
+        self.table = CallTable([Answer(GREET, self.greet), Answer(WAIT, self.wait)], on_owner_gone=self.gone.append)
+
+    def caller(self, tracer: trace.Tracer | None = None) -> LocalCaller:
+        return LocalCaller("broker-a:10921", self.table, clock=self.clock, tracer=tracer)
+
+    def greet(self, request: StringValue, info: CallInfo) -> StringValue:
+        self.seen.append((request, info))
+        self.current.append(trace.get_current_span().get_span_context())
+        if request.value == "refuse":
+            raise CallRefused(17, "topic T does not exist; create it")
+        if request.value == "fail":
+            raise KeyError("secret")
+        return StringValue(value=f"hello {request.value}")
+
+    async def wait(self, request: StringValue, info: CallInfo) -> StringValue:
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(request.value)
+            raise
+        self.current.append(trace.get_current_span().get_span_context())
+        if request.value == "time out inside":
+            raise TimeoutError
+        return StringValue(value="done")
+
+
+async def test_same_objects_and_what_the_answer_knows() -> None:
+    """The request goes through as the object it is; the answer knows its deadline and whose call it is."""
+    service = Service()
+    service.clock.advance(100)
+    caller = service.caller()
+    request = StringValue(value="ann")
+    assert (await caller.call(GREET, request, timeout_s=3.0)).value == "hello ann"
+    await caller.call(GREET, request, timeout_s=5.0)
+    (seen, first), (_, second) = service.seen
+    assert seen is request
+    assert (first.deadline, second.deadline, first.trace) == (103.0, 105.0, None)
+    assert first.owner == second.owner
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_refusals_and_failures(caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal comes as it was raised; a failure is logged and refuses without its text; so does an unknown call."""
+    caller = Service().caller()
+    with pytest.raises(CallRefused) as refused:
+        await caller.call(GREET, StringValue(value="refuse"), timeout_s=3.0)
+    assert (refused.value.code, refused.value.text) == (17, "topic T does not exist; create it")
+    with caplog.at_level(logging.ERROR), pytest.raises(CallRefused) as refused:
+        await caller.call(GREET, StringValue(value="fail"), timeout_s=3.0)
+    assert refused.value.code == 1
+    assert "secret" not in refused.value.text
+    assert "secret" in caplog.text
+    with pytest.raises(CallRefused) as refused:
+        await caller.call(MISSING, StringValue(), timeout_s=3.0)
+    assert refused.value.code == 3
+
+
+async def test_waiting_answers() -> None:
+    """An answer that waits is awaited."""
+    service = Service()
+    asking = asyncio.ensure_future(service.caller().call(WAIT, StringValue(value="a"), timeout_s=3.0))
+    await service.clock.run_for(2.9)
+    assert not asking.done()
+    service.release.set()
+    assert (await asking).value == "done"
+
+
+async def test_time_out_of_its_own_is_a_failure() -> None:
+    """A TimeoutError inside the answer is its failure, not the asker's deadline."""
+    service = Service()
+    service.release.set()
+    with pytest.raises(CallRefused):
+        await service.caller().call(WAIT, StringValue(value="time out inside"), timeout_s=3.0)
+
+
+async def test_deadline_cancels_what_waits() -> None:
+    """When the deadline passes the asker is told so and the answer is cancelled; its neighbour goes on."""
+    service = Service()
+    caller = service.caller()
+    short = asyncio.ensure_future(caller.call(WAIT, StringValue(value="short"), timeout_s=1.0))
+    long = asyncio.ensure_future(caller.call(WAIT, StringValue(value="long"), timeout_s=9.0))
+    await service.clock.run_for(1.1)
+    with pytest.raises(DeadlineExceeded, match=r"broker-a:10921 did not answer Wait within 1 s"):
+        await short
+    assert service.cancelled == ["short"]
+    service.release.set()
+    assert (await long).value == "done"
+
+
+async def test_cancelling_the_asker_cancels_the_answer() -> None:
+    """An asker that is cancelled takes its answer with it."""
+    service = Service()
+    asking = asyncio.ensure_future(service.caller().call(WAIT, StringValue(value="a"), timeout_s=9.0))
+    await service.clock.run_for(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert service.cancelled == ["a"]
+
+
+async def test_close() -> None:
+    """Closing gives up what waits, tells the table once, and refuses further calls."""
+    service = Service()
+    caller = service.caller()
+    asking = asyncio.ensure_future(caller.call(WAIT, StringValue(value="a"), timeout_s=9.0))
+    await service.clock.run_for(0)
+    await caller.close()
+    await caller.close()
+    with pytest.raises(ChannelClosed):
+        await asking
+    with pytest.raises(ChannelClosed):
+        await caller.call(GREET, StringValue(), timeout_s=1.0)
+    assert service.cancelled == ["a"]
+    assert len(service.gone) == 1
+
+
+async def test_spans_of_a_sampled_call() -> None:
+    """A client span under the current one, a server span under that, which is current and told to the answer."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    service = Service()
+    service.release.set()
+    caller = service.caller(tracer)
+    for call in (GREET, WAIT):
+        with tracer.start_as_current_span("root") as root:
+            await caller.call(call, StringValue(), timeout_s=1.0)
+        server, client, _ = exporter.get_finished_spans()
+        assert (server.name, client.name) == (f"apogeemq.mesh.v1.BrokerService/{call.name}",) * 2
+        assert (server.kind, client.kind) == (SpanKind.SERVER, SpanKind.CLIENT)
+        assert client.parent is not None
+        assert server.parent is not None
+        assert client.parent.span_id == root.get_span_context().span_id
+        assert client.context is not None
+        assert server.parent.span_id == client.context.span_id
+        assert server.context is not None
+        assert service.current.pop().span_id == server.context.span_id
+        exporter.clear()
+    (_, info) = service.seen[0]
+    assert info.trace is not None
+    assert dict(client.attributes or {}) == {
+        "rpc.system.name": "apogeemq",
+        "rpc.method": "apogeemq.mesh.v1.BrokerService/Wait",
+        "server.address": "broker-a",
+        "server.port": 10921,
+    }
+
+
+async def test_refusal_in_spans() -> None:
+    """A refused call has its code in both spans."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    with tracer.start_as_current_span("root"), pytest.raises(CallRefused):
+        await Service().caller(tracer).call(GREET, StringValue(value="refuse"), timeout_s=1.0)
+    server, client, _ = exporter.get_finished_spans()
+    for span in (server, client):
+        assert (span.attributes or {})["rpc.response.status_code"] == "17"
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+async def test_contexts_travel_without_a_tracer(sampled: bool) -> None:
+    """Without a tracer, or for an unsampled trace, no span is made and the context reaches the answer as it is."""
+    service = Service()
+    context = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(int(sampled)))
+    with trace.use_span(NonRecordingSpan(context)):
+        await service.caller().call(GREET, StringValue(), timeout_s=1.0)
+    assert service.current == [context]
+    assert service.seen[0][1].trace == (context if sampled else None)
