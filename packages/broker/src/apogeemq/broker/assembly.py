@@ -26,6 +26,7 @@ from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.metadata_files import MetadataFiles
+from apogeemq.broker.service.acknowledge import Acknowledger
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
 from apogeemq.broker.service.fetch import FetchService
@@ -108,6 +109,13 @@ class Broker:
             FlushLine(store, waiting_max=limits.waiting_acknowledgements_max)
             if config.store.flush_disk_type is FlushDiskType.SYNC_FLUSH
             else None
+        )
+        self.acknowledger = Acknowledger(
+            topics=self.topics,
+            flush_line=self.flush_line,
+            topic_line=self.topic_line,
+            monotonic=clock.monotonic,
+            timeout_s=config.store.sync_flush_timeout_ms / 1000,
         )
         ids = MessageIds(
             store_host=store_host,
@@ -206,11 +214,7 @@ class Broker:
         messages = MessageRequests(
             send=self.send,
             send_back=self.send_back,
-            topics=self.topics,
-            flush_line=self.flush_line,
-            topic_line=self.topic_line,
-            monotonic=clock.monotonic,
-            flush_timeout_s=config.store.sync_flush_timeout_ms / 1000,
+            acknowledger=self.acknowledger,
             region=identity.region_id,
             trace_on=config.topics.trace_on,
             stats=self.stats,

@@ -3,13 +3,11 @@
 Which header a send has is decided by its request code, never by its fields (trap 20).
 """
 
-from collections.abc import Callable
-
 import msgspec
-from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.core.topics import Topic
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
-from apogeemq.broker.service.durability import AcknowledgementLine, Outcome
+from apogeemq.broker.service.acknowledge import Acknowledger, Verdict
 from apogeemq.broker.service.send import SendService, Sent
 from apogeemq.broker.service.send_back import SendBackService
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
@@ -30,11 +28,7 @@ class MessageRequests:
 
     Args:
         send, send_back: the services.
-        topics: to know whether a topic's file is written.
-        flush_line: where acknowledgements wait for the disk; None with ASYNC_FLUSH.
-        topic_line: where acknowledgements wait until their new topic is in the file.
-        monotonic: seconds.
-        flush_timeout_s: how long a flush may take (syncFlushTimeout).
+        acknowledger: decides when an acknowledgement may go out.
         region, trace_on: for the replies' MSG_REGION and TRACE_ON.
         stats: counts answers.
         disk_reads: for messages that come back long after they were stored.
@@ -45,11 +39,7 @@ class MessageRequests:
         *,
         send: SendService,
         send_back: SendBackService,
-        topics: TopicTable,
-        flush_line: AcknowledgementLine | None,
-        topic_line: AcknowledgementLine,
-        monotonic: Callable[[], float],
-        flush_timeout_s: float,
+        acknowledger: Acknowledger,
         region: str,
         trace_on: bool,
         stats: RequestStats,
@@ -57,11 +47,7 @@ class MessageRequests:
     ) -> None:
         self._send = send
         self._send_back = send_back
-        self._topics = topics
-        self._flush_line = flush_line
-        self._topic_line = topic_line
-        self._monotonic = monotonic
-        self._flush_timeout_s = flush_timeout_s
+        self._acknowledger = acknowledger
         self._replies = SendReplyEncoder(region=region, trace_on=trace_on)
         self._stats = stats
         self._disk_reads = disk_reads
@@ -95,11 +81,11 @@ class MessageRequests:
         if retry is None:
             return self._acknowledge(command, ResponseCode.SUCCESS, None, None)
 
-        self._topic_line.check_room()
+        self._acknowledger.check_room_for_topic()
 
         def store(record: Record) -> Reply:
             end_offset, topic = self._send_back.store(retry, record)
-            return self._when_safe(channel, command, None, end_offset, topic, wait=False)
+            return self._when_safe(channel, command, None, end_offset, topic, False)
 
         self._disk_reads.start(channel, command, lambda: self._send_back.read(header.offset), store)
         return None
@@ -107,11 +93,9 @@ class MessageRequests:
     def _store(
         self, channel: Channel, command: RemotingCommand, header: SendMessageRequestHeader | SendMessageRequestHeaderV2
     ) -> Reply:
-        if self._flush_line is not None:
-            self._flush_line.check_room()
-        self._topic_line.check_room()
+        self._acknowledger.check_room()
         sent = self._send.send(header, command.body, channel.peer_host, command.version)
-        return self._when_safe(channel, command, sent, sent.end_offset, sent.topic, wait=sent.wait)
+        return self._when_safe(channel, command, sent, sent.end_offset, sent.topic, sent.wait)
 
     def _when_safe(
         self,
@@ -120,43 +104,19 @@ class MessageRequests:
         sent: Sent | None,
         end_offset: int,
         topic: Topic,
-        *,
         wait: bool,
     ) -> Reply:
-        """The acknowledgement now, or later when something must be on disk first: the message, or its new topic."""
-        waits_for_topic = topic.version > self._topics.saved_version
-        flush_line = self._flush_line if wait else None
-        if not waits_for_topic and flush_line is None:
+        """The acknowledgement now, or later when something must be on disk first."""
+        if self._acknowledger.is_safe(topic, wait):
             return self._acknowledge(command, ResponseCode.SUCCESS, None, sent)
-        deadline = self._monotonic() + self._flush_timeout_s
 
-        def flushed(outcome: Outcome) -> None:
-            self._write_later(channel, command, sent, outcome, "flush to disk")
+        def done(verdict: Verdict) -> None:
+            is_stored = verdict.code in (ResponseCode.SUCCESS, ResponseCode.FLUSH_DISK_TIMEOUT)
+            told = sent if is_stored else None
+            write_reply(channel, self._acknowledge(command, verdict.code, verdict.remark, told))
 
-        def topic_saved(outcome: Outcome) -> None:
-            if outcome is Outcome.DONE and flush_line is not None:
-                flush_line.add(end_offset, deadline, flushed)
-            else:
-                self._write_later(channel, command, sent, outcome, "write of the topic's configuration")
-
-        if waits_for_topic:
-            self._topic_line.add(topic.version, deadline, topic_saved)
-        elif flush_line is not None:
-            flush_line.add(end_offset, deadline, flushed)
+        self._acknowledger.when_safe(topic, end_offset, wait, done)
         return None
-
-    def _write_later(
-        self, channel: Channel, command: RemotingCommand, sent: Sent | None, outcome: Outcome, what: str
-    ) -> None:
-        if outcome is Outcome.DONE:
-            reply = self._acknowledge(command, ResponseCode.SUCCESS, None, sent)
-        elif outcome is Outcome.TIMEOUT:
-            remark = f"the message is stored, but its {what} was not done within {self._flush_timeout_s:g} s"
-            reply = self._acknowledge(command, ResponseCode.FLUSH_DISK_TIMEOUT, remark, sent)
-        else:
-            remark = f"the {what} failed: the message may be lost, send it again"
-            reply = self._acknowledge(command, ResponseCode.SERVICE_NOT_AVAILABLE, remark, None)
-        write_reply(channel, reply)
 
     def _acknowledge(
         self, command: RemotingCommand, code: ResponseCode, remark: str | None, sent: Sent | None
