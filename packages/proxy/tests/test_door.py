@@ -53,9 +53,19 @@ async def served(
         await listening.stop(grace_s)
 
 
-def unary(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
-    """A client's unary call of METHOD."""
-    return channel.unary_unary(METHOD)
+def unary(channel: grpc.aio.Channel, path: str = METHOD) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    """A client's way to call a unary method."""
+    return channel.unary_unary(path)
+
+
+def server_stream(channel: grpc.aio.Channel, path: str = METHOD) -> grpc.aio.UnaryStreamMultiCallable[bytes, bytes]:
+    """A client's way to call a method that answers with a stream."""
+    return channel.unary_stream(path)
+
+
+def bidi(channel: grpc.aio.Channel, path: str = METHOD) -> grpc.aio.StreamStreamMultiCallable[bytes, bytes]:
+    """A client's way to call a method with streams both ways."""
+    return channel.stream_stream(path)
 
 
 async def refusal(call: grpc.aio.Call) -> tuple[grpc.StatusCode, str]:
@@ -102,7 +112,7 @@ async def test_the_handler_learns_who_calls(make_door: MakeDoor) -> None:
 async def test_an_unknown_method_is_unimplemented(make_door: MakeDoor) -> None:
     """Whatever nobody serves is answered UNIMPLEMENTED; the connection goes on."""
     async with served(make_door, Handlers(unary={METHOD: echo})) as (_, channel):
-        code, _ = await refusal(channel.unary_unary("/some.Service/Other")(b""))
+        code, _ = await refusal(unary(channel, "/some.Service/Other")(b""))
         assert code is grpc.StatusCode.UNIMPLEMENTED
         assert await unary(channel)(b"x") == b"x"
 
@@ -124,11 +134,11 @@ async def test_a_refusal_reaches_the_client(make_door: MakeDoor) -> None:
 
     handlers = Handlers(unary={"/a/A": no}, server_streams={"/a/B": then_no}, bidi={"/a/C": talk_no})
     async with served(make_door, handlers) as (_, channel):
-        assert await refusal(channel.unary_unary("/a/A")(b"")) == (grpc.StatusCode.INVALID_ARGUMENT, "no, since …")
-        stream = channel.unary_stream("/a/B")(b"")
+        assert await refusal(unary(channel, "/a/A")(b"")) == (grpc.StatusCode.INVALID_ARGUMENT, "no, since …")
+        stream = server_stream(channel, "/a/B")(b"")
         assert await stream.read() == b"1"
         assert await refusal(stream) == (grpc.StatusCode.NOT_FOUND, "no more")
-        talk = channel.stream_stream("/a/C")()
+        talk = bidi(channel, "/a/C")()
         await talk.write(b"x")
         assert await talk.read() == b"x"
         assert await refusal(talk) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
@@ -156,7 +166,7 @@ async def test_streams_flow_both_ways(make_door: MakeDoor) -> None:
         yield b"bye"
 
     async with served(make_door, Handlers(bidi={METHOD: talk})) as (_, channel):
-        stream = channel.stream_stream(METHOD)()
+        stream = bidi(channel)()
         for word in (b"a", b"b"):
             await stream.write(word)
             assert await stream.read() == word.upper()
@@ -183,7 +193,7 @@ async def test_a_stream_may_be_any_iterator(make_door: MakeDoor) -> None:
             return b"x"
 
     async with served(make_door, Handlers(server_streams={METHOD: lambda call, request: Twice()})) as (_, channel):
-        assert [reply async for reply in channel.unary_stream(METHOD)(b"")] == [b"x", b"x"]
+        assert [reply async for reply in server_stream(channel)(b"")] == [b"x", b"x"]
 
 
 class Held:
@@ -224,10 +234,10 @@ class Held:
     def begin(self, channel: grpc.aio.Channel, kind: str, timeout: float | None = None) -> grpc.aio.Call:
         """Call one of them."""
         if kind == "u":
-            return channel.unary_unary("/h/u")(b"", timeout=timeout)
+            return unary(channel, "/h/u")(b"", timeout=timeout)
         if kind == "s":
-            return channel.unary_stream("/h/s")(b"", timeout=timeout)
-        return channel.stream_stream("/h/b")(timeout=timeout)
+            return server_stream(channel, "/h/s")(b"", timeout=timeout)
+        return bidi(channel, "/h/b")(timeout=timeout)
 
 
 @pytest.mark.parametrize("kind", ["u", "s", "b"])
@@ -321,7 +331,7 @@ async def test_a_client_that_does_not_read_makes_the_handler_wait(make_door: Mak
             yield bytes(1 << 20)
 
     async with served(make_door, Handlers(server_streams={METHOD: pour})) as (_, channel), asyncio.timeout(WAIT_S):
-        stream = channel.unary_stream(METHOD)(b"")
+        stream = server_stream(channel)(b"")
         await stream.read()
         await settled(lambda: made)
         assert made < 100
@@ -340,7 +350,7 @@ async def test_a_handler_that_does_not_read_makes_the_client_wait(make_door: Mak
             written += 1
 
     async with served(make_door, held.handlers) as (_, channel), asyncio.timeout(WAIT_S):
-        stream = channel.stream_stream("/h/b")()
+        stream = bidi(channel, "/h/b")()
         flooding = asyncio.ensure_future(flood(stream))
         await settled(lambda: written)
         assert written < 100
