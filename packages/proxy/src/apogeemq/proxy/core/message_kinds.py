@@ -1,0 +1,62 @@
+"""Kinds of messages and of topics: NORMAL, FIFO, DELAY, TRANSACTION, and which fits where.
+
+Source: reference grpc_v2.md §5 (accept_message_types), §3 (MESSAGE_PROPERTY_CONFLICT_WITH_TYPE).
+"""
+
+from __future__ import annotations
+
+from apogeemq.proto.v2.definition_pb2 import (
+    DELAY,
+    FIFO,
+    MESSAGE_TYPE_UNSPECIFIED,
+    NORMAL,
+    TRANSACTION,
+    Code,
+    Message,
+    MessageType,
+)
+from apogeemq.proxy.errors import ProxyError
+
+_TYPES_OF_TOPIC: dict[str, tuple[MessageType, ...]] = {
+    "": (NORMAL,),
+    "NORMAL": (NORMAL,),
+    "FIFO": (FIFO,),
+    "DELAY": (DELAY,),
+    "TRANSACTION": (TRANSACTION,),
+    "MIXED": (NORMAL, FIFO, DELAY, TRANSACTION),
+}
+SERVED_TYPES = (NORMAL,)
+
+
+def accepted_types(topic_type: str) -> tuple[MessageType, ...]:
+    """What a topic takes, by its message.type attribute; a type that nobody knows is MESSAGE_TYPE_UNSPECIFIED."""
+    return _TYPES_OF_TOPIC.get(topic_type, (MESSAGE_TYPE_UNSPECIFIED,))
+
+
+def type_of(message: Message) -> MessageType:
+    """What a message is: what it says, else what its fields make of it. Unspecified counts as NORMAL."""
+    system = message.system_properties
+    if system.message_type not in (MESSAGE_TYPE_UNSPECIFIED, NORMAL):
+        return system.message_type
+    if system.HasField("message_group"):
+        return FIFO
+    return DELAY if system.HasField("delivery_timestamp") else NORMAL
+
+
+def check_type(message: Message, topic_type: str, where: str) -> None:
+    """Refuse a message that its topic does not take, or that this proxy does not serve.
+
+    Raises:
+        ProxyError NOT_IMPLEMENTED: FIFO, DELAY and TRANSACTION messages, for now; LITE and PRIORITY ones.
+        ProxyError MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: the topic is for other messages.
+    """
+    field = f"{where}.system_properties.message_type"
+    message_type = type_of(message)
+    if message_type not in SERVED_TYPES:
+        known = message_type in MessageType.values()
+        name = MessageType.Name(message_type) if known else str(int(message_type))
+        raise ProxyError(Code.NOT_IMPLEMENTED, f"{field}: {name} messages are not served yet; send NORMAL ones")
+    accepted = accepted_types(topic_type)
+    if message_type not in accepted and MESSAGE_TYPE_UNSPECIFIED not in accepted:
+        text = f"{field}: {MessageType.Name(message_type)}, but the topic takes only {topic_type} messages"
+        raise ProxyError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
