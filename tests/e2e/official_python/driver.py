@@ -1,0 +1,288 @@
+"""Runs the official Python gRPC client on command; prints what happens as JSON objects, one a line; judges nothing.
+
+    driver.py produce --endpoints 127.0.0.1:8081 --topic T --count 100 --prefix k
+    driver.py simple  --endpoints 127.0.0.1:8081 --topic T --group G
+    driver.py push    --endpoints 127.0.0.1:8081 --topic T --group G
+
+A consumer ends in good order at the line "stop" on stdin, or at stdin's end, so that none outlives its test. Exit
+codes: 0 done, 2 the deadline passed before every message was acknowledged. tests/interop/grpc_events.py describes the
+lines.
+
+It needs HOME to point to a directory of the test's: the client logs to ~/logs/rocketmq_python.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+
+import rocketmq  # type: ignore[import-untyped]
+
+EXIT_DONE, EXIT_DEADLINE = 0, 2
+RETRY_PAUSE_S = 0.05
+REQUEST_TIMEOUT_S = 10
+BATCH_MAX = 32
+
+print_lock = threading.Lock()
+
+
+def report(**fields: object) -> None:
+    """Whole lines only: many client threads print at once."""
+    with print_lock:
+        print(json.dumps(fields), flush=True)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def body_of(key: str, size_bytes: int) -> bytes:
+    """The key, then a space and every byte value in turn where there is room: the judge knows the same rule."""
+    head = key.encode()
+    filler = b" " + bytes(range(256)) * (size_bytes // 256 + 1)
+    return head + filler[: max(0, size_bytes - len(head))]
+
+
+def configuration(options: argparse.Namespace) -> rocketmq.ClientConfiguration:
+    return rocketmq.ClientConfiguration(
+        options.endpoints, rocketmq.Credentials(), request_timeout=options.request_timeout_s
+    )
+
+
+def subscription(options: argparse.Namespace) -> dict[str, rocketmq.FilterExpression]:
+    return {options.topic: rocketmq.FilterExpression(options.tags)}
+
+
+# -- produce
+
+
+class Produce:
+    """Sends `--count` messages from `--threads` threads, each again and again until it is acknowledged."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.deadline = time.monotonic() + options.deadline_s
+        self.numbers = iter(range(options.count))
+        self.numbers_lock = threading.Lock()
+        self.abandoned = 0
+        self.producer = rocketmq.Producer(configuration(options), [options.topic], tls_enable=options.tls)
+
+    def run(self) -> int:
+        self.producer.startup()
+        report(started="produce", at_ms=now_ms())
+        threads = [threading.Thread(target=self.send_some) for _ in range(self.options.threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.producer.shutdown()
+        return EXIT_DEADLINE if self.abandoned else EXIT_DONE
+
+    def send_some(self) -> None:
+        while (number := self.next_number()) is not None:
+            self.send(f"{self.options.prefix}-{number}")
+            time.sleep(self.options.interval_s)
+
+    def next_number(self) -> int | None:
+        with self.numbers_lock:
+            return next(self.numbers, None)
+
+    def send(self, key: str) -> None:
+        attempt = 1
+        while True:
+            try:
+                receipt = self.producer.send(self.message(key))
+            except Exception as error:  # noqa: BLE001 — the client raises bare Exceptions; all are told
+                report(failed=key, attempt=attempt, at_ms=now_ms(), error=describe(error))
+            else:
+                report(sent=key, msg_id=receipt.message_id, attempts=attempt, at_ms=now_ms())
+                return
+            if time.monotonic() > self.deadline:
+                self.abandoned += 1
+                report(abandoned=key, attempts=attempt)
+                return
+            attempt += 1
+            time.sleep(RETRY_PAUSE_S)
+
+    def message(self, key: str) -> rocketmq.Message:
+        message = rocketmq.Message()
+        message.topic = self.options.topic
+        message.body = body_of(key, self.options.size_bytes)
+        message.keys = key
+        if self.options.tag:
+            message.tag = self.options.tag
+        for name, value in self.options.property:
+            message.add_property(name, value)
+        return message
+
+
+# -- consume
+
+
+def report_received(message: rocketmq.Message) -> str:
+    """Prints a delivery; gives its key, which is the body's first word."""
+    key: str = message.body.split(b" ", 1)[0].decode(errors="replace")
+    report(
+        received=key,
+        msg_id=message.message_id,
+        topic=message.topic,
+        keys=sorted(message.keys),
+        tag=message.tag,
+        properties=dict(message.properties),
+        size_bytes=len(message.body),
+        sha256=hashlib.sha256(message.body).hexdigest(),
+        is_corrupted=message.corrupted,
+        attempt=message.delivery_attempt,
+        at_ms=now_ms(),
+    )
+    return key
+
+
+class Simple:
+    """Receives in `--threads` threads and acknowledges message by message.
+
+    With `--neglect N` it leaves the first delivery of every N-th message alone, as a consumer that died would.
+    """
+
+    def __init__(self, options: argparse.Namespace, stopped: threading.Event) -> None:
+        self.options = options
+        self.stopped = stopped
+        self.consumer = rocketmq.SimpleConsumer(
+            configuration(options),
+            options.group,
+            subscription(options),
+            await_duration=options.await_s,
+            tls_enable=options.tls,
+        )
+
+    def run(self) -> int:
+        self.consumer.startup()
+        report(started="simple", at_ms=now_ms())
+        threads = [threading.Thread(target=self.receive_some, daemon=True) for _ in range(self.options.threads)]
+        for thread in threads:
+            thread.start()
+        self.stopped.wait()
+        self.consumer.shutdown()
+        return EXIT_DONE
+
+    def receive_some(self) -> None:
+        while not self.stopped.is_set():
+            try:
+                messages = self.consumer.receive(BATCH_MAX, self.options.invisible_s)
+            except Exception as error:  # noqa: BLE001 — the client raises bare Exceptions; all are told
+                if not self.stopped.is_set():  # the end of a client cancels its receives
+                    report(receive_failed=describe(error), at_ms=now_ms())
+                    time.sleep(RETRY_PAUSE_S)
+                continue
+            for message in messages:
+                key = report_received(message)
+                if not self.is_neglected(key, message.delivery_attempt):
+                    self.ack(key, message)
+
+    def is_neglected(self, key: str, attempt: int) -> bool:
+        every: int = self.options.neglect
+        return every > 0 and attempt == 1 and int(key.rpartition("-")[2]) % every == 0
+
+    def ack(self, key: str, message: rocketmq.Message) -> None:
+        try:
+            self.consumer.ack(message)
+        except Exception as error:  # noqa: BLE001 — the client raises bare Exceptions; all are told
+            report(settle_failed=key, msg_id=message.message_id, at_ms=now_ms(), error=describe(error))
+        else:
+            report(settled=key, msg_id=message.message_id, at_ms=now_ms())
+
+
+class Push(rocketmq.MessageListener):  # type: ignore[misc]  # a class of an untyped package
+    """Takes what the client hands it; with `--fail-first N` it refuses the first N deliveries of each message."""
+
+    def __init__(self, options: argparse.Namespace, stopped: threading.Event) -> None:
+        self.options = options
+        self.stopped = stopped
+        self.consumer = rocketmq.PushConsumer(
+            configuration(options),
+            options.group,
+            self,
+            subscription(options),
+            consumption_thread_count=options.threads,
+            tls_enable=options.tls,
+        )
+
+    def run(self) -> int:
+        self.consumer.startup()
+        report(started="push", at_ms=now_ms())
+        self.stopped.wait()
+        self.consumer.shutdown()
+        return EXIT_DONE
+
+    def consume(self, message: rocketmq.Message) -> rocketmq.ConsumeResult:
+        key = report_received(message)
+        if message.delivery_attempt <= self.options.fail_first:
+            return rocketmq.ConsumeResult.FAILURE
+        # The client acknowledges after this and tells nobody; it tries for as long as it runs.
+        report(settled=key, msg_id=message.message_id, at_ms=now_ms())
+        return rocketmq.ConsumeResult.SUCCESS
+
+
+# -- the command line
+
+
+def describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def listen(stopped: threading.Event) -> None:
+    """Waits for the wish to end."""
+    for line in sys.stdin:
+        if line == "stop\n":
+            break
+    stopped.set()
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--endpoints", required=True)
+    common.add_argument("--topic", required=True)
+    common.add_argument("--tls", action="store_true")
+    common.add_argument("--threads", type=int, default=2)
+    common.add_argument("--request-timeout-s", type=int, default=REQUEST_TIMEOUT_S)
+
+    produce = commands.add_parser("produce", parents=[common])
+    produce.add_argument("--count", type=int, default=1)
+    produce.add_argument("--prefix", default="message")
+    produce.add_argument("--size-bytes", type=int, default=0)
+    produce.add_argument("--tag")
+    produce.add_argument("--property", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    produce.add_argument("--interval-s", type=float, default=0.0)
+    produce.add_argument("--deadline-s", type=float, default=60.0)
+
+    consumer = argparse.ArgumentParser(add_help=False)
+    consumer.add_argument("--group", required=True)
+    consumer.add_argument("--tags", default="*")
+    simple = commands.add_parser("simple", parents=[common, consumer])
+    simple.add_argument("--invisible-s", type=int, default=60)
+    simple.add_argument("--await-s", type=int, default=10)
+    simple.add_argument("--neglect", type=int, default=0)
+    push = commands.add_parser("push", parents=[common, consumer])
+    push.add_argument("--fail-first", type=int, default=0)
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    if options.command == "produce":
+        return Produce(options).run()
+    stopped = threading.Event()
+    threading.Thread(target=listen, args=[stopped], daemon=True).start()
+    work = Simple(options, stopped) if options.command == "simple" else Push(options, stopped)
+    return work.run()
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # the client leaves threads behind that would keep the process
