@@ -6,6 +6,7 @@
     ./task bench -- remoting --server apache                 the same against Apache's broker
     ./task bench -- memory                                   a million messages stored and drained
     ./task bench -- start --runs 5                           from exec to the first accepted send
+    ./task bench -- grpc                                     SendMessage through the proxy beside a bare echo
 
 The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
 are 1 KiB. "server µs/msg" is the CPU time, user and system, of the server's processes. "ceiling" is the same case
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.interop.deployments import DEPLOYMENTS
-from tools.bench import cases, report, server_process
+from tools.bench import cases, grpc_cases, report, server_process
 from tools.bench.server_process import Server
 
 
@@ -27,6 +28,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs one measurement and prints its result; 1 when a request in it failed: such figures count for nothing."""
     options = parse(words)
     loadavg_before = os.getloadavg()
+    if options.measurement == "grpc":
+        return measure_grpc(options, loadavg_before)
     with chosen_server(options) as server:
         result, text, errors = measure(options, server)
         surroundings = report.Surroundings.of(server.description, loadavg_before)
@@ -35,6 +38,19 @@ def main(words: Sequence[str] | None = None) -> int:
     else:
         print(text, surroundings.text(), sep="\n")
     return 1 if errors else 0
+
+
+def measure_grpc(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+    """The gRPC cases start their servers themselves, several beside each other."""
+    results = grpc_cases.measure(options.in_flight or [1, 32], options.rounds, options.seconds, options.warmup)
+    surroundings = report.Surroundings.of(
+        "echo, all-in-one, proxy and broker apart; started for this run", loadavg_before
+    )
+    if options.output == "json":
+        print(report.as_json("grpc", results, surroundings))
+    else:
+        print(grpc_cases.table(results), surroundings.text(), sep="\n")
+    return 1 if any(outcome.error_count for result in results for outcome in result.outcomes) else 0
 
 
 def measure(options: argparse.Namespace, server: Server) -> tuple[object, str, int]:
@@ -70,6 +86,16 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     remoting = measurements.add_parser("remoting", help="rate, latency and CPU per message of sends, batches and pulls")
     memory = measurements.add_parser("memory", help="the server's memory while it stores and hands out many messages")
     start = measurements.add_parser("start", help="time to the first accepted send, memory when idle")
+    grpc = measurements.add_parser(
+        "grpc", help="CPU of one SendMessage: a bare echo, one process, proxy and broker apart"
+    )
+    grpc.add_argument(
+        "--in-flight", type=int, action="append", help="calls at a time; may be repeated (default: 1, 32)"
+    )
+    grpc.add_argument("--rounds", type=int, default=5, help="the cases take turns so often")
+    grpc.add_argument("--seconds", type=float, default=4.0, help="measured time of each turn")
+    grpc.add_argument("--warmup", type=float, default=1.0, metavar="SECONDS", help="before it")
+    grpc.add_argument("-o", "--output", choices=["table", "json"], default="table")
     for measurement in (remoting, memory, start):
         measurement.add_argument("--server", choices=list(DEPLOYMENTS), default="all-in-one", help="what to start")
         measurement.add_argument("-o", "--output", choices=["table", "json"], default="table")

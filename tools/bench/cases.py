@@ -8,7 +8,8 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from tests.e2e.process import ManagedProcess
 from tests.interop.deployments import DEPLOYMENTS
@@ -16,6 +17,8 @@ from tools.bench import frames, single
 from tools.bench.load import Outcome, run
 from tools.bench.requests import Load
 from tools.bench.server_process import MemorySampler, Server, memory_kib, split_address
+
+AnyLoad = TypeVar("AnyLoad")
 
 BACKLOG_MESSAGES = 64_000
 FIRST_SEND_TIMEOUT_S = 60.0
@@ -118,10 +121,15 @@ def backlog(load: Load, messages: int) -> Load:
 
 
 def in_own_process(load: Load) -> Outcome:
+    """Runs a Remoting load in a fresh process."""
+    return in_process_of_its_own(run_without_gc, load)
+
+
+def in_process_of_its_own(run_load: Callable[[AnyLoad], Outcome], load: AnyLoad) -> Outcome:
     """Runs a load in a fresh process, so that neither this one's threads nor its memory are in the figures."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(run_without_gc, load).result()
+        return pool.submit(run_load, load).result()
 
 
 def run_without_gc(load: Load) -> Outcome:
