@@ -259,7 +259,7 @@ class _Inner(asyncio.Protocol):
 
 
 def _connect(local_path: str, path: str) -> socket.socket:
-    """Connect to a unix socket from an end that has a name. Raises OSError, at once when too many wait there already."""
+    """Connect to a unix socket from an end that has a name. Raises OSError, also when too many wait there already."""
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     end.setblocking(False)
     try:
