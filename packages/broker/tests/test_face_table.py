@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from apogeemq.broker import errors
 from apogeemq.broker.errors import BrokerError
-from apogeemq.broker.faces.remoting.table import UNKNOWN_REQUEST_CODE, error_code
+from apogeemq.broker.faces.error_codes import error_code
+from apogeemq.broker.faces.remoting.table import UNKNOWN_REQUEST_CODE
 from apogeemq.remoting_codec.aio.access import AccessRefusal
 from apogeemq.remoting_codec.aio.channel import Channel
 from apogeemq.remoting_codec.bodies import LockBatchRequestBody, MessageQueue, UnlockBatchRequestBody

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
+from collections.abc import Hashable
 
 from apogeemq.broker.config import BrokerConfig, FlushDiskType
 from apogeemq.broker.core.clients import ClientTable
@@ -27,6 +28,7 @@ from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.service.acknowledge import Acknowledger
+from apogeemq.broker.service.cold_reads import ColdReads
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
 from apogeemq.broker.service.fetch import FetchService
@@ -97,7 +99,7 @@ class Broker:
         self.topics.ensure_built_in(identity.cluster_name, identity.broker_name, len(levels))
         self.groups.ensure_predefined()
 
-        self.clients: ClientTable[Channel] = ClientTable(client_timeout_s=limits.client_timeout_s)
+        self.clients: ClientTable[Hashable] = ClientTable(client_timeout_s=limits.client_timeout_s)
         self.queue_locks = QueueLockTable()
         self.long_polling: LongPollingTable[HeldPull] = LongPollingTable(
             waiting_max=limits.held_pulls_max, waiting_per_queue_max=limits.held_pulls_per_queue_max
@@ -171,7 +173,7 @@ class Broker:
             offsets=self.offsets,
             hot_window_bytes=config.store.hot_window_bytes,
         )
-        self.group_service: GroupService[Channel] = GroupService(
+        self.group_service: GroupService[Hashable] = GroupService(
             clients=self.clients,
             groups=self.groups,
             topics=self.topics,
@@ -199,7 +201,8 @@ class Broker:
             offsets_interval_s=config.store.flush_consumer_offset_interval_ms / 1000,
             delay_interval_s=config.store.flush_delay_offset_interval_ms / 1000,
         )
-        self.disk_reads = DiskReads(running_max=limits.cold_reads_max, refuse=self._refuse)
+        self.cold_reads = ColdReads(running_max=limits.cold_reads_max)
+        self.disk_reads = DiskReads(self.cold_reads, self._refuse)
         self.pulls = PullRequests(
             fetch=self.fetch,
             table=self.long_polling,
@@ -268,7 +271,7 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.pulls.stop()
-        await self.disk_reads.stop()
+        await self.cold_reads.stop()
         await self.saver.stop()
 
     def failed_task(self) -> str | None:
@@ -295,4 +298,5 @@ class Broker:
             await self._clock.sleep(CLIENT_SCAN_INTERVAL_S)
             self.queue_locks.expire(self._clock.monotonic())
             for channel in self.group_service.expire():
-                channel.close(f"no heartbeat for {self.clients.client_timeout_s:g} s")
+                if isinstance(channel, Channel):  # a proxy's channel has other clients, which are alive
+                    channel.close(f"no heartbeat for {self.clients.client_timeout_s:g} s")

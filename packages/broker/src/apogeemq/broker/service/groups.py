@@ -12,7 +12,7 @@ from apogeemq.broker.core.names import retry_topic
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.errors import RequestFailed, SubscriptionGroupNotExist
-from apogeemq.remoting_codec.bodies import HeartbeatData
+from apogeemq.remoting_codec.bodies import HeartbeatData, SubscriptionGroupConfig
 
 C = TypeVar("C", bound=Hashable)
 
@@ -55,14 +55,26 @@ class GroupService(Generic[C]):
         self._clients.check_bounds(beat, channel)  # before any group or topic is made for it
         for consumer in beat.consumer_data_set:
             # An unknown group that may not be made is a member without settings: the client learns it on its pull.
-            try:
-                group = self._groups.find_or_create(consumer.group_name)
-            except SubscriptionGroupNotExist:
-                continue
-            if group.retry_queue_nums > 0:
-                self._topics.create_for_group(retry_topic(group.group_name), group.retry_queue_nums)
+            self.find_or_create(consumer.group_name)
         self._tell(self._clients.heartbeat(beat, channel, now, language, version))
         return True
+
+    def find(self, group_name: str) -> SubscriptionGroupConfig | None:
+        """A group's settings, or None."""
+        return self._groups.get(group_name)
+
+    def find_or_create(self, group_name: str) -> SubscriptionGroupConfig | None:
+        """A group's settings; it is made, with its retry topic, when it is unknown. None when it may not be made.
+
+        Raises InvalidParameter (the name is not legal) or SystemBusy (there are too many).
+        """
+        try:
+            group = self._groups.find_or_create(group_name)
+        except SubscriptionGroupNotExist:
+            return None
+        if group.retry_queue_nums > 0:
+            self._topics.create_for_group(retry_topic(group.group_name), group.retry_queue_nums)
+        return group
 
     def unregister(self, client_id: str, producer_group: str | None, consumer_group: str | None) -> None:
         """A client leaves one group of each kind, or one of them."""

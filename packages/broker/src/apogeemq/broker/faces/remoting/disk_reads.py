@@ -1,11 +1,12 @@
-"""Reads that may wait for the disk: done in threads, a bounded number at a time, answered when they are done."""
+"""Reads that may wait for the disk: requests that are answered when their read is done."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from apogeemq.broker.errors import BrokerError, SystemBusy
+from apogeemq.broker.errors import BrokerError
+from apogeemq.broker.service.cold_reads import ColdReads
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.store.errors import StoreError
@@ -27,32 +28,19 @@ class DiskReads:
     """Runs reads in threads and writes their answers.
 
     Args:
-        running_max: how many may run or wait for a thread; one more is refused with SystemBusy.
+        cold_reads: where they run; one beyond its bound is refused with SystemBusy.
         refuse: makes the reply to a request that failed.
     """
 
-    def __init__(self, *, running_max: int, refuse: Callable[[RemotingCommand, Exception], Reply]) -> None:
-        self.running_max = running_max
+    def __init__(self, cold_reads: ColdReads, refuse: Callable[[RemotingCommand, Exception], Reply]) -> None:
+        self._cold_reads = cold_reads
         self._refuse = refuse
-        self._running: set[asyncio.Task[None]] = set()
 
     def start(
         self, channel: Channel, command: RemotingCommand, read: Callable[[], T], reply: Callable[[T], Reply]
     ) -> None:
         """Run `read` in a thread, then `reply` with its result on the event loop; what either raises is answered."""
-        if len(self._running) >= self.running_max:
-            raise SystemBusy(
-                f"[OVERLOAD] {len(self._running)} reads of old messages wait for the disk, "
-                f"the limit (limits.cold_reads_max) is {self.running_max}"
-            )
-        task = asyncio.get_running_loop().create_task(self._run(channel, command, read, reply))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def stop(self) -> None:
-        """Let what runs come to its end."""
-        if self._running:
-            await asyncio.wait(self._running)
+        self._cold_reads.start(lambda: self._run(channel, command, read, reply))
 
     async def _run(
         self, channel: Channel, command: RemotingCommand, read: Callable[[], T], reply: Callable[[T], Reply]

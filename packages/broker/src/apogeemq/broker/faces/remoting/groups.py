@@ -2,6 +2,8 @@
 NOTIFY_CONSUMER_IDS_CHANGED (40).
 """
 
+from collections.abc import Hashable
+
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
@@ -16,9 +18,12 @@ from apogeemq.remoting_codec.headers.group import (
 )
 
 
-def notify_consumer_ids_changed(channel: Channel, group: str) -> None:
-    """Tell a client that the members or subscriptions of its group changed: it divides the queues anew."""
-    if not channel.closed:
+def notify_consumer_ids_changed(channel: Hashable, group: str) -> None:
+    """Tell a client that the members or subscriptions of its group changed: it divides the queues anew.
+
+    Members that came through a proxy have no Remoting channel. They pop, and are told nothing.
+    """
+    if isinstance(channel, Channel) and not channel.closed:
         header = NotifyConsumerIdsChangedRequestHeader(consumer_group=group)
         channel.send_oneway(
             RemotingCommand(code=RequestCode.NOTIFY_CONSUMER_IDS_CHANGED, flag=ONEWAY_FLAG, ext_fields=header.encode())
@@ -28,7 +33,7 @@ def notify_consumer_ids_changed(channel: Channel, group: str) -> None:
 class GroupRequests:
     """Handlers of the membership family."""
 
-    def __init__(self, groups: GroupService[Channel], stats: RequestStats) -> None:
+    def __init__(self, groups: GroupService[Hashable], stats: RequestStats) -> None:
         self._groups = groups
         self._stats = stats
 

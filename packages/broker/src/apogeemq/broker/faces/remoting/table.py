@@ -2,28 +2,21 @@
 
 Around each function: the access hook, counting, and errors that become replies. A function gets the channel and the
 command and gives the reply's buffers, or None when the reply comes later (or never: oneway). Whatever it raises becomes
-one reply, from the one table below; other requests of the same connection are not touched.
+one reply (faces/error_codes.py); other requests of the same connection are not touched.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 
 from apogeemq.broker.errors import BrokerError, RequestNotSupported
+from apogeemq.broker.faces.error_codes import error_code
 from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
-from apogeemq.remoting_codec.codes import ResponseCode, request_code_name
+from apogeemq.remoting_codec.codes import request_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.framing import encode_response_frame
-from apogeemq.store.errors import (
-    DiskFull,
-    MessageInvalid,
-    MessageTooLarge,
-    NotWritable,
-    StoreClosed,
-    StoreError,
-    TooManyWaiters,
-)
+from apogeemq.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +39,6 @@ class RequestStats:
         """Count one answer."""
         key = (request_code, response_code)
         self.counts[key] = self.counts.get(key, 0) + 1
-
-
-def error_code(error: Exception) -> ResponseCode:
-    """The response code of whatever a service, the codec or the store raised."""
-    if isinstance(error, BrokerError):
-        return error.code
-    if isinstance(error, MessageTooLarge | MessageInvalid):
-        return ResponseCode.MESSAGE_ILLEGAL
-    if isinstance(error, TooManyWaiters):
-        return ResponseCode.SYSTEM_BUSY
-    if isinstance(error, DiskFull | NotWritable | StoreClosed):
-        return ResponseCode.SERVICE_NOT_AVAILABLE
-    return ResponseCode.SYSTEM_ERROR
 
 
 class RemotingFace:
