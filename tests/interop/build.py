@@ -29,9 +29,18 @@ class BuildError(AssertionError):
 
 def java_driver(version: str) -> str:
     """The class path of our driver with the official Remoting client of that version."""
-    directory = BUILD / f"java-driver-{version}"
-    pom = HERE / "java" / "pom.xml"
-    sources = [pom, *sorted((HERE / "java" / "src").rglob("*.java"))]
+    return build_driver(BUILD / f"java-driver-{version}", HERE / "java", version)
+
+
+def java_grpc_driver(version: str) -> str:
+    """The class path of our driver with the official gRPC client of that version."""
+    return build_driver(BUILD / f"java-grpc-driver-{version}", HERE / "java-grpc", version)
+
+
+def build_driver(directory: pathlib.Path, project: pathlib.Path, version: str) -> str:
+    """The class path of a driver. Both share sources, so a change of either project's makes each anew."""
+    pom = project / "pom.xml"
+    sources = [pom, *sorted(HERE.glob("java*/src/**/*.java"))]
 
     def build() -> None:
         run_maven(pom, "process-classes", f"-Drocketmq.version={version}", f"-Ddriver.directory={directory}")

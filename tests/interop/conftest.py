@@ -3,6 +3,7 @@
 pytest -m verify tests/interop                                   both client versions, both of our deployments
 pytest -m verify tests/interop --deployment apache               the same scenarios against Apache's servers
 pytest -m verify tests/interop --java-client 4.9.8 --deployment all-in-one -k long_poll
+pytest -m verify tests/interop/test_official_grpc.py --grpc-client java --deployment apache
 """
 
 import contextlib
@@ -12,15 +13,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.interop import build, java
+from tests.interop import build, grpc_clients, java
 from tests.interop.deployments import DEPLOYMENTS, OURS, Deployment
 
 NewClient = Callable[[Deployment], java.JavaClient]
+NewGrpcClient = Callable[[Deployment], grpc_clients.GrpcClient]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--deployment", action="append", choices=list(DEPLOYMENTS), help="default: each of ours")
+    parser.addoption("--deployment", action="append", choices=list(DEPLOYMENTS), help="default: all-in-one and wheels")
     parser.addoption("--java-client", action="append", choices=java.VERSIONS, help="default: each")
+    parser.addoption("--grpc-client", action="append", choices=grpc_clients.LANGUAGES, help="default: each")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -31,6 +34,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "java_version" in metafunc.fixturenames:
         versions = metafunc.config.getoption("--java-client", default=None) or java.VERSIONS
         metafunc.parametrize("java_version", versions, scope="module")
+    if "grpc_language" in metafunc.fixturenames:
+        languages = metafunc.config.getoption("--grpc-client", default=None) or grpc_clients.LANGUAGES
+        metafunc.parametrize("grpc_language", languages, scope="module")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +57,15 @@ def deployment(
         yield started
 
 
+@pytest.fixture(scope="module")
+def grpc_deployment(
+    java_command: str, deployment_kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """The same with a proxy."""
+    with DEPLOYMENTS[deployment_kind](tmp_path_factory.mktemp(deployment_kind), {}, with_proxy=True) as started:
+        yield started
+
+
 @pytest.fixture
 def new_client(java_command: str, java_version: str, tmp_path: pathlib.Path) -> NewClient:
     """Makes the official client in one version for a cluster."""
@@ -62,6 +77,20 @@ def new_client(java_command: str, java_version: str, tmp_path: pathlib.Path) -> 
 def client(deployment: Deployment, new_client: NewClient) -> java.JavaClient:
     """The official client in one version, pointed at the shared cluster."""
     return new_client(deployment)
+
+
+@pytest.fixture
+def new_grpc_client(java_command: str, grpc_language: str, tmp_path: pathlib.Path) -> NewGrpcClient:
+    """Makes an official gRPC client for a cluster."""
+    if grpc_language == "java":
+        return lambda cluster: grpc_clients.java_client(java_command, cluster.grpc, tmp_path)
+    return lambda cluster: grpc_clients.python_client(cluster.grpc, tmp_path)
+
+
+@pytest.fixture
+def grpc_client(grpc_deployment: Deployment, new_grpc_client: NewGrpcClient) -> grpc_clients.GrpcClient:
+    """An official gRPC client, pointed at the shared cluster."""
+    return new_grpc_client(grpc_deployment)
 
 
 @pytest.fixture

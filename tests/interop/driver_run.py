@@ -30,9 +30,13 @@ class DriverRun(ManagedProcess):
 
     def events(self, kind: type[E]) -> list[E]:
         """Every event of that kind so far, in the order printed."""
+        return [event for event in self.events_from(0) if isinstance(event, kind)]
+
+    def events_from(self, start: int) -> list[object]:
+        """Every event so far but for the first `start`, whatever its kind: for those who look again and again."""
         for line in self.lines[len(self._events) :]:
             self._events.append(self._parse(line))
-        return [event for event in self._events if isinstance(event, kind)]
+        return self._events[start:]
 
     def wait_started(self) -> None:
         """Returns when the client in it has started."""

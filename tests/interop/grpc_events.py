@@ -49,9 +49,10 @@ class Received(msgspec.Struct, frozen=True):
     properties: dict[str, str]
     size_bytes: int
     sha256: str
-    is_corrupted: bool
     attempt: int
     at_ms: int
+    is_corrupted: bool = False
+    """The body's digest is wrong. The Java client never hands such a message out."""
 
 
 class Settled(msgspec.Struct, frozen=True):

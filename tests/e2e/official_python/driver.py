@@ -4,9 +4,9 @@
     driver.py simple  --endpoints 127.0.0.1:8081 --topic T --group G
     driver.py push    --endpoints 127.0.0.1:8081 --topic T --group G
 
-A consumer ends in good order at the line "stop" on stdin, or at stdin's end, so that none outlives its test. Exit
-codes: 0 done, 2 the deadline passed before every message was acknowledged. tests/interop/grpc_events.py describes the
-lines.
+Each ends in good order at the line "stop" on stdin, or at stdin's end, so that none outlives its test; a producer also
+when it has sent everything. Exit codes: 0 done, 2 the deadline passed before every message was acknowledged.
+tests/interop/grpc_events.py describes the lines.
 
 It needs HOME to point to a directory of the test's: the client logs to ~/logs/rocketmq_python.
 """
@@ -62,8 +62,9 @@ def subscription(options: argparse.Namespace) -> dict[str, rocketmq.FilterExpres
 class Produce:
     """Sends `--count` messages from `--threads` threads, each again and again until it is acknowledged."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, stopped: threading.Event) -> None:
         self.options = options
+        self.stopped = stopped
         self.deadline = time.monotonic() + options.deadline_s
         self.numbers = iter(range(options.count))
         self.numbers_lock = threading.Lock()
@@ -82,9 +83,9 @@ class Produce:
         return EXIT_DEADLINE if self.abandoned else EXIT_DONE
 
     def send_some(self) -> None:
-        while (number := self.next_number()) is not None:
+        while not self.stopped.is_set() and (number := self.next_number()) is not None:
             self.send(f"{self.options.prefix}-{number}")
-            time.sleep(self.options.interval_s)
+            self.stopped.wait(self.options.interval_ms / 1000)
 
     def next_number(self) -> int | None:
         with self.numbers_lock:
@@ -114,8 +115,8 @@ class Produce:
         message.keys = key
         if self.options.tag:
             message.tag = self.options.tag
-        for name, value in self.options.property:
-            message.add_property(name, value)
+        if self.options.property:
+            message.add_property(*self.options.property.split("=", 1))
         return message
 
 
@@ -256,8 +257,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     produce.add_argument("--prefix", default="message")
     produce.add_argument("--size-bytes", type=int, default=0)
     produce.add_argument("--tag")
-    produce.add_argument("--property", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    produce.add_argument("--interval-s", type=float, default=0.0)
+    produce.add_argument("--property", metavar="NAME=VALUE")
+    produce.add_argument("--interval-ms", type=int, default=0)
     produce.add_argument("--deadline-s", type=float, default=60.0)
 
     consumer = argparse.ArgumentParser(add_help=False)
@@ -272,14 +273,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+COMMANDS: dict[str, type[Produce | Simple | Push]] = {"produce": Produce, "simple": Simple, "push": Push}
+
+
 def main() -> int:
     options = parse(sys.argv[1:])
-    if options.command == "produce":
-        return Produce(options).run()
     stopped = threading.Event()
     threading.Thread(target=listen, args=[stopped], daemon=True).start()
-    work = Simple(options, stopped) if options.command == "simple" else Push(options, stopped)
-    return work.run()
+    return COMMANDS[options.command](options, stopped).run()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 package apogeemq.interop;
 
+import java.util.Map;
 import java.util.StringJoiner;
 
-/** One JSON object, printed as one line of stdout. Values are strings, numbers, booleans, null, or iterables of those. */
+/** One JSON object, printed as one line of stdout. Values are strings, numbers, booleans, null, or iterables and maps of those. */
 final class Line {
     private final StringJoiner fields = new StringJoiner(",", "{", "}");
 
@@ -32,6 +33,11 @@ final class Line {
             StringJoiner items = new StringJoiner(",", "[", "]");
             ((Iterable<?>) value).forEach(item -> items.add(json(item)));
             return items.toString();
+        }
+        if (value instanceof Map) {
+            StringJoiner entries = new StringJoiner(",", "{", "}");
+            ((Map<?, ?>) value).forEach((name, item) -> entries.add(quote(String.valueOf(name)) + ":" + json(item)));
+            return entries.toString();
         }
         return quote(value.toString());
     }

@@ -1,0 +1,126 @@
+package apogeemq.interop;
+
+import java.io.ByteArrayOutputStream;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.rocketmq.client.apis.ClientException;
+import org.apache.rocketmq.client.apis.ClientServiceProvider;
+import org.apache.rocketmq.client.apis.message.Message;
+import org.apache.rocketmq.client.apis.message.MessageBuilder;
+import org.apache.rocketmq.client.apis.producer.Producer;
+import org.apache.rocketmq.client.apis.producer.SendReceipt;
+
+/**
+ * Sends {@code --count} messages from {@code --threads} threads, each again and again until it is acknowledged; ends
+ * early when it is asked to stop. Lines: {@code sent}, {@code failed} and {@code abandoned}. A property is given as {@code --property name=value}.
+ */
+final class GrpcProduce {
+    private static final long RETRY_PAUSE_MS = 50;
+
+    private final ClientServiceProvider provider = ClientServiceProvider.loadService();
+    private final String topic;
+    private final String tag;
+    private final String[] property;
+    private final String prefix;
+    private final int count;
+    private final int sizeBytes;
+    private final int threads;
+    private final long intervalMs;
+    private final long deadlineNanos;
+    private final Producer producer;
+    private final AtomicInteger next = new AtomicInteger();
+    private final AtomicInteger abandoned = new AtomicInteger();
+
+    GrpcProduce(Arguments arguments) throws ClientException {
+        topic = arguments.required("topic");
+        tag = arguments.text("tag", "");
+        property = arguments.text("property", "").split("=", 2);
+        prefix = arguments.text("prefix", "message");
+        count = arguments.integer("count", 1);
+        sizeBytes = arguments.integer("size-bytes", 0);
+        threads = arguments.integer("threads", 2);
+        intervalMs = arguments.wide("interval-ms", 0);
+        deadlineNanos = System.nanoTime() + TimeUnit.SECONDS.toNanos(arguments.wide("deadline-s", 60));
+        producer = provider.newProducerBuilder().setClientConfiguration(GrpcDriver.configuration(arguments)).setTopics(topic).build();
+        arguments.refuseUnknown();
+    }
+
+    int run() throws Exception {
+        Stop stop = GrpcDriver.listen();
+        GrpcDriver.reportStarted("produce");
+        List<Thread> senders = new ArrayList<>();
+        for (int i = 0; i < threads; i++) {
+            senders.add(new Thread(() -> sendUntil(stop), "sender-" + i));
+        }
+        senders.forEach(Thread::start);
+        for (Thread sender : senders) {
+            sender.join();
+        }
+        producer.close();
+        return abandoned.get() == 0 ? GrpcDriver.EXIT_DONE : GrpcDriver.EXIT_DEADLINE;
+    }
+
+    private void sendUntil(Stop stop) {
+        for (int number = next.getAndIncrement(); number < count && !stop.asked(); number = next.getAndIncrement()) {
+            send(prefix + "-" + number);
+            pause(intervalMs);
+        }
+    }
+
+    private void send(String key) {
+        for (int attempt = 1; ; attempt++) {
+            try {
+                SendReceipt receipt = producer.send(message(key));
+                Line.of("sent", key).and("msg_id", receipt.getMessageId()).and("attempts", attempt)
+                    .and("at_ms", System.currentTimeMillis()).print();
+                return;
+            } catch (ClientException | RuntimeException error) {
+                Line.of("failed", key).and("attempt", attempt).and("error", error).and("at_ms", System.currentTimeMillis()).print();
+            }
+            if (System.nanoTime() - deadlineNanos > 0) {
+                abandoned.incrementAndGet();
+                Line.of("abandoned", key).and("attempts", attempt).print();
+                return;
+            }
+            pause(RETRY_PAUSE_MS);
+        }
+    }
+
+    private Message message(String key) {
+        MessageBuilder builder = provider.newMessageBuilder().setTopic(topic).setKeys(key).setBody(body(key));
+        if (!tag.isEmpty()) {
+            builder.setTag(tag);
+        }
+        if (property.length == 2) {
+            builder.addProperty(property[0], property[1]);
+        }
+        return builder.build();
+    }
+
+    /** The key, then a space and every byte value in turn where there is room: the judge knows the same rule. */
+    private byte[] body(String key) {
+        ByteArrayOutputStream body = new ByteArrayOutputStream();
+        body.writeBytes(key.getBytes(StandardCharsets.UTF_8));
+        if (body.size() < sizeBytes) {
+            body.write(' ');
+        }
+        for (int value = 0; body.size() < sizeBytes; value++) {
+            body.write(value);
+        }
+        return body.toByteArray();
+    }
+
+    private static void pause(long milliseconds) {
+        if (milliseconds == 0) {
+            return;
+        }
+        try {
+            Thread.sleep(milliseconds);
+        } catch (InterruptedException error) {
+            throw new IllegalStateException("a sender thread is never interrupted", error);
+        }
+    }
+}
