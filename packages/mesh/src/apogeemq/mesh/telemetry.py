@@ -49,9 +49,11 @@ __all__ = [
     "format_traceparent",
     "log_trace_fields",
     "parse_traceparent",
+    "remote_context",
     "sampled_in_properties",
     "service_telemetry",
     "setup_telemetry",
+    "trace_headers",
     "trace_in_properties",
 ]
 
@@ -252,18 +254,26 @@ def _method(path: str) -> str:
 
 
 def _metadata(context: SpanContext) -> Metadata:
-    own = TraceContext(context.trace_id, context.span_id, int(context.trace_flags))
-    metadata = {TRACEPARENT: format_traceparent(own)}
-    if context.trace_state:
-        metadata[TRACESTATE] = context.trace_state.to_header()
-    return metadata
+    traceparent, tracestate = trace_headers(context)
+    return {TRACEPARENT: traceparent, TRACESTATE: tracestate} if tracestate else {TRACEPARENT: traceparent}
 
 
 def _remote_context(metadata: Metadata) -> SpanContext | None:
-    parsed = parse_traceparent(metadata.get(TRACEPARENT, ""))
+    return remote_context(metadata.get(TRACEPARENT, ""), metadata.get(TRACESTATE, ""))
+
+
+def trace_headers(context: SpanContext) -> tuple[str, str]:
+    """Write a context as traceparent and tracestate, the latter empty where there is none."""
+    own = TraceContext(context.trace_id, context.span_id, int(context.trace_flags))
+    return format_traceparent(own), context.trace_state.to_header() if context.trace_state else ""
+
+
+def remote_context(traceparent: str, tracestate: str) -> SpanContext | None:
+    """Read a context that came over the network; None for a malformed traceparent."""
+    parsed = parse_traceparent(traceparent)
     if parsed is None:
         return None
-    state = TraceState.from_header([metadata[TRACESTATE]]) if TRACESTATE in metadata else None
+    state = TraceState.from_header([tracestate]) if tracestate else None
     return SpanContext(
         parsed.trace_id, parsed.span_id, is_remote=True, trace_flags=TraceFlags(parsed.flags), trace_state=state
     )
