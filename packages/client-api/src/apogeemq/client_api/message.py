@@ -82,7 +82,7 @@ class Message:
 
     Args:
         topic: where to; letters, digits, `_`, `-`, `%`, `|`, at most 127.
-        body: the content; may be empty.
+        body: the content; not empty, which no server takes.
         tag: what consumers may filter by; one, without `|`, not blank.
         keys: what the message can be looked up by; none empty or with a space in it.
         properties: further texts by name; no empty names or values, none of RocketMQ's own names.
@@ -106,6 +106,8 @@ class Message:
         check_topic(self.topic)
         if not isinstance(self.body, bytes):
             raise MessageInvalid("body", f"is {type(self.body).__name__} instead of bytes", hint="Encode it first.")
+        if not self.body:
+            raise MessageInvalid("body", "is empty, which no server takes")
         if self.tag is not None:
             _check_tag(self.tag)
         if self.keys:

@@ -1,0 +1,1 @@
+"""The clients' rules without I/O: time, chance and bytes are handed in."""

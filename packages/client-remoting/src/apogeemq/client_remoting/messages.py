@@ -1,0 +1,111 @@
+"""Between the user's messages and what the protocol carries: properties, headers, bodies, records."""
+
+from typing import Final, NamedTuple
+
+from apogeemq.client_api.errors import NotSupported
+from apogeemq.client_api.message import Message, ReceivedMessage, is_user_property
+from apogeemq.client_remoting.core.process_queue import ProcessQueue
+from apogeemq.remoting_codec.bodies import MessageQueue
+from apogeemq.remoting_codec.compression import CompressionType, compress, decompress
+from apogeemq.remoting_codec.message import (
+    PROPERTY_KEYS,
+    PROPERTY_RETRY_TOPIC,
+    PROPERTY_SHARDING_KEY,
+    PROPERTY_TAGS,
+    PROPERTY_TIMER_DELIVER_MS,
+    PROPERTY_UNIQ_KEY,
+    PROPERTY_WAIT,
+    decode_properties,
+)
+from apogeemq.remoting_codec.message_id import encode_offset_message_id
+from apogeemq.remoting_codec.record import Record, format_host
+
+BODY_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""No compressed body may unfold to more; brokers take 4 MiB unless configured otherwise."""
+
+_RETRY_TOPIC_PREFIX: Final = "%RETRY%"
+
+
+class Receipt(NamedTuple):
+    """What a consumer keeps of a message to settle it: its queue, what is in hand there, and where its record lies."""
+
+    queue: MessageQueue
+    in_hand: "ProcessQueue[ReceivedMessage]"
+    physical_offset: int
+
+
+def retry_topic(group: str) -> str:
+    """The topic from which a group gets its failed messages again."""
+    return _RETRY_TOPIC_PREFIX + group
+
+
+def is_retry_topic(topic: str) -> bool:
+    """Whether a topic holds some group's failed messages."""
+    return topic.startswith(_RETRY_TOPIC_PREFIX)
+
+
+def check_supported(message: Message) -> None:
+    """Raise NotSupported for what this client cannot send yet."""
+    if message.message_group is not None:
+        raise NotSupported(
+            "messages with a message_group (FIFO topics) are not sent by this client yet",
+            hint="Leave message_group out, or send it through the proxy with apogeemq-client-grpc.",
+        )
+
+
+def encode_message_properties(message: Message, unique_key: str) -> str:
+    """The properties string of a send header; its last separator included.
+
+    Written by hand: `Message` has checked that no name or value contains a separator.
+    """
+    text = f"{PROPERTY_UNIQ_KEY}\x01{unique_key}\x02"
+    if message.tag is not None:
+        text += f"{PROPERTY_TAGS}\x01{message.tag}\x02"
+    if message.keys:
+        text += f"{PROPERTY_KEYS}\x01{' '.join(message.keys)}\x02"
+    if message.delivery_timestamp_ms is not None:
+        text += f"{PROPERTY_TIMER_DELIVER_MS}\x01{message.delivery_timestamp_ms}\x02"
+    for key, value in message.properties.items():
+        text += f"{key}\x01{value}\x02"
+    return text
+
+
+def encode_batched_properties(message: Message, unique_key: str) -> bytes:
+    """The same for a message in a batch, which also says that its sender waits for it to be stored safely."""
+    return f"{encode_message_properties(message, unique_key)}{PROPERTY_WAIT}\x01true\x02".encode()
+
+
+def compressed(body: bytes, from_bytes: int | None) -> tuple[bytes, int]:
+    """The body to send and its bits of the system flag: compressed from that size on, unless that makes it larger."""
+    if from_bytes is None or len(body) < from_bytes:
+        return body, 0
+    smaller = compress(body, CompressionType.ZLIB)
+    return (smaller, CompressionType.ZLIB.sys_flag) if len(smaller) < len(body) else (body, 0)
+
+
+def received_message(
+    record: Record, group: str, queue: MessageQueue, in_hand: "ProcessQueue[ReceivedMessage]"
+) -> ReceivedMessage:
+    """A record as its consumer gets it. Raises BodyInvalid for a compressed body that is damaged."""
+    properties = decode_properties(record.properties)
+    message_id = properties.get(PROPERTY_UNIQ_KEY)
+    if message_id is None:
+        message_id = encode_offset_message_id(record.store_host, record.physical_offset)
+    return ReceivedMessage(
+        message_id=message_id,
+        topic=properties.get(PROPERTY_RETRY_TOPIC, record.topic) if is_retry_topic(record.topic) else record.topic,
+        body=decompress(record.body, record.sys_flag, BODY_SIZE_BYTES_MAX),
+        tag=properties.get(PROPERTY_TAGS),
+        keys=tuple(properties.get(PROPERTY_KEYS, "").split()),
+        properties={key: value for key, value in properties.items() if is_user_property(key)},
+        message_group=properties.get(PROPERTY_SHARDING_KEY),
+        born_timestamp_ms=record.born_timestamp_ms,
+        born_host=format_host(record.born_host),
+        store_timestamp_ms=record.store_timestamp_ms,
+        broker_name=queue.broker_name,
+        queue_id=record.queue_id,
+        queue_offset=record.queue_offset,
+        delivery_attempt=record.reconsume_times + 1,
+        group=group,
+        receipt=Receipt(queue, in_hand, record.physical_offset),
+    )
