@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from apogeemq.mesh.chance import Chance
@@ -10,11 +11,18 @@ from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code
 from apogeemq.proxy.core.context import RequestContext
 from apogeemq.proxy.core.limits import Limits
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.core.renewal import RenewalTable
+from apogeemq.proxy.core.status import status
 from apogeemq.proxy.ports import Brokers, Routes
-from apogeemq.proxy.service.clients import TelemetrySession
-
-_NOT_YET = ProxyError(Code.NOT_IMPLEMENTED, "this call is not served yet")
+from apogeemq.proxy.service.background import Background
+from apogeemq.proxy.service.broker_calls import BrokerCalls
+from apogeemq.proxy.service.clients import ClientService, TelemetrySession
+from apogeemq.proxy.service.metadata import Metadata
+from apogeemq.proxy.service.receiving import Receiving
+from apogeemq.proxy.service.renewing import Renewing
+from apogeemq.proxy.service.routing import Routing
+from apogeemq.proxy.service.sending import Sending
+from apogeemq.proxy.service.settling import Settling
 
 
 class MessagingService:
@@ -26,62 +34,94 @@ class MessagingService:
     def __init__(
         self, brokers: Brokers, routes: Routes, *, clock: Clock, chance: Chance, limits: Limits | None = None
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits = limits or Limits()
+        self._background = Background()
+        self.renewals = RenewalTable(limits)
+        calls = BrokerCalls(brokers, clock, limits)
+        metadata = Metadata(calls, clock)
+        self._renewing = Renewing(self.renewals, calls, self._background, clock, limits)
+        self.clients = ClientService(
+            calls, routes, metadata, self._background, clock, limits, on_gone=self._renewing.client_gone
+        )
+        self._routing = Routing(routes, calls, metadata)
+        self._sending = Sending(routes, calls, metadata, clock, chance, limits)
+        self._receiving = Receiving(routes, calls, self.clients, self.renewals, self._background, clock, chance, limits)
+        self._settling = Settling(calls, self.renewals, limits)
 
     async def run(self) -> None:
-        """Renew, expire and beat until cancelled."""
-        raise _NOT_YET
+        """Renew invisible times, expire clients and tell brokers of them, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.clients.run())
+                tasks.create_task(self._renewing.run())
+        finally:
+            await self._background.close()
 
     async def query_route(self, request: v2.QueryRouteRequest, context: RequestContext) -> v2.QueryRouteResponse:
-        raise _NOT_YET
+        """The queues of a topic, at the endpoints that the client came by."""
+        return await self._routing.query_route(request, context)
 
     async def query_assignment(
         self, request: v2.QueryAssignmentRequest, context: RequestContext
     ) -> v2.QueryAssignmentResponse:
-        raise _NOT_YET
+        """What a member of a group receives from."""
+        return await self._routing.query_assignment(request, context)
 
     async def send_message(self, request: v2.SendMessageRequest, context: RequestContext) -> v2.SendMessageResponse:
-        raise _NOT_YET
+        """Store messages; one entry each."""
+        return await self._sending.send_message(request, context)
 
     def receive_message(
         self, request: v2.ReceiveMessageRequest, context: RequestContext
     ) -> AsyncIterator[v2.ReceiveMessageResponse]:
-        raise _NOT_YET
+        """Status, messages, delivery_timestamp. Refusals come before the first part; close it when the client goes."""
+        return self._receiving.receive_message(request, context)
 
     async def ack_message(self, request: v2.AckMessageRequest, context: RequestContext) -> v2.AckMessageResponse:
-        raise _NOT_YET
+        """Messages are done with; one entry each."""
+        return await self._settling.ack_message(request, context)
 
     async def change_invisible_duration(
         self, request: v2.ChangeInvisibleDurationRequest, context: RequestContext
     ) -> v2.ChangeInvisibleDurationResponse:
-        raise _NOT_YET
+        """A message is to come again after some other time; answers its new handle."""
+        return await self._settling.change_invisible_duration(request, context)
 
     async def heartbeat(self, request: v2.HeartbeatRequest, context: RequestContext) -> v2.HeartbeatResponse:
-        raise _NOT_YET
+        """A client lives."""
+        return await self.clients.heartbeat(request, context)
 
     async def notify_client_termination(
         self, request: v2.NotifyClientTerminationRequest, context: RequestContext
     ) -> v2.NotifyClientTerminationResponse:
-        raise _NOT_YET
+        """A client leaves."""
+        return await self.clients.notify_client_termination(request, context)
 
     async def forward_message_to_dead_letter_queue(
         self, request: v2.ForwardMessageToDeadLetterQueueRequest, context: RequestContext
     ) -> v2.ForwardMessageToDeadLetterQueueResponse:
-        raise _NOT_YET
+        """Not served yet."""
+        text = "ForwardMessageToDeadLetterQueue is not served yet; let the message come again, or acknowledge it"
+        return v2.ForwardMessageToDeadLetterQueueResponse(status=status(Code.NOT_IMPLEMENTED, text))
 
     async def end_transaction(
         self, request: v2.EndTransactionRequest, context: RequestContext
     ) -> v2.EndTransactionResponse:
-        raise _NOT_YET
+        """Not served yet."""
+        text = "EndTransaction is not served yet, neither are TRANSACTION messages; send NORMAL ones"
+        return v2.EndTransactionResponse(status=status(Code.NOT_IMPLEMENTED, text))
 
     async def recall_message(
         self, request: v2.RecallMessageRequest, context: RequestContext
     ) -> v2.RecallMessageResponse:
-        raise _NOT_YET
+        """Not served yet."""
+        text = "RecallMessage is not served yet, neither are DELAY messages"
+        return v2.RecallMessageResponse(status=status(Code.NOT_IMPLEMENTED, text))
 
     def open_telemetry(self, context: RequestContext, send: Callable[[v2.TelemetryCommand], None]) -> TelemetrySession:
         """A client's Telemetry stream is open. `send` puts a command on it; it never waits and never raises.
 
-        ProxyError TOO_MANY_REQUESTS when as many clients are known as may be.
+        Raises:
+            ProxyError TOO_MANY_REQUESTS: as many clients are known as may be.
         """
-        raise _NOT_YET
+        return self.clients.open_telemetry(context, send)

@@ -1,0 +1,191 @@
+"""SendMessage: one message, or several of one topic that go to one queue as a batch.
+
+A send goes to another broker only when the first one certainly did not take it: it could not be reached, or refused for
+a reason of its own. When a stream is lost or no answer comes, the outcome is unknown: the client is told so and may
+send again itself. Whatever happens, the answer comes within the client's deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from apogeemq.mesh.chance import Chance
+from apogeemq.mesh.clock import Clock
+from apogeemq.mesh.errors import CallRefused, CallsOverloaded, MeshError, PeerUnavailable
+from apogeemq.mesh.v1 import broker_pb2 as mesh
+from apogeemq.mesh.v1.methods import SEND_MESSAGE
+from apogeemq.mesh.v1.routes_pb2 import TopicRoute
+from apogeemq.proto.v2 import service_pb2 as v2
+from apogeemq.proto.v2.definition_pb2 import Code, Message
+from apogeemq.proxy.core.context import RequestContext
+from apogeemq.proxy.core.durations import milliseconds
+from apogeemq.proxy.core.limits import Limits
+from apogeemq.proxy.core.message_kinds import check_type
+from apogeemq.proxy.core.messages import properties_of, sys_flag_of
+from apogeemq.proxy.core.queue_choice import QueueChooser
+from apogeemq.proxy.core.routes import WritableQueue, writable_queues
+from apogeemq.proxy.core.status import common_status, error_of, status_of, status_of_send
+from apogeemq.proxy.core.validation import check_send
+from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.ports import Routes
+from apogeemq.proxy.service.broker_calls import BrokerCalls
+from apogeemq.proxy.service.metadata import Metadata
+from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
+from apogeemq.remoting_codec.codes import MessageSysFlag, ResponseCode
+
+BROKERS_TRIED_MAX = 3
+
+_IPV6_HOST_SIZE_BYTES = 20
+_REFUSED_BY_THIS_BROKER = frozenset(
+    {
+        ResponseCode.SYSTEM_BUSY,
+        ResponseCode.SERVICE_NOT_AVAILABLE,
+        ResponseCode.NO_PERMISSION,
+        ResponseCode.TOPIC_NOT_EXIST,
+        ResponseCode.FLOW_CONTROL,
+    }
+)
+"""Nothing was stored, and another broker may well take it."""
+
+
+class Sending:
+    """Takes clients' messages to brokers."""
+
+    def __init__(
+        self, routes: Routes, calls: BrokerCalls, metadata: Metadata, clock: Clock, chance: Chance, limits: Limits
+    ) -> None:
+        self._routes = routes
+        self._calls = calls
+        self._metadata = metadata
+        self._clock = clock
+        self._limits = limits
+        self._chooser = QueueChooser(chance)
+
+    async def send_message(self, request: v2.SendMessageRequest, context: RequestContext) -> v2.SendMessageResponse:
+        """Send all messages; one entry each, in order. Messages that are compressed differently go separately."""
+        topic = check_send(request.messages, self._clock.now_ms(), self._limits)
+        route = await self._routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline))
+        await self._check_types(request.messages, topic, route, context)
+        queues = writable_queues(route)
+        if not queues:
+            raise ProxyError(Code.FORBIDDEN, f"topic: no writable queue of {topic}; look at its permission and masters")
+        runs = [list(run) for _, run in groupby(request.messages, key=sys_flag_of)]
+        if len(runs) == 1:
+            entries = await self._send_run(topic, runs[0], queues, context)
+        else:
+            entries = [entry for run in runs for entry in await self._send_one_of_several(topic, run, queues, context)]
+        return v2.SendMessageResponse(status=common_status([entry.status for entry in entries]), entries=entries)
+
+    async def _check_types(
+        self, messages: Sequence[Message], topic: str, route: TopicRoute, context: RequestContext
+    ) -> None:
+        broker_names = [queues.broker_name for queues in route.queues]
+        timeout_s = self._calls.timeout_s(context.deadline)
+        topic_type = await self._metadata.topic_type(topic, broker_names, timeout_s)
+        for index, message in enumerate(messages):
+            check_type(message, topic_type, f"messages[{index}]")
+
+    async def _send_one_of_several(
+        self, topic: str, run: list[Message], queues: list[WritableQueue], context: RequestContext
+    ) -> list[v2.SendResultEntry]:
+        """Like `_send_run`, but a failure is these entries' alone: what was sent before them is sent."""
+        try:
+            return await self._send_run(topic, run, queues, context)
+        except ProxyError as error:
+            return [v2.SendResultEntry(status=status_of(error)) for _ in run]
+
+    async def _send_run(
+        self, topic: str, run: list[Message], queues: list[WritableQueue], context: RequestContext
+    ) -> list[v2.SendResultEntry]:
+        """Send messages that fit into one call, trying further brokers where that can't make duplicates."""
+        tried: set[str] = set()
+        refusal: ProxyError | None = None
+        while len(tried) < BROKERS_TRIED_MAX:
+            queue = self._chooser.choose(topic, queues, self._clock.monotonic(), tried)
+            if queue is None:
+                break
+            tried.add(queue.broker_name)
+            request = _mesh_request(topic, queue.queue_id, run, context, self._clock.now_ms())
+            try:
+                return _entries(run, await self._send_to(queue, request, topic, context))
+            except _NotTakenError as error:
+                refusal = error.refusal
+        raise refusal or ProxyError(Code.INTERNAL_SERVER_ERROR, f"no broker of {topic} could be chosen")
+
+    async def _send_to(
+        self, queue: WritableQueue, request: mesh.SendMessageRequest, topic: str, context: RequestContext
+    ) -> mesh.SendMessageReply:
+        """One try at one broker.
+
+        Raises:
+            _NotTakenError: it certainly did not take the message, another one may.
+            ProxyError: no further try makes sense.
+        """
+        timeout_s = self._calls.timeout_s(context.deadline)
+        try:
+            reply = await self._calls.brokers.caller(queue.broker_name).call(SEND_MESSAGE, request, timeout_s=timeout_s)
+        except (PeerUnavailable, CallsOverloaded) as error:
+            self._chooser.failed(queue.broker_name, self._clock.monotonic())
+            raise _NotTakenError(error_of(error)) from error
+        except CallRefused as error:
+            if error.code not in _REFUSED_BY_THIS_BROKER:
+                raise error_of(error) from error
+            if error.code == ResponseCode.TOPIC_NOT_EXIST:
+                self._routes.forget(topic)
+            self._chooser.failed(queue.broker_name, self._clock.monotonic())
+            raise _NotTakenError(error_of(error)) from error
+        except MeshError as error:
+            self._chooser.failed(queue.broker_name, self._clock.monotonic())
+            raise error_of(error) from error
+        self._chooser.succeeded(queue.broker_name)
+        return reply
+
+
+class _NotTakenError(Exception):
+    """A try that certainly stored nothing. `refusal` is what the client is told if no further try goes well."""
+
+    def __init__(self, refusal: ProxyError) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def _mesh_request(
+    topic: str, queue_id: int, run: list[Message], context: RequestContext, now_ms: int
+) -> mesh.SendMessageRequest:
+    """The call for one message, or for several as a batch."""
+    first = run[0]
+    sys_flag = sys_flag_of(first)
+    if len(context.peer_host) == _IPV6_HOST_SIZE_BYTES:
+        sys_flag |= MessageSysFlag.BORNHOST_V6_FLAG
+    request = mesh.SendMessageRequest(
+        topic=topic,
+        queue_id=queue_id,
+        producer_group=topic,
+        sys_flag=sys_flag,
+        born_timestamp_ms=milliseconds(first.system_properties.born_timestamp) or now_ms,
+        born_host=context.peer_host,
+    )
+    if len(run) == 1:
+        request.properties = properties_of(first, topic)
+        request.body = first.body
+    else:
+        request.batch = True
+        request.body = encode_batch(BatchMessage(0, message.body, properties_of(message, topic)) for message in run)
+    return request
+
+
+def _entries(run: list[Message], reply: mesh.SendMessageReply) -> list[v2.SendResultEntry]:
+    """One entry per message. One that may be lost on a failure names no message id, as in Apache's answers."""
+    status = status_of_send(reply.status)
+    if reply.status != mesh.SEND_OK:
+        return [v2.SendResultEntry(status=status) for _ in run]
+    return [
+        v2.SendResultEntry(
+            status=status,
+            message_id=message.system_properties.message_id,
+            transaction_id=reply.transaction_id,
+            offset=reply.queue_offset + index,
+        )
+        for index, message in enumerate(run)
+    ]

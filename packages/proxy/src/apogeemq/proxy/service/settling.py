@@ -1,0 +1,103 @@
+"""AckMessage and ChangeInvisibleDuration: what becomes of messages that were handed out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from apogeemq.mesh.v1 import broker_pb2 as mesh
+from apogeemq.mesh.v1.methods import ACK_MESSAGE, CHANGE_INVISIBLE_TIME
+from apogeemq.proto.v2 import service_pb2 as v2
+from apogeemq.proto.v2.definition_pb2 import Code, Status
+from apogeemq.proxy.core import receipt_handle
+from apogeemq.proxy.core.context import RequestContext
+from apogeemq.proxy.core.durations import milliseconds
+from apogeemq.proxy.core.limits import Limits
+from apogeemq.proxy.core.names import group_of, topic_of
+from apogeemq.proxy.core.receipt_handle import ReceiptHandle
+from apogeemq.proxy.core.renewal import RenewalTable
+from apogeemq.proxy.core.status import OK, common_status, status, status_of, status_of_handle
+from apogeemq.proxy.core.validation import check_ack, check_changed_invisible_time
+from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.service.broker_calls import BrokerCalls
+
+
+class Settling:
+    """Tells brokers what clients did with their messages."""
+
+    def __init__(self, calls: BrokerCalls, renewals: RenewalTable, limits: Limits) -> None:
+        self._calls = calls
+        self._renewals = renewals
+        self._limits = limits
+
+    async def ack_message(self, request: v2.AckMessageRequest, context: RequestContext) -> v2.AckMessageResponse:
+        """Acknowledge; each entry has a result of its own. One call goes to each broker, to all of them at once."""
+        group, topic = check_ack(request, self._limits)
+        statuses: dict[int, Status] = {}
+        by_broker: dict[str, list[tuple[int, ReceiptHandle]]] = defaultdict(list)
+        for index, entry in enumerate(request.entries):
+            try:
+                handle = receipt_handle.parse(entry.receipt_handle)
+            except ProxyError as error:
+                statuses[index] = status_of(ProxyError(error.code, f"entries[{index}].{error.message}"))
+            else:
+                by_broker[handle.broker_name].append((index, handle))
+        timeout_s = self._calls.timeout_s(context.deadline)
+        calls = [self._ack_at(broker, group, topic, handles, timeout_s) for broker, handles in by_broker.items()]
+        for of_broker in await asyncio.gather(*calls):
+            statuses |= of_broker
+        for index, entry in enumerate(request.entries):
+            if statuses[index].code in (Code.OK, Code.INVALID_RECEIPT_HANDLE):
+                self._renewals.settled(context.client_id, group, entry.receipt_handle)
+        entries = [
+            v2.AckMessageResultEntry(
+                message_id=entry.message_id, receipt_handle=entry.receipt_handle, status=statuses[index]
+            )
+            for index, entry in enumerate(request.entries)
+        ]
+        return v2.AckMessageResponse(status=common_status([entry.status for entry in entries]), entries=entries)
+
+    async def _ack_at(
+        self, broker_name: str, group: str, topic: str, handles: list[tuple[int, ReceiptHandle]], timeout_s: float
+    ) -> dict[int, Status]:
+        """Acknowledge what one broker handed out; statuses by place in the request."""
+        request = mesh.AckMessageRequest(
+            consumer_group=group, topic=topic, handles=[receipt_handle.to_mesh(handle) for _, handle in handles]
+        )
+        try:
+            reply = await self._calls.call(broker_name, ACK_MESSAGE, request, timeout_s=timeout_s)
+        except ProxyError as error:
+            return {index: status_of(error) for index, _ in handles}
+        if len(reply.results) != len(handles):
+            text = f"{broker_name} answered {len(reply.results)} of {len(handles)} handles"
+            return {index: status(Code.INTERNAL_SERVER_ERROR, text) for index, _ in handles}
+        return {index: status_of_handle(result) for (index, _), result in zip(handles, reply.results, strict=True)}
+
+    async def change_invisible_duration(
+        self, request: v2.ChangeInvisibleDurationRequest, context: RequestContext
+    ) -> v2.ChangeInvisibleDurationResponse:
+        """Hand the message out again after this time from now; the answer has the handle that is good from here on.
+
+        Of a broker that is too busy the old handle comes back: it is still good.
+        """
+        topic, group = topic_of(request.topic, "topic"), group_of(request.group, "group")
+        given_ms = milliseconds(request.invisible_duration) if request.HasField("invisible_duration") else None
+        invisible_time_ms = check_changed_invisible_time(given_ms, self._limits)
+        handle = receipt_handle.parse(request.receipt_handle)
+        call = mesh.ChangeInvisibleTimeRequest(
+            consumer_group=group,
+            topic=topic,
+            handle=receipt_handle.to_mesh(handle),
+            invisible_time_ms=invisible_time_ms,
+        )
+        timeout_s = self._calls.timeout_s(context.deadline)
+        try:
+            reply = await self._calls.call(handle.broker_name, CHANGE_INVISIBLE_TIME, call, timeout_s=timeout_s)
+        except ProxyError as error:
+            if error.code != Code.TOO_MANY_REQUESTS:
+                raise
+            return v2.ChangeInvisibleDurationResponse(status=status_of(error), receipt_handle=request.receipt_handle)
+        self._renewals.settled(context.client_id, group, request.receipt_handle)
+        if reply.result != mesh.HANDLE_OK:
+            return v2.ChangeInvisibleDurationResponse(status=status_of_handle(reply.result))
+        return v2.ChangeInvisibleDurationResponse(status=OK, receipt_handle=str(receipt_handle.renewed(handle, reply)))
