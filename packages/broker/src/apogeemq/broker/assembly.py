@@ -1,4 +1,4 @@
-"""A broker put together: the place that wires tables, services and the Remoting face.
+"""A broker put together: the place that wires tables, services and both doors.
 
 `Broker` knows no listener and no name server: `app` adds these. Tests use it over a socket pair, or with no socket.
 """
@@ -19,6 +19,12 @@ from apogeemq.broker.core.properties import BrokerProperties
 from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
+from apogeemq.broker.faces.mesh.answers import CallStats
+from apogeemq.broker.faces.mesh.clients import ClientAnswers
+from apogeemq.broker.faces.mesh.offsets import OffsetAnswers
+from apogeemq.broker.faces.mesh.sends import SendAnswers
+from apogeemq.broker.faces.mesh.table import call_table
+from apogeemq.broker.faces.mesh.topics import TopicAnswers
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads
 from apogeemq.broker.faces.remoting.groups import GroupRequests, notify_consumer_ids_changed
 from apogeemq.broker.faces.remoting.locks import LockRequests
@@ -26,6 +32,7 @@ from apogeemq.broker.faces.remoting.messages import MessageRequests
 from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
+from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.service.acknowledge import Acknowledger
 from apogeemq.broker.service.cold_reads import ColdReads
@@ -44,6 +51,7 @@ from apogeemq.remoting_codec.aio.access import AccessHook, AllowAll
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.store.message_store import MessageStore
+from opentelemetry.trace import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +62,10 @@ CLIENT_SCAN_INTERVAL_S = 10.0
 
 
 class Broker:
-    """All of a broker but its listeners and links: tables, services, the Remoting face, and what runs beside them.
+    """All of a broker but its listeners and links: tables, services, the doors, and what runs beside them.
 
-    Needs a running event loop and an open store. `remoting` is the handler that a Remoting listener gets.
+    Needs a running event loop and an open store. `remoting` is the handler that a Remoting listener gets, `calls` what
+    a mesh listener serves.
     """
 
     def __init__(
@@ -69,10 +78,12 @@ class Broker:
         clock: Clock,
         chance: Chance,
         access: AccessHook | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config = config
         self.store = store
         self.stats = RequestStats()
+        self.call_stats = CallStats()
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         identity, limits = config.identity, config.limits
@@ -214,10 +225,12 @@ class Broker:
             short_hold_s=config.topics.short_polling_time_ms / 1000,
             long_polling=config.topics.long_polling_enable,
         )
+        spans = SendSpans(tracer)
         messages = MessageRequests(
             send=self.send,
             send_back=self.send_back,
             acknowledger=self.acknowledger,
+            spans=spans,
             region=identity.region_id,
             trace_on=config.topics.trace_on,
             stats=self.stats,
@@ -234,6 +247,14 @@ class Broker:
             access or AllowAll(),
             self.stats,
         )
+        self.calls = call_table(
+            sends=SendAnswers(self.send, self.acknowledger, spans),
+            topics=TopicAnswers(self.topics, self.group_service, self.acknowledger),
+            clients=ClientAnswers(self.group_service),
+            offsets=OffsetAnswers(self.offset_service, self.cold_reads),
+            stats=self.call_stats,
+            on_owner_gone=self.owner_gone,
+        )
 
     def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
         """A message was stored: tell those who wait for it (see `writer.Arrivals`)."""
@@ -246,6 +267,10 @@ class Broker:
         """A client's connection is gone."""
         self.pulls.channel_closed(channel)
         self.group_service.channel_closed(channel)
+
+    def owner_gone(self, owner: Hashable) -> None:
+        """A proxy's streams are lost: its clients leave, until their next heartbeat."""
+        self.group_service.channel_closed(owner)
 
     async def save_cut_pointers(self) -> None:
         """Write what loading had to cut back after a crash; to be called before the first request is served.

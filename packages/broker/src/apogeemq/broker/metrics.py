@@ -119,6 +119,17 @@ def _register_requests(registry: Registry, broker: Broker, servers: dict[str, Se
         requests,
     )
 
+    def calls() -> Samples:
+        for (name, response_code), count in list(broker.call_stats.counts.items()):
+            yield (name, response_code_name(response_code)), count
+
+    registry.observed_counters(
+        "apogeemq_calls_total",
+        "Calls of other services answered since start, by call and response code.",
+        ("call", "response_code"),
+        calls,
+    )
+
     def by_listener(read: Callable[[ServerStats], int]) -> Callable[[], Samples]:
         return lambda: [((name,), read(stats)) for name, stats in servers.items()]
 

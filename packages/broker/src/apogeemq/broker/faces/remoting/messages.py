@@ -5,8 +5,10 @@ Which header a send has is decided by its request code, never by its fields (tra
 
 import msgspec
 from apogeemq.broker.core.topics import Topic
+from apogeemq.broker.faces.error_codes import error_code
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
+from apogeemq.broker.faces.spans import SendSpans, answered
 from apogeemq.broker.service.acknowledge import Acknowledger, Verdict
 from apogeemq.broker.service.send import SendService, Sent
 from apogeemq.broker.service.send_back import SendBackService
@@ -21,6 +23,7 @@ from apogeemq.remoting_codec.headers.send import (
 )
 from apogeemq.remoting_codec.record import Record
 from apogeemq.remoting_codec.send_reply import SendReplyEncoder
+from opentelemetry.trace import Span
 
 
 class MessageRequests:
@@ -29,6 +32,7 @@ class MessageRequests:
     Args:
         send, send_back: the services.
         acknowledger: decides when an acknowledgement may go out.
+        spans: for messages of sampled traces.
         region, trace_on: for the replies' MSG_REGION and TRACE_ON.
         stats: counts answers.
         disk_reads: for messages that come back long after they were stored.
@@ -40,6 +44,7 @@ class MessageRequests:
         send: SendService,
         send_back: SendBackService,
         acknowledger: Acknowledger,
+        spans: SendSpans,
         region: str,
         trace_on: bool,
         stats: RequestStats,
@@ -48,6 +53,7 @@ class MessageRequests:
         self._send = send
         self._send_back = send_back
         self._acknowledger = acknowledger
+        self._spans = spans
         self._replies = SendReplyEncoder(region=region, trace_on=trace_on)
         self._stats = stats
         self._disk_reads = disk_reads
@@ -94,8 +100,26 @@ class MessageRequests:
         self, channel: Channel, command: RemotingCommand, header: SendMessageRequestHeader | SendMessageRequestHeaderV2
     ) -> Reply:
         self._acknowledger.check_room()
+        if self._spans.may_be_traced(header.properties):
+            return self._store_traced(channel, command, header)
         sent = self._send.send(header, command.body, channel.peer_host, command.version)
         return self._when_safe(channel, command, sent, sent.end_offset, sent.topic, sent.wait)
+
+    def _store_traced(
+        self, channel: Channel, command: RemotingCommand, header: SendMessageRequestHeader | SendMessageRequestHeaderV2
+    ) -> Reply:
+        """The same with spans, if the message's trace is sampled."""
+        span = self._spans.received(command.code, header.properties or "", header.topic, channel.peer)
+        if span is None:
+            sent = self._send.send(header, command.body, channel.peer_host, command.version)
+        else:
+            try:
+                with self._spans.append(span):
+                    sent = self._send.send(header, command.body, channel.peer_host, command.version)
+            except Exception as error:
+                answered(span, error_code(error), str(error))
+                raise
+        return self._when_safe(channel, command, sent, sent.end_offset, sent.topic, sent.wait, span)
 
     def _when_safe(
         self,
@@ -105,14 +129,19 @@ class MessageRequests:
         end_offset: int,
         topic: Topic,
         wait: bool,
+        span: Span | None = None,
     ) -> Reply:
-        """The acknowledgement now, or later when something must be on disk first."""
+        """The acknowledgement now, or later when something must be on disk first; it ends the span."""
         if self._acknowledger.is_safe(topic, wait):
+            if span is not None:
+                answered(span, ResponseCode.SUCCESS, None, sent and sent.unique_key)
             return self._acknowledge(command, ResponseCode.SUCCESS, None, sent)
 
         def done(verdict: Verdict) -> None:
             is_stored = verdict.code in (ResponseCode.SUCCESS, ResponseCode.FLUSH_DISK_TIMEOUT)
             told = sent if is_stored else None
+            if span is not None:
+                answered(span, verdict.code, verdict.remark, told and told.unique_key)
             write_reply(channel, self._acknowledge(command, verdict.code, verdict.remark, told))
 
         self._acknowledger.when_safe(topic, end_offset, wait, done)

@@ -1,0 +1,36 @@
+"""The table of all calls that a broker answers: what a mesh listener serves, and what a proxy in this process calls."""
+
+from collections.abc import Callable, Hashable
+
+from apogeemq.broker.faces.mesh.answers import CallStats, answer
+from apogeemq.broker.faces.mesh.clients import ClientAnswers
+from apogeemq.broker.faces.mesh.offsets import OffsetAnswers
+from apogeemq.broker.faces.mesh.sends import SendAnswers
+from apogeemq.broker.faces.mesh.topics import TopicAnswers
+from apogeemq.mesh.calls import CallTable
+from apogeemq.mesh.v1 import methods
+
+
+def call_table(
+    *,
+    sends: SendAnswers,
+    topics: TopicAnswers,
+    clients: ClientAnswers,
+    offsets: OffsetAnswers,
+    stats: CallStats,
+    on_owner_gone: Callable[[Hashable], None],
+) -> CallTable:
+    """Put the families together."""
+    return CallTable(
+        [
+            answer(methods.SEND_MESSAGE, sends.send_message, stats),
+            answer(methods.QUERY_TOPIC, topics.query_topic, stats),
+            answer(methods.ENSURE_TOPIC, topics.ensure_topic, stats),
+            answer(methods.QUERY_GROUP, topics.query_group, stats),
+            answer(methods.CLIENT_HEARTBEAT, clients.client_heartbeat, stats),
+            answer(methods.UNREGISTER_CLIENT, clients.unregister_client, stats),
+            answer(methods.QUERY_OFFSET, offsets.query_offset, stats),
+            answer(methods.UPDATE_OFFSET, offsets.update_offset, stats),
+        ],
+        on_owner_gone=on_owner_gone,
+    )
