@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, Protocol
 
 import grpc
@@ -132,7 +132,7 @@ class Link:
 
     async def receive(
         self, endpoints: Endpoints, request: ReceiveMessageRequest, *, timeout_s: float, traceparent: str | None = None
-    ) -> AsyncIterator[ReceiveMessageResponse]:
+    ) -> AsyncGenerator[ReceiveMessageResponse, None]:
         """The parts of one ReceiveMessage as they come. Raises as `unary`; leaving the iteration cancels the call."""
         call = self._place(endpoints).receive(
             request, timeout=timeout_s, metadata=grpc.aio.Metadata(*self._call_headers(traceparent))
@@ -261,8 +261,6 @@ def _failure(error: grpc.aio.AioRpcError, method: str, endpoints: Endpoints) -> 
         case grpc.StatusCode.UNIMPLEMENTED:
             return NotSupported(f"{what}: the server has no such method", hint="A newer server may have it.")
         case grpc.StatusCode.UNAVAILABLE:
-            return ConnectionBroken(
-                f"{what}: {details}", hint="Check that a proxy listens there, and TLS or not alike."
-            )
+            return ConnectionBroken(f"{what}: {details}", hint="Check that a proxy listens there, with TLS or without.")
         case code:
             return ConnectionBroken(f"{what}: {code.name}: {details}")

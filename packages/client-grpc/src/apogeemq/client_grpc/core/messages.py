@@ -95,13 +95,23 @@ def from_proto(message: definition_pb2.Message, origin: Origin) -> ReceivedMessa
     """A received message. Raises Corrupted when its digest does not fit or its body can't be decompressed."""
     system = message.system_properties
     check_digest(system.body_digest, message.body)
+    return _received(message, origin, _decoded(system.body_encoding, message.body))
+
+
+def without_body(message: definition_pb2.Message, origin: Origin) -> ReceivedMessage:
+    """A corrupted message, for settling it only: its body is empty, and it must not reach the application."""
+    return _received(message, origin, b"")
+
+
+def _received(message: definition_pb2.Message, origin: Origin, body: bytes) -> ReceivedMessage:
+    system = message.system_properties
     properties = dict(message.user_properties)
     if system.trace_context:
         properties.setdefault(TRACEPARENT, system.trace_context)
     return ReceivedMessage(
         message_id=system.message_id,
         topic=message.topic.name,
-        body=_decoded(system.body_encoding, message.body),
+        body=body,
         tag=system.tag if system.HasField("tag") else None,
         keys=tuple(system.keys),
         properties=properties,

@@ -1,6 +1,6 @@
 """What a server's status means to a client: go on, try again elsewhere, or tell the user what to do."""
 
-from typing import Final
+from typing import Final, TypeVar
 
 from apogeemq.client_api.errors import ClientError, Refused, RouteNotFound
 from apogeemq.proto.v2 import definition_pb2
@@ -61,15 +61,18 @@ def hint(code: int) -> str:
     return _HINTS.get(code, "")
 
 
+RefusedT = TypeVar("RefusedT", bound=Refused)
+
+
 def refusal(
-    kind: type[Refused],
+    kind: type[RefusedT],
     text: str,
     status: definition_pb2.Status,
     *,
     broker: str | None = None,
     attempts: int = 0,
     elapsed_s: float = 0.0,
-) -> Refused:
+) -> RefusedT:
     """The error for a refusing status: what was tried, the server's code and words, what to do."""
     return kind(
         text,
