@@ -221,6 +221,7 @@ class World:
         self._is_stopped = False
 
     async def __aenter__(self) -> Self:
+        await self.broker.popping.restore()
         return self
 
     async def __aexit__(

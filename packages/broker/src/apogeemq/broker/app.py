@@ -1,6 +1,7 @@
 """A broker with its listeners and links, as one component of a process.
 
-Start: open the store (in a thread; it recovers), load the tables, listen, register at the name servers.
+Start: open the store (in a thread; it recovers), load the tables, listen, register at the name servers. Clients come in
+by Remoting, proxies by the mesh; either listener may be off.
 Stop: leave the name servers, answer who waits, close the listeners, write the tables, close the store with everything
 flushed.
 """
@@ -11,7 +12,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,9 +25,12 @@ from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.metrics import register_metrics
 from apogeemq.broker.service.delay import stored_tags_code
 from apogeemq.mesh.addresses import advertised_address, is_loopback, split_address
+from apogeemq.mesh.call_streams import call_handlers
+from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.config import ListenerConfig
+from apogeemq.mesh.embedding import EmbeddedService
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.http import HttpListener, observability_routes
 from apogeemq.mesh.lifecycle import Lifecycle
@@ -34,6 +38,7 @@ from apogeemq.mesh.metrics import Registry
 from apogeemq.mesh.network import Listening, Network
 from apogeemq.mesh.service_process import ServiceProgram, World
 from apogeemq.mesh.tls import server_ssl_context, server_tls
+from apogeemq.mesh.v1.methods import BROKER_CHANNELS
 from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, ChannelLimits, Reply
 from apogeemq.remoting_codec.aio.server import RemotingServer, ServerLimits
@@ -45,11 +50,15 @@ from apogeemq.store.config import StoreConfig
 from apogeemq.store.errors import StoreError
 from apogeemq.store.files import Disk, RealDisk
 from apogeemq.store.message_store import MessageStore
+from opentelemetry.trace import Tracer
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0
 """How long clients may take to read their last answers."""
+
+MESH_STOP_GRACE_S = 0.5
+"""The same for proxies, whose streams do not end by themselves."""
 
 REGISTER_WAIT_S = 10.0
 """How long a start waits for the first name server, before it goes on and leaves the link to try further."""
@@ -62,6 +71,8 @@ START_STOP_TIMEOUT_S = 3600.0
 STORE, NAMESRV, REMOTING = "store", "namesrv", "remoting"
 """Names of the health checks."""
 
+REMOTING_OFF = "off: clients come through a proxy"
+
 
 class BrokerApp:
     """One broker process's worth: `start`, `stop`, and where it listens.
@@ -72,6 +83,7 @@ class BrokerApp:
         health, registry: where it reports; shared with whoever runs it.
         access: asked before each Remoting request; everybody may do everything without.
         namesrvs: asked at start for the name servers' mesh endpoints; those of the settings without.
+        tracer: makes the spans of sampled traces; none without.
 
     Raises ConfigError when certificates cannot be used.
     """
@@ -88,6 +100,7 @@ class BrokerApp:
         disk: Disk | None = None,
         access: AccessHook | None = None,
         namesrvs: Callable[[], Sequence[str]] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config = _with_broker_name(config)
         self.endpoints: dict[str, str] = {}
@@ -98,6 +111,7 @@ class BrokerApp:
         self._health = health
         self._registry = registry
         self._access = access
+        self._tracer = tracer
         self._namesrvs = namesrvs or self._configured_namesrvs
         listeners = config.listeners
         self._remoting_tls = server_ssl_context(listeners.remoting.tls)
@@ -118,6 +132,16 @@ class BrokerApp:
         if self._broker is None:
             raise RuntimeError("the broker is not started")
         return self._broker
+
+    @property
+    def name(self) -> str:
+        """The broker's name: what routes call it."""
+        return self.config.identity.broker_name
+
+    @property
+    def calls(self) -> CallTable:
+        """What it answers to services in this process and over the mesh. RuntimeError while it is not started."""
+        return self.broker.calls
 
     def join(self, lifecycle: Lifecycle) -> None:
         """Add this broker to a process's lifecycle."""
@@ -159,9 +183,7 @@ class BrokerApp:
             _, port = await self._http.start()
             self.endpoints["http"] = advertised_address(listeners.http, port)
         # Bound first, listening last: the port is part of the store host, which every record carries.
-        remoting = self._servers["remoting"] = self._remoting_server(listeners.remoting, self._remoting_tls)
-        _, port = await remoting.bind(listeners.remoting.host, listeners.remoting.port)
-        address = advertised_address(listeners.remoting, port)
+        address = await self._bind_remoting()
         store_host = await _packed_host(address)
         self._store = await self._open_store(store_host)
         self._health.set(STORE, True, self.config.store.path)
@@ -173,23 +195,46 @@ class BrokerApp:
             clock=self._clock,
             chance=self._chance,
             access=self._access,
+            tracer=self._tracer,
         )
+        await self._broker.popping.restore()
         await self._broker.save_cut_pointers()
         self._broker.start()
-        remoting.listen()
-        self.endpoints["remoting"] = address
+        await self._listen(self._broker, address)
+        self._warn_of_open_listeners()
+        register_metrics(self._registry, self._broker, {name: s.stats for name, s in self._servers.items()})
+        await self._start_link(self._broker)
+        self._health_task = asyncio.create_task(self._watch_health(self._broker), name="broker-health")
+
+    async def _bind_remoting(self) -> str:
+        """Take the Remoting port, and give the address that records carry.
+
+        That is the Remoting listener's also when it is off, so that ids stay the same when it is switched on.
+        """
+        listener = self.config.listeners.remoting
+        port = listener.port
+        if listener.enabled:
+            remoting = self._servers["remoting"] = self._remoting_server(listener, self._remoting_tls)
+            _, port = await remoting.bind(listener.host, port)
+        return advertised_address(listener, port)
+
+    async def _listen(self, broker: Broker, remoting_address: str) -> None:
+        """Let clients and proxies in."""
+        listeners = self.config.listeners
+        if listeners.remoting.enabled:
+            self._servers["remoting"].listen()
+            self.endpoints["remoting"] = remoting_address
         if listeners.vip.enabled:
             vip = self._servers["vip"] = self._remoting_server(listeners.vip, self._vip_tls)
             _, port = await vip.start(listeners.vip.host, listeners.vip.port)
             self.endpoints["vip"] = advertised_address(listeners.vip, port)
         if listeners.mesh.enabled:
-            self._mesh = await self._network.serve(listeners.mesh.host, listeners.mesh.port, [], tls=self._mesh_tls)
+            handlers = call_handlers(BROKER_CHANNELS, broker.calls, clock=self._clock, tracer=self._tracer)
+            self._mesh = await self._network.serve(
+                listeners.mesh.host, listeners.mesh.port, handlers, tls=self._mesh_tls
+            )
             self.endpoints["mesh"] = advertised_address(listeners.mesh, self._mesh.port)
-        self._health.set(REMOTING, True, address)
-        self._warn_of_open_listeners()
-        register_metrics(self._registry, self._broker, {name: s.stats for name, s in self._servers.items()})
-        await self._start_link(self._broker)
-        self._health_task = asyncio.create_task(self._watch_health(self._broker), name="broker-health")
+        self._health.set(REMOTING, True, self.endpoints.get("remoting", REMOTING_OFF))
 
     async def _start_link(self, broker: Broker) -> None:
         """Register at the name servers, and wait a while for the first one: a broker that is ready can be found."""
@@ -202,7 +247,7 @@ class BrokerApp:
             broker_name=self.config.identity.broker_name,
             broker_id=self.config.identity.broker_id,
             incarnation=self._clock.now_ms(),
-            remoting_address=self.endpoints["remoting"],
+            remoting_address=self.endpoints.get("remoting", ""),
             mesh_address=self.endpoints.get("mesh", ""),
         )
         link = NamesrvLink(
@@ -324,12 +369,14 @@ class BrokerApp:
 
     def _warn_of_open_listeners(self) -> None:
         """Say loudly what anybody who reaches this machine can use (architecture §9)."""
-        if self._access is not None:
-            return
         listeners = self.config.listeners
-        for name in self._servers:
-            listener = listeners.remoting if name == "remoting" else listeners.vip
-            if not is_loopback(listener.host) and listener.tls.mode != "enforcing":
+        for name, listener, has_access_control in (
+            ("remoting", listeners.remoting, self._access is not None),
+            ("vip", listeners.vip, self._access is not None),
+            ("mesh", listeners.mesh, False),
+        ):
+            is_open = listener.enabled and not has_access_control and listener.tls.mode != "enforcing"
+            if is_open and not is_loopback(listener.host):
                 log.warning(
                     "the listener %s on %s has neither access control nor enforced TLS: whoever reaches it can read "
                     "and write everything; bind it to 127.0.0.1, or set listeners.%s.tls",
@@ -350,8 +397,9 @@ class BrokerApp:
     async def _stop_listeners(self) -> None:
         if self._broker is not None:
             self._broker.pulls.stop()
+            await self._broker.popping.polls.stop()
         if self._mesh is not None:
-            await self._mesh.stop(STOP_GRACE_S)
+            await self._mesh.stop(MESH_STOP_GRACE_S)
             self._mesh = None
         servers, self._servers = self._servers, {}
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in servers.values()))
@@ -426,7 +474,15 @@ def _make_app(config: BrokerConfig, world: World) -> BrokerApp:
         chance=world.chance,
         health=world.health,
         registry=world.registry,
+        tracer=world.tracer,
     )
+
+
+def embed(
+    file: Path | None, environ: Mapping[str, str], settings: Mapping[str, str], world: World
+) -> EmbeddedService:
+    """Put a broker together for another service's process (mesh.embedding.EmbeddableFactory). Raises ConfigError."""
+    return _make_app(PROGRAM.load_config(file, environ, settings).value, world)
 
 
 PROGRAM = ServiceProgram(

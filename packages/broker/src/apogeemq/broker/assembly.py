@@ -34,6 +34,7 @@ from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.metadata_files import MetadataFiles
+from apogeemq.broker.popping import Popping
 from apogeemq.broker.service.acknowledge import Acknowledger
 from apogeemq.broker.service.cold_reads import ColdReads
 from apogeemq.broker.service.delay import DelayService
@@ -107,7 +108,9 @@ class Broker:
             cut = self.offsets.clamp(store.max_offset)
             if cut:
                 log.warning("%d consumer offsets were ahead of what survived the crash and were cut back", cut)
-        self.topics.ensure_built_in(identity.cluster_name, identity.broker_name, len(levels))
+        self.topics.ensure_built_in(
+            identity.cluster_name, identity.broker_name, len(levels), config.pop.revive_queue_num
+        )
         self.groups.ensure_predefined()
 
         self.clients: ClientTable[Hashable] = ClientTable(client_timeout_s=limits.client_timeout_s)
@@ -214,6 +217,20 @@ class Broker:
         )
         self.cold_reads = ColdReads(running_max=limits.cold_reads_max)
         self.disk_reads = DiskReads(self.cold_reads, self._refuse)
+        self.popping = Popping(
+            config,
+            store=store,
+            topics=self.topics,
+            groups=self.groups,
+            offsets=self.offsets,
+            writer=writer,
+            cold_reads=self.cold_reads,
+            clock=clock,
+            chance=chance,
+            store_host=store_host,
+            offset_message_id=ids.offset_message_id,
+            dead_letters=self.dead_letters,
+        )
         self.pulls = PullRequests(
             fetch=self.fetch,
             table=self.long_polling,
@@ -262,14 +279,17 @@ class Broker:
             self.delay.message_arrived(queue_id)
         else:
             self.pulls.message_arrived(topic, queue_id, tags_code)
+            self.popping.polls.message_arrived(topic, queue_id, tags_code)
 
     def channel_closed(self, channel: Channel) -> None:
         """A client's connection is gone."""
         self.pulls.channel_closed(channel)
+        self.popping.owner_gone(channel)
         self.group_service.channel_closed(channel)
 
     def owner_gone(self, owner: Hashable) -> None:
         """A proxy's streams are lost: its clients leave, until their next heartbeat."""
+        self.popping.owner_gone(owner)
         self.group_service.channel_closed(owner)
 
     async def save_cut_pointers(self) -> None:
@@ -288,6 +308,7 @@ class Broker:
             asyncio.create_task(self._tick(), name="tick"),
             asyncio.create_task(self._scan_clients(), name="scan-clients"),
             asyncio.create_task(self.delay.run(), name="delay"),
+            self.popping.start(),
         ]
 
     async def stop(self) -> None:
@@ -296,6 +317,7 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.pulls.stop()
+        await self.popping.stop()
         await self.cold_reads.stop()
         await self.saver.stop()
 
@@ -314,6 +336,7 @@ class Broker:
             await self._clock.sleep(TICK_S)
             now = self._clock.monotonic()
             self.pulls.expire()
+            self.popping.polls.expire()
             self.topic_line.expire(now)
             if self.flush_line is not None:
                 self.flush_line.expire(now)

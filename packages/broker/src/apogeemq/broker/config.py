@@ -18,6 +18,8 @@ from apogeemq.mesh.service_process import LogConfig
 HEADER_SIZE_BYTES = 64 << 10
 """What a frame holds beside a message's body, at most: properties, and the other fields of its header."""
 
+REVIVE_QUEUES_MAX = 64
+
 _NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]*")
 
 
@@ -64,18 +66,20 @@ class ListenersConfig(msgspec.Struct, frozen=True, kw_only=True):
     remoting: Annotated[
         ListenerConfig, setting(inside={"listenPort": "port", "bindAddress": "host", "brokerIP1": "advertised_host"})
     ] = ListenerConfig(port=10911)
-    """Remoting clients. Its advertised address is what clients and message ids get."""
+    """Remoting clients. Its advertised address is what clients and message ids get, the latter also when it is off."""
     vip: ListenerConfig = ListenerConfig(enabled=False, port=10909)
     """The same services on a second port: the fast port of clients with sendMessageWithVIPChannel (port - 2)."""
     mesh: ListenerConfig = ListenerConfig(port=10921)
-    """Other services of ApogeeMQ."""
+    """Proxies."""
     http: ListenerConfig = ListenerConfig(host="127.0.0.1", port=10931)
     """/healthz, /readyz, /metrics."""
 
     def validate(self) -> None:
         """Raise ValueError for a broker that nobody could talk to."""
-        if not self.remoting.enabled:
-            raise ValueError("remoting.enabled is false; this version serves its clients over Remoting only")
+        if not self.remoting.enabled and not self.mesh.enabled:
+            raise ValueError("remoting.enabled and mesh.enabled are false; nobody could reach this broker")
+        if self.vip.enabled and not self.remoting.enabled:
+            raise ValueError("vip.enabled is true and remoting.enabled false; it is the second port of that listener")
 
 
 class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +102,26 @@ class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Raise ValueError naming the setting that is out of range."""
         if not 1 <= self.default_topic_queue_nums <= QUEUES_PER_TOPIC_MAX:
             raise ValueError(f"default_topic_queue_nums is {self.default_topic_queue_nums}; it must be 1 to 16384")
+
+
+class PopConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Popping. Set, but for the chance."""
+
+    revive_queue_num: Annotated[int, setting("reviveQueueNum")] = 8
+    """Queues of the topic where pops are written down, 1 to 64. It may be raised, not lowered."""
+    retry_probability_percent: Annotated[int, setting("popFromRetryProbability")] = 20
+    """How often messages that come again are popped before new ones, 0 to 100; own."""
+    retry_topic_v2: Annotated[bool, setting("enableRetryTopicV2")] = False
+    """Whether they lie in %RETRY%group+topic instead of %RETRY%group_topic."""
+    retrieve_retry_topic_v1: Annotated[bool, setting("retrieveMessageFromPopRetryTopicV1")] = True
+    """With retry_topic_v2: whether those in %RETRY%group_topic are popped too."""
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        if not 1 <= self.revive_queue_num <= REVIVE_QUEUES_MAX:
+            raise ValueError(f"revive_queue_num is {self.revive_queue_num}; it must be 1 to {REVIVE_QUEUES_MAX}")
+        if not 0 <= self.retry_probability_percent <= 100:
+            raise ValueError(f"retry_probability_percent is {self.retry_probability_percent}; it must be 0 to 100")
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +207,12 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Messages in one answer."""
     pull_size_bytes_max: Annotated[int, setting("maxTransferBytesOnMessageInMemory")] = 262_144
     """Bytes in one answer; the first message always goes out."""
+    held_pops_max: Annotated[int, setting("maxPopPollingSize")] = 100_000
+    """Pops that wait for a message, in all."""
+    held_pops_per_key_max: Annotated[int, setting("popPollingSize")] = 1_024
+    """And of one topic, group and queue."""
+    popped_messages_max: int = 1_000_000
+    """Messages that are popped and not acknowledged; some 200 bytes of memory each."""
     cold_reads_max: int = 64
     """Reads of old messages that may wait for the disk at a time."""
 
@@ -207,6 +237,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     identity: IdentityConfig = IdentityConfig()
     listeners: ListenersConfig = ListenersConfig()
     topics: TopicsConfig = TopicsConfig()
+    pop: PopConfig = PopConfig()
     store: StoreSettings = StoreSettings()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()

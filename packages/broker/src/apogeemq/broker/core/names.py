@@ -8,6 +8,8 @@ import re
 RETRY_TOPIC_PREFIX = "%RETRY%"
 DLQ_TOPIC_PREFIX = "%DLQ%"
 SYSTEM_TOPIC_PREFIX = "rmq_sys_"
+REVIVE_TOPIC_PREFIX = "rmq_sys_REVIVE_LOG_"
+REVIVE_GROUP = "CID_RMQ_SYS_REVIVE_GROUP"
 
 AUTO_CREATE_TOPIC_KEY_TOPIC = "TBW102"
 SCHEDULE_TOPIC = "SCHEDULE_TOPIC_XXXX"
@@ -62,6 +64,11 @@ def retry_topic(group: str) -> str:
 def dlq_topic(group: str) -> str:
     """The topic where a group's messages end that failed too often."""
     return DLQ_TOPIC_PREFIX + group
+
+
+def revive_topic(cluster: str) -> str:
+    """The topic where the broker writes down what was popped and acknowledged."""
+    return REVIVE_TOPIC_PREFIX + cluster
 
 
 def is_system_topic(topic: str, own_names: frozenset[str] = frozenset()) -> bool:

@@ -1,4 +1,4 @@
-"""What a pop hands out and what a client says about it later: requests, receipt handles, results, names of retry topics.
+"""What a pop hands out, and what a client says about it later: requests, receipt handles, results, retry topics.
 
 A popped message is invisible to its group for a time. Its handle names the pop that took it: with it the message is
 acknowledged, or its time is changed. When the time is over it goes to the pop retry topic of (group, topic).

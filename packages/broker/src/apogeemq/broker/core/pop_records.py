@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 from apogeemq.broker.core.pop import POP_MESSAGES_MAX
+from msgspec.json import Decoder
 
 CHECKPOINT_TAG = "ck"
 ACK_TAG = "ack"
@@ -79,10 +80,10 @@ class BatchAckMsg(AckMsg, frozen=True, kw_only=True):
 ReviveRecord = PopCheckPoint | AckMsg | BatchAckMsg
 
 _encode = msgspec.json.Encoder().encode
-_DECODERS = {
-    CHECKPOINT_TAG: msgspec.json.Decoder(PopCheckPoint),
-    ACK_TAG: msgspec.json.Decoder(AckMsg),
-    BATCH_ACK_TAG: msgspec.json.Decoder(BatchAckMsg),
+_DECODERS: dict[str, Decoder[PopCheckPoint] | Decoder[AckMsg] | Decoder[BatchAckMsg]] = {
+    CHECKPOINT_TAG: Decoder(PopCheckPoint),
+    ACK_TAG: Decoder(AckMsg),
+    BATCH_ACK_TAG: Decoder(BatchAckMsg),
 }
 
 

@@ -15,12 +15,14 @@ from apogeemq.broker.core.names import (
     BENCHMARK_TOPIC,
     NOT_SENDABLE_TOPICS,
     OFFSET_MOVED_EVENT_TOPIC,
+    REVIVE_TOPIC_PREFIX,
     SCHEDULE_TOPIC,
     SELF_TEST_TOPIC,
     TRACE_TOPIC,
     TRANS_HALF_TOPIC,
     TRANS_OP_HALF_TOPIC,
     illegal_topic_reason,
+    revive_topic,
 )
 from apogeemq.broker.errors import InvalidParameter, SystemBusy, TopicNotExist
 from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig
@@ -52,7 +54,8 @@ class Topic:
         self.config = config
         self.name = config.topic_name
         self.version = version
-        self.is_sendable = self.name not in NOT_SENDABLE_TOPICS
+        # Apache's clients may write into the revive log; whoever does would decide over other groups' messages.
+        self.is_sendable = self.name not in NOT_SENDABLE_TOPICS and not self.name.startswith(REVIVE_TOPIC_PREFIX)
         self.messages_in = 0
         self.bytes_in = 0
         self.messages_out = 0
@@ -195,7 +198,9 @@ class TopicTable:
             TopicConfig(topic_name=name, read_queue_nums=queue_nums, write_queue_nums=queue_nums, perm=PERM_READ_WRITE)
         )
 
-    def ensure_built_in(self, cluster_name: str, broker_name: str, delay_levels: int) -> None:
+    def ensure_built_in(
+        self, cluster_name: str, broker_name: str, delay_levels: int, revive_queue_nums: int = 8
+    ) -> None:
         """Make the topics that every broker has at start, where they are missing (reference broker_behaviour.md §1)."""
         sizes = {
             SELF_TEST_TOPIC: 1,
@@ -207,6 +212,7 @@ class TopicTable:
             f"{cluster_name}_REPLY_TOPIC": 1,
             TRANS_HALF_TOPIC: 1,
             TRANS_OP_HALF_TOPIC: 1,
+            revive_topic(cluster_name): revive_queue_nums,
         }
         wanted = [
             TopicConfig(topic_name=name, read_queue_nums=queues, write_queue_nums=queues, perm=PERM_READ_WRITE)

@@ -43,7 +43,7 @@ class OffsetService:
             return committed
         if not zero_if_not_found:
             raise QueryNotFound("Not found, do not set to zero, maybe this group boot first")
-        if self._store.min_offset(topic, queue_id) <= 0 and self._is_first_in_memory(topic, queue_id):
+        if is_young(self._store, topic, queue_id, self._hot_window_bytes):
             return 0
         raise QueryNotFound("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")
 
@@ -90,6 +90,10 @@ class OffsetService:
             raise InvalidParameter(f"queueId[{queue_id}] is illegal, topic:[{topic_name}] has {queues} queues")
         return topic
 
-    def _is_first_in_memory(self, topic: str, queue_id: int) -> bool:
-        unit = self._store.queue_unit(topic, queue_id, 0)
-        return unit is not None and self._store.written_offset - unit[0] <= self._hot_window_bytes
+
+def is_young(store: MessageStore, topic: str, queue_id: int, hot_window_bytes: int) -> bool:
+    """Whether a queue's message 0 is still there and in memory: then a new group begins there, whatever it asks for."""
+    if store.min_offset(topic, queue_id) > 0:
+        return False
+    unit = store.queue_unit(topic, queue_id, 0)
+    return unit is not None and store.written_offset - unit[0] <= hot_window_bytes

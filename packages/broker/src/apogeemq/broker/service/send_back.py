@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from apogeemq.broker.core.delay import DelayLevels, queue_id_of_level
-from apogeemq.broker.core.names import SCHEDULE_TOPIC, dlq_topic, retry_topic
+from apogeemq.broker.core.names import SCHEDULE_TOPIC, retry_topic
 from apogeemq.broker.core.properties import join_properties
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_WRITE, Topic, TopicTable
 from apogeemq.broker.errors import NoPermission, RequestFailed, SubscriptionGroupNotExist
+from apogeemq.broker.service.dead_letters import DeadLetters, with_origin
 from apogeemq.broker.service.send import MAX_RECONSUME_TIMES_VERSION_MIN
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
@@ -65,7 +66,7 @@ class SendBackService:
         self._delay_levels = delay_levels
         self._now_ms = now_ms
         self._offset_message_id = offset_message_id
-        self._dead_letters = dead_letters
+        self._dead_letters = DeadLetters(topics=topics, writer=writer, counts=dead_letters)
 
     def check(self, request: SendBackRequest, client_version: int) -> Retry | None:
         """What is to be done with the message; None when its group retries nothing.
@@ -100,27 +101,13 @@ class SendBackService:
 
     def store(self, retry: Retry, record: Record) -> tuple[int, Topic]:
         """Store the retry, or the dead letter; gives the end of its record in the log, and where it will be found."""
-        properties = m.decode_properties(record.properties)
-        origin_topic = properties.setdefault(m.PROPERTY_RETRY_TOPIC, record.topic)
-        properties.setdefault(m.PROPERTY_ORIGIN_MESSAGE_ID, self._offset_message_id(record.physical_offset))
-        properties[m.PROPERTY_WAIT] = "false"
+        message_id = self._offset_message_id(record.physical_offset)
+        properties = with_origin(m.decode_properties(record.properties), record, message_id)
         if record.reconsume_times >= retry.reconsume_times_max or retry.delay_level < 0:
-            return self._put_dead_letter(record, properties, retry.group, origin_topic)
+            result, topic = self._dead_letters.put(retry.group, record, properties)
+            return result.physical_offset + result.size_bytes, topic
         level = retry.delay_level or DELAY_LEVEL_OF_FIRST_RETRY + record.reconsume_times
         return self._put_retry(record, properties, retry.topic, self._delay_levels.clamp(level))
-
-    def _put_dead_letter(
-        self, record: Record, properties: dict[str, str], group: str, origin_topic: str
-    ) -> tuple[int, Topic]:
-        topic = self._topics.create_for_group(dlq_topic(group), 1)
-        properties.pop(m.PROPERTY_DELAY, None)
-        properties.setdefault(m.PROPERTY_DLQ_ORIGIN_TOPIC, origin_topic)
-        properties.setdefault(m.PROPERTY_DLQ_ORIGIN_MESSAGE_ID, properties[m.PROPERTY_ORIGIN_MESSAGE_ID])
-        end_offset = self._put(record, properties, topic, 0, m.tags_code(properties.get(m.PROPERTY_TAGS)))
-        # Only names of topics that exist: a property may hold anything, and each name is kept.
-        origin = self._topics.get(origin_topic) or topic
-        self._dead_letters[group, origin.name] += 1
-        return end_offset, topic
 
     def _put_retry(self, record: Record, properties: dict[str, str], topic: Topic, level: int) -> tuple[int, Topic]:
         properties[m.PROPERTY_DELAY] = str(level)
@@ -128,12 +115,9 @@ class SendBackService:
         properties[m.PROPERTY_REAL_QID] = "0"
         due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
         schedule = self._topics.require(SCHEDULE_TOPIC)
-        return self._put(record, properties, schedule, queue_id_of_level(level), due_ms), topic
-
-    def _put(self, record: Record, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int) -> int:
         result = self._writer.put(
-            topic,
-            queue_id,
+            schedule,
+            queue_id_of_level(level),
             flag=record.flag,
             sys_flag=record.sys_flag,
             born_timestamp_ms=record.born_timestamp_ms,
@@ -141,6 +125,6 @@ class SendBackService:
             reconsume_times=record.reconsume_times + 1,
             body=record.body,
             properties=join_properties(properties).encode(),
-            tags_code=tags_code,
+            tags_code=due_ms,
         )
-        return result.physical_offset + result.size_bytes
+        return result.physical_offset + result.size_bytes, topic

@@ -1,0 +1,501 @@
+"""Popping: messages are handed out for a time, by the broker's own cursor, to whoever asks first.
+
+A pop reads on from the group's committed offset in each queue, writes a checkpoint into the revive log, and moves the
+offset. Acknowledging, changing and extending write further records there. What happens to a message whose time is over
+is `revive`'s matter. Nothing here waits; `pop_waits` does.
+
+The order of the steps makes a crash harmless: nothing is handed out without its checkpoint in the log, and the offset
+follows the checkpoint, so that what is popped can't be forgotten, and a replay of the checkpoints brings the offset up.
+Source: reference broker_behaviour.md §8; traps 24.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
+from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX
+from apogeemq.broker.core.pop import (
+    POP_MESSAGES_MAX,
+    Changed,
+    HandleResult,
+    InitMode,
+    PopHandle,
+    Popped,
+    PoppedRun,
+    PopRequest,
+    RetryMark,
+    pop_retry_topic,
+)
+from apogeemq.broker.core.pop_table import Checkpoint, QueueKey
+from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
+from apogeemq.broker.core.topics import PERM_READ, Topic, TopicTable
+from apogeemq.broker.errors import InvalidParameter, NoPermission, RequestFailed, ServiceNotAvailable, SystemBusy
+from apogeemq.broker.filter.tags import tag_codes
+from apogeemq.broker.service.offsets import is_young
+from apogeemq.broker.service.revive_log import ReviveLog
+from apogeemq.remoting_codec.record import peek_head
+from apogeemq.store.errors import StoreError
+from apogeemq.store.message_store import MessageStore, ReadResult, ReadStatus
+
+INVISIBLE_TIME_MS_MAX = 3 * 24 * 3_600_000
+"""Apache's bound for any delay (timerMaxDelaySec)."""
+
+_READS_PER_POP_MAX = 16
+"""Reads that found nothing to hand out, in one pop; each looks at up to 800 messages for a wanted tag."""
+
+
+@dataclass(slots=True, frozen=True)
+class Pop:
+    """A pop that passed the checks. `tag_codes` None wants every message."""
+
+    topic: Topic
+    group: str
+    queue_id: int
+    count_max: int
+    invisible_time_ms: int
+    init_mode: int
+    tag_codes: frozenset[int] | None
+    retry_topics: tuple[tuple[RetryMark, str], ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Source:
+    """A queue that a pop looks at."""
+
+    mark: RetryMark
+    key: QueueKey
+    tag_codes: frozenset[int] | None
+
+
+@dataclass(slots=True, frozen=True)
+class NothingPopped:
+    """No queue had anything. `more`: some were not looked through to their end: ask again, after a turn of the loop."""
+
+    more: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class ColdPop:
+    """The next messages have to be fetched from the disk: call `read` in a thread, then `finish_cold`.
+
+    Until then (or `release_cold`) the queue is busy: other pops of the group pass it by.
+    """
+
+    pop: Pop
+    source: Source
+    start: int
+    read: Callable[[], ReadResult]
+
+
+@dataclass(slots=True)
+class _Basket:
+    """What one pop has taken so far, and what it may still take."""
+
+    pop_time_ms: int
+    count_left: int
+    size_bytes_left: int
+    reads_left: int = _READS_PER_POP_MAX
+    revive_queue_id: int = -1
+    rest_num: int = 0
+    more: bool = False
+    runs: list[PoppedRun] = field(default_factory=list)
+    cold: ColdPop | None = None
+
+
+class PopService:
+    """Pops, acknowledges, and changes invisible times.
+
+    Args:
+        store, topics, groups, offsets: what it looks at.
+        log: where it writes down what it did; its table holds what is popped and not acknowledged.
+        now_ms: wall clock.
+        randrange: chance, for how often the retry topic comes first.
+        permission: bits of this broker (brokerPermission).
+        size_bytes_max: bytes of one pop; the first message always goes out.
+        retry_topic_marks: the kinds of retry topics to look at; new messages go to the first kind.
+        retry_first_percent: popFromRetryProbability.
+        hot_window_bytes: how near the end of the log counts as in memory.
+        messages_max: popped and not acknowledged messages of this broker; more are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: MessageStore,
+        topics: TopicTable,
+        groups: SubscriptionGroupTable,
+        offsets: ConsumerOffsetTable,
+        log: ReviveLog,
+        now_ms: Callable[[], int],
+        randrange: Callable[[int], int],
+        permission: int,
+        size_bytes_max: int,
+        retry_topic_marks: Sequence[RetryMark],
+        retry_first_percent: int,
+        hot_window_bytes: int,
+        messages_max: int,
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._groups = groups
+        self._offsets = offsets
+        self._log = log
+        self._table = log.table
+        self._now_ms = now_ms
+        self._randrange = randrange
+        self.permission = permission
+        self._size_bytes_max = size_bytes_max
+        self._retry_topic_marks = tuple(retry_topic_marks)
+        self._retry_first_percent = retry_first_percent
+        self._hot_window_bytes = hot_window_bytes
+        self._messages_max = messages_max
+        self._busy: set[QueueKey] = set()
+        self._next_start = 0
+        self.ready = False
+        """Whether the table holds what the revive log says; until then every request is refused."""
+
+    # -- popping -------------------------------------------------------------------------------------------------------
+
+    def check(self, request: PopRequest) -> Pop:
+        """The checks of a pop, in Apache's order. Raises BrokerError.
+
+        NoPermission (16), InvalidParameter (29), TopicNotExist (17), SubscriptionGroupNotExist (26),
+        SubscriptionParseFailed (23), RequestFailed (1) for what this version does not serve.
+        """
+        self._check_ready()
+        if not self.permission & PERM_READ:
+            raise NoPermission(f"the broker[{self._log.broker_name}] pop message is forbidden")
+        if not 0 < request.count_max <= POP_MESSAGES_MAX:
+            raise InvalidParameter(f"maxMsgNums[{request.count_max}] is illegal, it must be 1 to {POP_MESSAGES_MAX}")
+        topic = self._topics.require(request.topic)
+        if not topic.config.perm & PERM_READ:
+            raise NoPermission(f"the topic[{topic.name}] pop message is forbidden")
+        if not -1 <= request.queue_id < topic.config.read_queue_nums:
+            raise InvalidParameter(
+                f"queueId[{request.queue_id}] is illegal, topic:[{topic.name}] "
+                f"topicConfig.readQueueNums:[{topic.config.read_queue_nums}] consumer:[/{request.client}]"
+            )
+        group = self._groups.find_or_create(request.group)
+        if not group.consume_enable:
+            raise NoPermission(f"subscription group no permission, {request.group}")
+        if request.order:
+            raise RequestFailed(
+                "ordered pop (order=true) is not served by this version: pop without order, or pull with queue locks"
+            )
+        if request.init_mode not in tuple(InitMode):
+            raise InvalidParameter(f"initMode[{request.init_mode}] is illegal, it must be 0 (MIN) or 1 (MAX)")
+        if request.expression_type not in (None, "", "TAG"):
+            raise RequestFailed(f"The broker does not support consumer to filter message by {request.expression_type}")
+        codes = tag_codes(request.expression)
+        _check_invisible_time(request.invisible_time_ms, minimum_ms=1)
+        return Pop(
+            topic,
+            request.group,
+            request.queue_id,
+            request.count_max,
+            request.invisible_time_ms,
+            request.init_mode,
+            codes,
+            self._retry_topics(request.group, topic.name),
+        )
+
+    def pop(self, pop: Pop) -> Popped | NothingPopped | ColdPop:
+        """Take messages, as many as there are and as are wanted; never waits.
+
+        Raises SystemBusy when too many messages are un-acknowledged, StoreError when nothing could be written down (and
+        nothing is popped).
+        """
+        self._check_room(pop.count_max)
+        basket = _Basket(self._now_ms(), pop.count_max, self._size_bytes_max)
+        for source in self._sources(pop):
+            self._take(pop, source, basket)
+            if basket.cold is not None:
+                return basket.cold
+        return self._popped(pop, basket)
+
+    def finish_cold(self, cold: ColdPop, result: ReadResult) -> Popped | NothingPopped:
+        """Go on with what a thread has read. Raises as `pop`."""
+        self.release_cold(cold)
+        self._check_room(cold.pop.count_max)
+        basket = _Basket(self._now_ms(), cold.pop.count_max, self._size_bytes_max)
+        start = self._cursor(cold.source, cold.pop.init_mode)
+        # Somebody may have set the group's position elsewhere meanwhile: then this was read for nothing.
+        if start == cold.start:
+            if result.status is ReadStatus.FOUND:
+                self._hand_out(cold.pop, cold.source, start, result, basket)
+            else:
+                self._commit(cold.source.key, result.next_offset)
+        basket.more = True
+        return self._popped(cold.pop, basket)
+
+    def release_cold(self, cold: ColdPop) -> None:
+        """The queue is not busy any more."""
+        self._busy.discard(cold.source.key)
+
+    def _retry_topics(self, group: str, topic: str) -> tuple[tuple[RetryMark, str], ...]:
+        if topic.startswith(RETRY_TOPIC_PREFIX):
+            return ()
+        return tuple((mark, pop_retry_topic(group, topic, mark)) for mark in self._retry_topic_marks)
+
+    def _sources(self, pop: Pop) -> Iterator[Source]:
+        """The queues to look at, in order: the retry topics sometimes first, else last; the topic's in turn."""
+        # Not filtered by tags: what lies there was wanted when it was popped first, and must not be lost now.
+        retries = [Source(mark, (pop.group, topic, 0), None) for mark, topic in pop.retry_topics]
+        retry_first = bool(retries) and self._randrange(100) < self._retry_first_percent
+        if retry_first:
+            yield from retries
+        if pop.queue_id >= 0:
+            yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, pop.queue_id), pop.tag_codes)
+        else:
+            queues = pop.topic.config.read_queue_nums
+            start = self._next_start
+            self._next_start += 1
+            for index in range(queues):
+                queue_id = (start + index) % queues
+                yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, queue_id), pop.tag_codes)
+        if not retry_first:
+            yield from retries
+
+    def _take(self, pop: Pop, source: Source, basket: _Basket) -> None:
+        """Take from one queue what still fits."""
+        _, topic, queue_id = source.key
+        end = self._store.max_offset(topic, queue_id)
+        if source.mark is not RetryMark.NORMAL and end == 0:
+            return  # nothing ever failed here
+        start = self._cursor(source, pop.init_mode)
+        if start == end or source.key in self._busy:
+            return
+        while basket.count_left > 0 and basket.size_bytes_left > 0:
+            if basket.reads_left == 0:
+                basket.more = True
+                break
+            result = self._read(source, start, basket.count_left, basket.size_bytes_left)
+            if result.status is ReadStatus.FOUND:
+                self._hand_out(pop, source, start, result, basket)
+                return
+            if result.status is ReadStatus.COLD:
+                if not basket.runs:
+                    basket.cold = self._cold(pop, source, start)
+                break
+            if result.next_offset == start:
+                return
+            basket.reads_left -= 1
+            start = result.next_offset
+            self._commit(source.key, start)
+        basket.rest_num += max(0, end - start)
+
+    def _read(
+        self, source: Source, start: int, count_max: int, size_bytes_max: int, *, cold_allowed: bool = False
+    ) -> ReadResult:
+        _, topic, queue_id = source.key
+        return self._store.read(
+            topic, queue_id, start, count_max, size_bytes_max, source.tag_codes, cold_allowed=cold_allowed
+        )
+
+    def _cold(self, pop: Pop, source: Source, start: int) -> ColdPop:
+        self._busy.add(source.key)
+        return ColdPop(
+            pop,
+            source,
+            start,
+            lambda: self._read(source, start, pop.count_max, self._size_bytes_max, cold_allowed=True),
+        )
+
+    def _hand_out(self, pop: Pop, source: Source, start: int, result: ReadResult, basket: _Basket) -> None:
+        """Write the checkpoint of what was read, move the cursor, and put it into the basket."""
+        rest = result.max_offset - result.next_offset
+        if basket.runs and result.size_bytes > basket.size_bytes_left:
+            basket.rest_num += result.max_offset - start  # one large message, which would be alone in an answer
+            return
+        offsets = _offsets(start, result)
+        if not basket.runs:
+            basket.revive_queue_id = self._log.choose_queue()
+        try:
+            self._log.check_point(
+                source.key, start, basket.pop_time_ms, pop.invisible_time_ms, basket.revive_queue_id, offsets
+            )
+        except StoreError:
+            if not basket.runs:
+                raise
+            basket.count_left = 0  # what was taken before goes out
+            return
+        self._commit(source.key, result.next_offset)
+        basket.rest_num += rest
+        basket.count_left -= result.count
+        basket.size_bytes_left -= result.size_bytes
+        basket.runs.append(PoppedRun(source.mark, source.key[2], start, result.count, result.buffers, offsets))
+        topic = pop.topic if source.mark is RetryMark.NORMAL else self._topics.get(source.key[1])
+        if topic is not None:
+            topic.messages_out += result.count
+            topic.bytes_out += result.size_bytes
+
+    def _popped(self, pop: Pop, basket: _Basket) -> Popped | NothingPopped:
+        if not basket.runs:
+            return NothingPopped(basket.more)
+        return Popped(basket.pop_time_ms, pop.invisible_time_ms, basket.revive_queue_id, basket.rest_num, basket.runs)
+
+    def _cursor(self, source: Source, init_mode: int) -> int:
+        """Where the group stands in a queue. It stands where it begins from its first pop on."""
+        group, topic, queue_id = source.key
+        committed = self._offsets.query(topic, group, queue_id)
+        if committed is not None:
+            return committed
+        store = self._store
+        if init_mode == InitMode.MIN or topic.startswith(RETRY_TOPIC_PREFIX):
+            start = store.min_offset(topic, queue_id)
+        elif is_young(store, topic, queue_id, self._hot_window_bytes):
+            start = 0
+        else:
+            start = max(store.max_offset(topic, queue_id) - 1, 0)
+        self._commit(source.key, start)
+        return start
+
+    def _commit(self, key: QueueKey, queue_offset: int) -> None:
+        group, topic, queue_id = key
+        self._offsets.commit(topic, group, queue_id, queue_offset)
+
+    # -- handles -------------------------------------------------------------------------------------------------------
+
+    def check_handle(self, topic: str, queue_id: int, queue_offset: int) -> bool:
+        """Whether the queue of a real topic has, or had, this message. TopicNotExist (17) for an unknown topic."""
+        config = self._topics.require(topic).config
+        if not 0 <= queue_id < max(config.read_queue_nums, config.write_queue_nums):
+            return False
+        low, high = self._store.min_offset(topic, queue_id), self._store.max_offset(topic, queue_id)
+        return low <= queue_offset < high
+
+    def ack(self, group: str, topic: str, handles: Sequence[PopHandle]) -> list[HandleResult]:
+        """Acknowledge messages; one result per handle, in order.
+
+        `topic` is the one that was popped. Raises StoreError when it could not be written down for all: repeat it.
+        """
+        self._check_ready()
+        now_ms = self._now_ms()
+        results = []
+        taken: dict[Checkpoint, dict[int, None]] = {}
+        for handle in handles:
+            key = _key(group, topic, handle)
+            checkpoint = self._live(key, handle, now_ms)
+            if checkpoint is not None:
+                taken.setdefault(checkpoint, {})[handle.queue_offset] = None
+                results.append(HandleResult.OK)
+            elif self._was_acknowledged(key, handle, now_ms):
+                results.append(HandleResult.OK)
+            else:
+                results.append(self._dead(key, handle))
+        for checkpoint, offsets in taken.items():
+            self._log.acknowledge(checkpoint, list(offsets))
+        return results
+
+    def change_invisible(self, group: str, topic: str, handle: PopHandle, invisible_time_ms: int) -> Changed:
+        """Give a message a new time from now on, under a new handle; the old one is dead. 0 makes it visible now.
+
+        Raises InvalidParameter for a time out of range; StoreError, and nothing has changed.
+        """
+        self._check_ready()
+        _check_invisible_time(invisible_time_ms, minimum_ms=0)
+        now_ms = self._now_ms()
+        key = _key(group, topic, handle)
+        checkpoint = self._live(key, handle, now_ms)
+        if checkpoint is None:
+            return Changed(self._dead(key, handle))
+        # Never the same time as before: the old handle would live on.
+        pop_time_ms = max(now_ms, handle.pop_time_ms + 1)
+        offset, queue_id = handle.queue_offset, checkpoint.revive_queue_id
+        self._log.check_point(key, offset, pop_time_ms, invisible_time_ms, queue_id, (offset,))
+        # The new checkpoint alone tells this broker that the old one lost the message; an Apache broker wants the ack.
+        self._log.write_acks(checkpoint, [offset])
+        return Changed(HandleResult.OK, pop_time_ms, invisible_time_ms, queue_id)
+
+    def extend(
+        self, group: str, topic: str, handles: Sequence[PopHandle], invisible_time_ms: int
+    ) -> list[HandleResult]:
+        """Give messages more time, from now on, under the same handles; never less than they have.
+
+        Raises InvalidParameter for a time out of range; StoreError when it could not be written down for all.
+        """
+        self._check_ready()
+        _check_invisible_time(invisible_time_ms, minimum_ms=1)
+        now_ms = self._now_ms()
+        results = []
+        taken: dict[Checkpoint, set[int]] = {}
+        for handle in handles:
+            key = _key(group, topic, handle)
+            checkpoint = self._live(key, handle, now_ms)
+            if checkpoint is None:
+                results.append(self._dead(key, handle))
+                continue
+            results.append(HandleResult.OK)
+            if checkpoint.due_ms < now_ms + invisible_time_ms:
+                taken.setdefault(checkpoint, set()).add(handle.queue_offset)
+        for checkpoint, offsets in taken.items():
+            pop_time_ms = checkpoint.pop_time_ms
+            longer_ms = now_ms + invisible_time_ms - pop_time_ms
+            first, *_ = ordered = sorted(offsets)
+            self._log.check_point(
+                checkpoint.key, first, pop_time_ms, longer_ms, checkpoint.revive_queue_id, ordered, is_prolonged=True
+            )
+        return results
+
+    def _live(self, key: QueueKey, handle: PopHandle, now_ms: int) -> Checkpoint | None:
+        """The checkpoint that a handle's message belongs to, if it is the handle's and its time is not over."""
+        checkpoint = self._table.holder(key, handle.queue_offset)
+        if checkpoint is None or checkpoint.pop_time_ms != handle.pop_time_ms or checkpoint.due_ms <= now_ms:
+            return None
+        return checkpoint
+
+    def _was_acknowledged(self, key: QueueKey, handle: PopHandle, now_ms: int) -> bool:
+        """Whether a message that belongs to no checkpoint was acknowledged before.
+
+        It was, while the handle's own time is not over: nothing else but a new handle takes a message away earlier.
+        """
+        offset, pop_time_ms = handle.queue_offset, handle.pop_time_ms
+        if self._table.holder(key, offset) is not None or self._table.was_replaced(key, offset, pop_time_ms):
+            return False
+        if self._table.was_acknowledged(key, offset, pop_time_ms):
+            return True
+        is_over = pop_time_ms + handle.invisible_time_ms <= now_ms
+        return not is_over and self._has_message(key, handle)
+
+    def _dead(self, key: QueueKey, handle: PopHandle) -> HandleResult:
+        return HandleResult.EXPIRED if self._has_message(key, handle) else HandleResult.NO_MESSAGE
+
+    def _has_message(self, key: QueueKey, handle: PopHandle) -> bool:
+        _, topic, queue_id = key
+        return 0 <= handle.queue_offset < self._store.max_offset(topic, queue_id)
+
+    def _check_room(self, count: int) -> None:
+        if len(self._table) + count > self._messages_max:
+            raise SystemBusy(
+                f"[OVERLOAD] {len(self._table)} messages are popped and not acknowledged, the limit "
+                f"(limits.popped_messages_max) is {self._messages_max}"
+            )
+
+    def _check_ready(self) -> None:
+        if not self.ready:
+            raise ServiceNotAvailable("the broker still reads what was popped before it started; try again")
+
+
+def _key(group: str, topic: str, handle: PopHandle) -> QueueKey:
+    return group, pop_retry_topic(group, topic, handle.retry_mark), handle.queue_id
+
+
+def _check_invisible_time(invisible_time_ms: int, *, minimum_ms: int) -> None:
+    if not minimum_ms <= invisible_time_ms <= INVISIBLE_TIME_MS_MAX:
+        raise InvalidParameter(
+            f"invisibleTime[{invisible_time_ms}] is illegal, it must be {minimum_ms} to {INVISIBLE_TIME_MS_MAX} ms"
+        )
+
+
+def _offsets(start: int, result: ReadResult) -> Sequence[int]:
+    """Queue offsets of the records that were read: without gaps, unless some had another tag or are gone."""
+    if result.next_offset - start == result.count:
+        return range(start, result.next_offset)
+    offsets = []
+    for buffer in result.buffers:
+        position = 0
+        while position < len(buffer):
+            head = peek_head(buffer, position)
+            offsets.append(head.queue_offset)
+            position += head.size_bytes
+    return offsets

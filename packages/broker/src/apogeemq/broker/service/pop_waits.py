@@ -1,0 +1,221 @@
+"""Pops that wait for a message: both doors hold them here, in the same way.
+
+A pop that finds nothing stands in a line until a message arrives in a queue of its topic, or in the retry topic (where
+messages come to whose time is over), or until its time is over. Nobody pops for an asker that is gone: what waits for
+it is forgotten first. Messages that are not in memory any more are read in a thread, while the loop goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable
+
+from apogeemq.broker.core.pop import Popped, PopRequest
+from apogeemq.broker.core.pop_waiters import Line, PopWaiter, PopWaiterTable
+from apogeemq.broker.errors import BrokerError, PollingFull, PollingTimeout, RequestFailed
+from apogeemq.broker.service.cold_reads import ColdReads
+from apogeemq.broker.service.pop import ColdPop, NothingPopped, Pop, PopService
+from apogeemq.store.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Popped | Exception], None]
+"""Gets what was popped, or why nothing was: a BrokerError (PollingTimeout and PollingFull among them) or StoreError."""
+
+SERVED_PER_TURN_MAX = 16
+"""Waiters of one line that are served before the loop has its turn."""
+
+
+class Poll:
+    """A pop, and whom to give its messages."""
+
+    __slots__ = ("answer", "deadline", "is_gone", "owner", "pop", "waiter")
+
+    def __init__(self, pop: Pop, deadline: float, owner: Hashable, answer: Answer) -> None:
+        self.pop = pop
+        self.deadline = deadline
+        self.owner = owner
+        self.answer = answer
+        self.waiter: PopWaiter[Poll] | None = None
+        self.is_gone = False
+        """Whether nobody wants the answer any more."""
+
+
+class PopPolls:
+    """Pops at once, or when there is something. Needs a running event loop.
+
+    Args:
+        pops: the service.
+        monotonic: seconds.
+        waiting_max: waiting pops in all (maxPopPollingSize).
+        waiting_per_key_max: and of one (topic, group, queue) (popPollingSize).
+        hold_s_max: the longest wait, whatever is asked for.
+        cold_reads: for messages that are not in memory any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        pops: PopService,
+        monotonic: Callable[[], float],
+        waiting_max: int,
+        waiting_per_key_max: int,
+        hold_s_max: float,
+        cold_reads: ColdReads,
+    ) -> None:
+        self._pops = pops
+        self._monotonic = monotonic
+        self._hold_s_max = hold_s_max
+        self._cold_reads = cold_reads
+        self._table: PopWaiterTable[Poll] = PopWaiterTable(
+            waiting_max=waiting_max, waiting_per_key_max=waiting_per_key_max
+        )
+        self._woken: dict[Line, None] = {}
+        self._reading: dict[asyncio.Task[None], Poll] = {}
+        self._loop = asyncio.get_running_loop()
+        self._is_stopped = False
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    async def pop(self, request: PopRequest, deadline: float, owner: Hashable) -> Popped:
+        """Pop, waiting until `deadline` (monotonic seconds). A caller that is cancelled pops nothing any more.
+
+        Raises PollingTimeout (nothing came), PollingFull, and what `PopService.check` and `PopService.pop` raise.
+        """
+        done: asyncio.Future[Popped] = self._loop.create_future()
+
+        def answer(outcome: Popped | Exception) -> None:
+            if done.done():
+                return  # cancelled in this very turn: what was popped comes again after its invisible time
+            if isinstance(outcome, Exception):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+
+        poll = self.begin(self._pops.check(request), deadline, owner, answer)
+        try:
+            return await done
+        finally:
+            self.forget(poll)
+
+    def begin(self, pop: Pop, deadline: float, owner: Hashable, answer: Answer) -> Poll:
+        """Pop now, or wait for it; `answer` is called exactly once (perhaps before this returns), unless forgotten."""
+        poll = Poll(pop, min(deadline, self._monotonic() + self._hold_s_max), owner, answer)
+        self._go_on(poll, self._try(poll))
+        return poll
+
+    def forget(self, poll: Poll) -> None:
+        """The asker does not want it any more."""
+        poll.is_gone = True
+        if poll.waiter is not None:
+            self._table.remove(poll.waiter)
+
+    def drop_owner(self, owner: Hashable) -> None:
+        """An asker is gone with all that it waits for."""
+        self._table.drop_owner(owner)
+        for poll in self._reading.values():
+            if poll.owner == owner:
+                poll.is_gone = True
+
+    def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
+        """A message can be read: serve who waits for it, once what was read from the network with it is all stored."""
+        for line in self._table.woken_by(topic, queue_id, tags_code):
+            self._wake(line)
+
+    def expire(self) -> None:
+        """Answer those whose time is over."""
+        for waiter in self._table.expire(self._monotonic()):
+            waiter.what.answer(_nothing_came())
+
+    async def stop(self) -> None:
+        """Answer all who wait, and let reads come to their end."""
+        self._is_stopped = True
+        for waiter in self._table.drain():
+            waiter.what.answer(_nothing_came())
+        if self._reading:
+            await asyncio.wait(list(self._reading))
+
+    def _try(self, poll: Poll) -> Popped | NothingPopped | ColdPop | Exception:
+        try:
+            return self._pops.pop(poll.pop)
+        except (BrokerError, StoreError) as error:
+            return error
+
+    def _go_on(self, poll: Poll, outcome: Popped | NothingPopped | ColdPop | Exception) -> None:
+        """Answer, wait, or read from the disk, by how a pop came out."""
+        if isinstance(outcome, NothingPopped):
+            self._hold(poll, again=outcome.more)
+        elif isinstance(outcome, ColdPop):
+            self._read_cold(poll, outcome)
+        else:
+            poll.answer(outcome)
+
+    def _hold(self, poll: Poll, *, again: bool) -> None:
+        if self._is_stopped or (poll.deadline <= self._monotonic() and not again):
+            poll.answer(_nothing_came())
+            return
+        pop = poll.pop
+        line = Line(pop.topic.name, pop.group, pop.queue_id, pop.tag_codes)
+        also = [topic for _, topic in pop.retry_topics]
+        poll.waiter = PopWaiter(line, also, poll.deadline, poll.owner, poll)
+        if not self._table.add(poll.waiter):
+            poll.answer(
+                PollingFull(
+                    f"{len(self._table)} pops wait, the limits (limits.held_pops_max, limits.held_pops_per_key_max) "
+                    f"are {self._table.waiting_max} in all and {self._table.waiting_per_key_max} of one kind"
+                )
+            )
+        elif again:
+            self._wake(line)
+
+    def _wake(self, line: Line) -> None:
+        if not self._woken:
+            self._loop.call_soon(self._serve_woken)
+        self._woken[line] = None
+
+    def _serve_woken(self) -> None:
+        woken, self._woken = self._woken, {}
+        for line in woken:
+            self._serve(line)
+
+    def _serve(self, line: Line) -> None:
+        """Pop for the head of a line, until there is nothing more to pop or nobody waits any more."""
+        for _ in range(SERVED_PER_TURN_MAX):
+            waiter = self._table.first(line)
+            if waiter is None:
+                return
+            poll = waiter.what
+            outcome = self._try(poll)
+            if isinstance(outcome, NothingPopped):
+                if outcome.more:
+                    self._wake(line)
+                return
+            self._table.remove(waiter)
+            self._go_on(poll, outcome)
+        self._wake(line)
+
+    def _read_cold(self, poll: Poll, cold: ColdPop) -> None:
+        task = self._loop.create_task(self._run_cold(poll, cold))
+        self._reading[task] = poll
+        task.add_done_callback(self._reading.pop)
+
+    async def _run_cold(self, poll: Poll, cold: ColdPop) -> None:
+        outcome: Popped | NothingPopped | Exception
+        try:
+            result = await self._cold_reads.read(cold.read)
+            outcome = NothingPopped() if poll.is_gone else self._pops.finish_cold(cold, result)
+        except (BrokerError, StoreError) as error:
+            outcome = error
+        except Exception as error:
+            log.exception("popping old messages of %s failed", cold.source.key)
+            outcome = RequestFailed(f"popping failed: {error}")
+        finally:
+            self._pops.release_cold(cold)
+        for line in self._table.lines_of(cold.source.key[1]):
+            self._wake(line)  # who came meanwhile passed this queue by
+        if not poll.is_gone:
+            self._go_on(poll, outcome)
+
+
+def _nothing_came() -> PollingTimeout:
+    return PollingTimeout("nothing to pop came in the poll time")
