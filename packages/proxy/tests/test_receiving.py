@@ -1,0 +1,271 @@
+"""ReceiveMessage, AckMessage and ChangeInvisibleDuration against brokers in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+from apogeemq.mesh.chance import SeededChance
+from apogeemq.mesh.clock import ManualClock
+from apogeemq.mesh.v1 import broker_pb2 as mesh
+from apogeemq.proto.v2 import definition_pb2 as defs
+from apogeemq.proto.v2 import service_pb2 as v2
+from apogeemq.proto.v2.definition_pb2 import Code
+from apogeemq.proxy.core.durations import duration
+from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.service.messaging import MessagingService
+from apogeemq.remoting_codec.codes import ResponseCode
+from apogeemq.remoting_codec.message import encode_properties
+
+from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of, refuse
+
+GROUP = defs.Resource(name="G")
+TOPIC = defs.Resource(name="T")
+
+
+def service_of(cluster: Cluster) -> MessagingService:
+    return MessagingService(cluster, cluster, clock=cluster.clock, chance=SeededChance(1))
+
+
+def request_of(broker: str = "", **fields: object) -> v2.ReceiveMessageRequest:
+    queue = defs.MessageQueue(topic=TOPIC, id=-1, broker=defs.Broker(name=broker))
+    request = v2.ReceiveMessageRequest(group=GROUP, message_queue=queue, batch_size=16)
+    request.invisible_duration.CopyFrom(duration(15_000))
+    request.MergeFrom(v2.ReceiveMessageRequest(**fields))
+    return request
+
+
+async def parts_of(
+    service: MessagingService, cluster: Cluster, request: v2.ReceiveMessageRequest, timeout_s: float = 20.0
+) -> list[v2.ReceiveMessageResponse]:
+    context = context_of(cluster.clock, timeout_s=timeout_s)
+    return [part async for part in service.receive_message(request, context)]
+
+
+async def received(
+    service: MessagingService, cluster: Cluster, request: v2.ReceiveMessageRequest, after_s: float = 1.5
+) -> list[v2.ReceiveMessageResponse]:
+    """The parts of an answer that comes within `after_s`, which is more than a client's settings are waited for."""
+    receiving = asyncio.ensure_future(parts_of(service, cluster, request))
+    await cluster.clock.run_for(after_s)
+    assert receiving.done()
+    return receiving.result()
+
+
+def kinds(parts: list[v2.ReceiveMessageResponse]) -> list[str | None]:
+    return [part.WhichOneof("content") for part in parts]
+
+
+async def test_the_answer_is_status_messages_delivery_timestamp() -> None:
+    """Clients rely on the order of the parts, and on an upper-case MD5 of the body."""
+    cluster = cluster_of(ManualClock(), "a")
+    properties = {"UNIQ_KEY": "M1", "TAGS": "A", "KEYS": "k1 k2", "colour": "red"}
+    cluster.brokers["a"].store("T", b"hello", encode_properties(properties), reconsume_times=2)
+    parts = await received(service_of(cluster), cluster, request_of("a"))
+    assert kinds(parts) == ["status", "message", "delivery_timestamp"]
+    assert parts[0].status.code == Code.OK
+    message = parts[1].message
+    system = message.system_properties
+    assert (message.topic.name, message.body, dict(message.user_properties)) == ("T", b"hello", {"colour": "red"})
+    assert (system.message_id, system.tag, list(system.keys)) == ("M1", "A", ["k1", "k2"])
+    assert system.body_digest.checksum == hashlib.md5(b"hello", usedforsecurity=False).hexdigest().upper()
+    assert (system.body_digest.type, system.body_encoding) == (defs.MD5, defs.IDENTITY)
+    assert (system.delivery_attempt, system.queue_offset, system.born_host) == (3, 0, "10.0.0.7:8000")
+    pop_time_ms = 1_700_000_001_000  # the manual clock's start, and one second of waiting for settings
+    assert system.receipt_handle == f"0 {pop_time_ms} 15000 3 0 a 0 0 0"
+
+
+async def test_no_message_in_time_is_message_not_found() -> None:
+    """An empty answer is a status and a timestamp, and leaves before the client's deadline."""
+    cluster = cluster_of(ManualClock(), "a")
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a"), timeout_s=8.0))
+    await cluster.clock.run_for(7.9)
+    parts = receiving.result()
+    assert kinds(parts) == ["status", "delivery_timestamp"]
+    assert parts[0].status.code == Code.MESSAGE_NOT_FOUND
+
+
+async def test_a_long_poll_ends_with_the_first_message() -> None:
+    """What is stored while a receive waits is handed out at once."""
+    cluster = cluster_of(ManualClock(), "a")
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a")))
+    await cluster.clock.run_for(4.0)
+    assert not receiving.done()
+    cluster.brokers["a"].store("T", b"now")
+    await cluster.clock.run_for(0.0)
+    assert kinds(receiving.result()) == ["status", "message", "delivery_timestamp"]
+
+
+async def test_without_a_broker_all_are_asked_at_once() -> None:
+    """A message at any of three brokers ends the wait; the polls at the others are cancelled."""
+    cluster = cluster_of(ManualClock(), "a", "b", "c")
+    service = service_of(cluster)
+    for name in ("c", "a", "b"):
+        receiving = asyncio.ensure_future(parts_of(service, cluster, request_of()))
+        await cluster.clock.run_for(3.0)
+        cluster.brokers[name].store("T", name.encode())
+        await cluster.clock.run_for(0.0)
+        assert [part.message.body for part in receiving.result() if part.HasField("message")] == [name.encode()]
+    for name, broker in cluster.brokers.items():
+        broker.store("T", b"later")
+        assert broker.visible("G") == [1], f"a poll that was given up still popped at {name}"
+
+
+async def test_what_several_brokers_have_at_once_is_handed_out_up_to_the_batch() -> None:
+    """Answers that come together are joined: each broker was asked for its share."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    for broker in cluster.brokers.values():
+        for index in range(10):
+            broker.store("T", b"%d" % index)
+    parts = await received(service_of(cluster), cluster, request_of())
+    assert kinds(parts).count("message") == 16
+    assert [len(broker.visible("G")) for broker in cluster.brokers.values()] == [2, 2]
+
+
+async def test_what_is_popped_beyond_the_batch_is_visible_again_at_once() -> None:
+    """A broker that gives more than it was asked for does not make messages wait for their invisible time."""
+    cluster = cluster_of(ManualClock(), "a")
+    for index in range(3):
+        cluster.brokers["a"].store("T", b"%d" % index)
+
+    def ask_for_more(request: object) -> None:
+        if isinstance(request, mesh.PopMessageRequest):
+            request.max_msg_nums = 3
+
+    cluster.brokers["a"].before = ask_for_more
+    request = request_of("a")
+    request.batch_size = 1
+    parts = await received(service_of(cluster), cluster, request)
+    assert [part.message.body for part in parts if part.HasField("message")] == [b"0"]
+    assert len(cluster.brokers["a"].visible("G")) >= 1
+    changed = cluster.brokers["a"].asked(mesh.ChangeInvisibleTimeRequest)
+    assert [(change.handle.queue_offset, change.invisible_time_ms) for change in changed][:2] == [(1, 0), (2, 0)]
+
+
+async def test_one_broker_that_is_down_does_not_hinder_the_others() -> None:
+    """Only when no broker can be asked is the receive refused."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    cluster.down = {"a"}
+    cluster.brokers["b"].store("T", b"b")
+    service = service_of(cluster)
+    assert kinds(await received(service, cluster, request_of())).count("message") == 1
+    cluster.down = {"a", "b"}
+    with pytest.raises(ProxyError) as caught:
+        await parts_of(service, cluster, request_of())
+    assert caught.value.code == Code.PROXY_TIMEOUT
+
+
+async def test_messages_of_other_tags_are_acknowledged_and_not_handed_out() -> None:
+    """Brokers compare hashes, the proxy compares the texts."""
+    cluster = cluster_of(ManualClock(), "a")
+    for tag in ("A", "B", "C"):
+        cluster.brokers["a"].store("T", tag.encode(), encode_properties({"TAGS": tag}))
+    request = request_of("a", filter_expression=defs.FilterExpression(type=defs.TAG, expression="A || C"))
+    parts = await received(service_of(cluster), cluster, request)
+    assert [part.message.body for part in parts if part.HasField("message")] == [b"A", b"C"]
+    assert cluster.brokers["a"].acked["G"] == {1}
+
+
+async def test_a_client_that_goes_in_the_middle_leaves_the_rest_to_others() -> None:
+    """What was not handed over when the stream broke is visible again at once."""
+    cluster = cluster_of(ManualClock(), "a")
+    for index in range(3):
+        cluster.brokers["a"].store("T", b"%d" % index)
+    service = service_of(cluster)
+    answer = service.receive_message(request_of("a"), context_of(cluster.clock, timeout_s=20))
+
+    async def take_two() -> None:
+        await anext(answer)
+        await anext(answer)
+
+    taking = asyncio.ensure_future(take_two())
+    await cluster.clock.run_for(1.5)
+    taking.result()
+    await answer.aclose()  # type: ignore[attr-defined]  # it is a generator, which the face closes
+    await cluster.clock.run_for(0.0)
+    assert sorted(cluster.brokers["a"].visible("G")) == [1, 2]
+
+
+async def test_a_client_that_goes_while_it_waits_pops_nothing() -> None:
+    """A cancelled receive takes its polls along."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of()))
+    await cluster.clock.run_for(3.0)
+    receiving.cancel()
+    await cluster.clock.run_for(0.0)
+    cluster.brokers["a"].store("T", b"for others")
+    await cluster.clock.run_for(1.0)
+    assert cluster.brokers["a"].visible("G") == [0]
+
+
+@pytest.mark.parametrize("timeout_s", [4.0, 0.5])
+async def test_too_little_time_to_poll_is_refused(timeout_s: float) -> None:
+    """Below five seconds left there is no time for a long poll."""
+    cluster = cluster_of(ManualClock(), "a")
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a"), timeout_s))
+    await cluster.clock.run_for(1.5)
+    assert isinstance(error := receiving.exception(), ProxyError)
+    assert error.code == Code.ILLEGAL_POLLING_TIME
+
+
+async def test_a_broker_with_too_many_polls_asks_for_patience() -> None:
+    """POLLING_FULL is TOO_MANY_REQUESTS, on which clients back off."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].before = refuse(ResponseCode.POLLING_FULL, mesh.PopMessageRequest)
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a")))
+    await cluster.clock.run_for(1.5)
+    assert isinstance(error := receiving.exception(), ProxyError)
+    assert error.code == Code.TOO_MANY_REQUESTS
+
+
+async def test_acks_of_one_request_are_one_call_per_broker_and_answered_one_by_one() -> None:
+    """Good, malformed, unknown and outdated handles beside each other."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    service = service_of(cluster)
+    for broker in cluster.brokers.values():
+        broker.store("T", b"1")
+        broker.store("T", b"2")
+    parts = await received(service, cluster, request_of())
+    handles = [part.message.system_properties.receipt_handle for part in parts if part.HasField("message")]
+    assert len(handles) == 4
+    others = ["rubbish", "0 1 2 3 0 nobody 0 0 0", handles[0].replace(" 15000 ", " 15001 ")]
+    request = v2.AckMessageRequest(group=GROUP, topic=TOPIC)
+    for handle in handles + others:
+        request.entries.add(message_id="M", receipt_handle=handle)
+    response = await service.ack_message(request, context_of(cluster.clock))
+    assert response.status.code == Code.MULTIPLE_RESULTS
+    expected = [Code.OK] * 4 + [Code.INVALID_RECEIPT_HANDLE, Code.BAD_REQUEST, Code.INVALID_RECEIPT_HANDLE]
+    assert [entry.status.code for entry in response.entries] == expected
+    assert [entry.receipt_handle for entry in response.entries] == handles + others
+    assert [len(broker.asked(mesh.AckMessageRequest)) for broker in cluster.brokers.values()] == [1, 1]
+    assert [broker.acked["G"] for broker in cluster.brokers.values()] == [{0, 1}, {0, 1}]
+
+
+async def test_a_changed_invisible_time_gives_a_new_handle_and_ends_the_old_one() -> None:
+    """The new handle acknowledges, the old one does not any more."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    cluster.brokers["a"].store("T", b"1")
+    parts = await received(service, cluster, request_of("a"))
+    old = parts[1].message.system_properties.receipt_handle
+    change = v2.ChangeInvisibleDurationRequest(group=GROUP, topic=TOPIC, receipt_handle=old, message_id="M")
+    change.invisible_duration.CopyFrom(duration(30_000))
+    changed = await service.change_invisible_duration(change, context_of(cluster.clock))
+    assert changed.status.code == Code.OK
+    assert changed.receipt_handle == "0 1700000001500 30000 5 0 a 0 0 0"
+    codes = []
+    for handle in (old, changed.receipt_handle):
+        ack = v2.AckMessageRequest(group=GROUP, topic=TOPIC, entries=[v2.AckMessageEntry(receipt_handle=handle)])
+        codes.append((await service.ack_message(ack, context_of(cluster.clock))).status.code)
+    assert codes == [Code.INVALID_RECEIPT_HANDLE, Code.OK]
+
+
+async def test_a_busy_broker_leaves_the_old_handle_good() -> None:
+    """TOO_MANY_REQUESTS echoes the handle, so that the client can try again with it."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].before = refuse(ResponseCode.SYSTEM_BUSY, mesh.ChangeInvisibleTimeRequest)
+    change = v2.ChangeInvisibleDurationRequest(group=GROUP, topic=TOPIC, receipt_handle="0 1 2 3 0 a 0 0 0")
+    change.invisible_duration.CopyFrom(duration(0))
+    changed = await service_of(cluster).change_invisible_duration(change, context_of(cluster.clock))
+    assert (changed.status.code, changed.receipt_handle) == (Code.TOO_MANY_REQUESTS, "0 1 2 3 0 a 0 0 0")

@@ -1,0 +1,213 @@
+"""SendMessage without a socket: against brokers in memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from apogeemq.mesh.chance import SeededChance
+from apogeemq.mesh.clock import ManualClock
+from apogeemq.mesh.errors import StreamLost
+from apogeemq.mesh.v1 import broker_pb2 as mesh
+from apogeemq.proto.v2 import definition_pb2 as defs
+from apogeemq.proto.v2 import service_pb2 as v2
+from apogeemq.proto.v2.definition_pb2 import Code
+from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.service.messaging import MessagingService
+from apogeemq.remoting_codec.codes import ResponseCode
+from apogeemq.remoting_codec.message import decode_properties
+
+from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of, refuse
+
+
+def message(message_id: str = "M1", body: bytes = b"hello", **system: object) -> defs.Message:
+    return defs.Message(
+        topic=defs.Resource(name="T"),
+        system_properties=defs.SystemProperties(message_id=message_id, **system),
+        body=body,
+    )
+
+
+def service_of(cluster: Cluster) -> MessagingService:
+    return MessagingService(cluster, cluster, clock=cluster.clock, chance=SeededChance(1))
+
+
+async def test_a_message_is_stored_with_its_properties() -> None:
+    """Tag, keys and id of the message become RocketMQ's properties; the answer has id and offset."""
+    cluster = cluster_of(ManualClock(), "a")
+    sent = message("M1", tag="A", keys=["k1", "k2"])
+    sent.user_properties["colour"] = "red"
+    response = await service_of(cluster).send_message(v2.SendMessageRequest(messages=[sent]), context_of(cluster.clock))
+    assert response.status.code == Code.OK
+    assert [(e.status.code, e.message_id, e.offset) for e in response.entries] == [(Code.OK, "M1", 0)]
+    (record,) = cluster.brokers["a"].records
+    properties = decode_properties(record.properties)
+    assert properties == {"colour": "red", "UNIQ_KEY": "M1", "TAGS": "A", "KEYS": "k1 k2", "PGROUP": "T"}
+    assert record.body == b"hello"
+
+
+async def test_several_messages_are_one_batch() -> None:
+    """Messages of one topic go to one queue in one call; their offsets follow each other."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    request = v2.SendMessageRequest(messages=[message("M1", b"1"), message("M2", b"2"), message("M3", b"3")])
+    response = await service_of(cluster).send_message(request, context_of(cluster.clock))
+    assert [(entry.message_id, entry.offset) for entry in response.entries] == [("M1", 0), ("M2", 1), ("M3", 2)]
+    sends = [send for broker in cluster.brokers.values() for send in broker.asked(mesh.SendMessageRequest)]
+    assert [send.batch for send in sends] == [True]
+
+
+async def test_messages_of_different_encodings_go_separately_and_are_answered_one_by_one() -> None:
+    """A batch has one system flag: a compressed message beside plain ones is a send of its own."""
+    cluster = cluster_of(ManualClock(), "a")
+    broker = cluster.brokers["a"]
+
+    def refuse_compressed(request: object) -> None:
+        if isinstance(request, mesh.SendMessageRequest) and request.sys_flag & 1:
+            refuse(ResponseCode.MESSAGE_ILLEGAL, mesh.SendMessageRequest)(request)
+
+    broker.before = refuse_compressed
+    request = v2.SendMessageRequest(messages=[message("M1"), message("M2", body_encoding=defs.GZIP), message("M3")])
+    response = await service_of(cluster).send_message(request, context_of(cluster.clock))
+    assert response.status.code == Code.MULTIPLE_RESULTS
+    assert [entry.status.code for entry in response.entries] == [Code.OK, Code.BAD_REQUEST, Code.OK]
+    assert [entry.message_id for entry in response.entries] == ["M1", "", "M3"]
+
+
+async def test_sends_take_turns_over_all_queues() -> None:
+    """Eight sends over two brokers of two queues each: two to each queue."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    service = service_of(cluster)
+    for index in range(8):
+        await service.send_message(v2.SendMessageRequest(messages=[message(f"M{index}")]), context_of(cluster.clock))
+    queues = sorted(
+        (name, send.queue_id)
+        for name, broker in cluster.brokers.items()
+        for send in broker.asked(mesh.SendMessageRequest)
+    )
+    assert queues == [("a", 0)] * 2 + [("a", 1)] * 2 + [("b", 0)] * 2 + [("b", 1)] * 2
+
+
+@pytest.mark.parametrize("code", [ResponseCode.SYSTEM_BUSY, ResponseCode.SERVICE_NOT_AVAILABLE])
+async def test_what_a_broker_refuses_for_itself_goes_to_another(code: ResponseCode) -> None:
+    """A busy or full broker stored nothing: the other one gets the message, and the next ones first."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    cluster.brokers["a"].before = refuse(code, mesh.SendMessageRequest)
+    service = service_of(cluster)
+    for index in range(4):
+        request = v2.SendMessageRequest(messages=[message(f"M{index}")])
+        assert (await service.send_message(request, context_of(cluster.clock))).status.code == Code.OK
+    assert len(cluster.brokers["b"].records) == 4
+    assert len(cluster.brokers["a"].asked(mesh.SendMessageRequest)) <= 1  # avoided after its first refusal
+
+
+async def test_a_broker_that_is_down_is_passed_over() -> None:
+    """A broker that can't be reached got nothing, so that another one may be sent to."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    cluster.down = {"a"}
+    service = service_of(cluster)
+    for index in range(4):
+        request = v2.SendMessageRequest(messages=[message(f"M{index}")])
+        assert (await service.send_message(request, context_of(cluster.clock))).status.code == Code.OK
+    assert len(cluster.brokers["b"].records) == 4
+
+
+async def test_a_send_of_unknown_outcome_is_not_repeated() -> None:
+    """After a lost stream the message may be stored: the client is told to decide, no other broker is asked."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+
+    class Losing:
+        target = "losing"
+
+        def __init__(self) -> None:
+            self.sends = 0
+
+        async def call(self, call: object, request: object, *, timeout_s: float) -> object:
+            if isinstance(request, mesh.SendMessageRequest):
+                self.sends += 1
+                raise StreamLost("broker", "reset")
+            return mesh.QueryTopicReply(found=True)
+
+    losing = Losing()
+    cluster.caller = lambda broker_name: losing  # type: ignore[method-assign,assignment,return-value]  # a double
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert caught.value.code == Code.PROXY_TIMEOUT
+    assert losing.sends == 1
+
+
+async def test_a_broker_that_does_not_answer_costs_no_more_than_the_deadline() -> None:
+    """The refusal leaves before the client's own deadline."""
+    cluster = cluster_of(ManualClock(), "a")
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    cluster.brokers["a"].before = lambda request: never() if isinstance(request, mesh.SendMessageRequest) else None
+    request = v2.SendMessageRequest(messages=[message()])
+    sending = asyncio.ensure_future(service_of(cluster).send_message(request, context_of(cluster.clock, timeout_s=1.0)))
+    await cluster.clock.run_for(0.95)
+    assert sending.done()
+    assert isinstance(error := sending.exception(), ProxyError)
+    assert error.code == Code.PROXY_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("send_status", "code"),
+    [
+        (mesh.FLUSH_DISK_TIMEOUT, Code.MASTER_PERSISTENCE_TIMEOUT),
+        (mesh.FLUSH_SLAVE_TIMEOUT, Code.SLAVE_PERSISTENCE_TIMEOUT),
+        (mesh.SLAVE_NOT_AVAILABLE, Code.HA_NOT_AVAILABLE),
+    ],
+)
+async def test_a_message_that_is_not_safe_has_no_id(send_status: mesh.SendStatus, code: Code) -> None:
+    """What a failure may still lose is answered with its status and no message id."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].send_status = send_status
+    request = v2.SendMessageRequest(messages=[message()])
+    response = await service_of(cluster).send_message(request, context_of(cluster.clock))
+    assert (response.status.code, response.entries[0].status.code, response.entries[0].message_id) == (code, code, "")
+
+
+async def test_a_topic_without_write_permission_is_forbidden() -> None:
+    """Permission 4 is reading only."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.topics["T"] = 4
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert caught.value.code == Code.FORBIDDEN
+
+
+async def test_an_unknown_topic_is_not_found() -> None:
+    """Sending makes no topic, even where queries do."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.topics, cluster.creates = {}, True
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert caught.value.code == Code.TOPIC_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("system", "topic_type", "code"),
+    [
+        ({"message_type": defs.FIFO, "message_group": "g"}, "FIFO", Code.NOT_IMPLEMENTED),
+        ({"message_type": defs.DELAY}, "DELAY", Code.NOT_IMPLEMENTED),
+        ({"message_type": defs.TRANSACTION}, "TRANSACTION", Code.NOT_IMPLEMENTED),
+        ({"message_group": "g"}, "", Code.NOT_IMPLEMENTED),
+        ({"message_type": defs.NORMAL}, "FIFO", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
+        ({"message_type": defs.NORMAL}, "MIXED", None),
+        ({}, "", None),
+    ],
+)
+async def test_messages_must_fit_their_topic(system: dict[str, object], topic_type: str, code: Code | None) -> None:
+    """Only NORMAL messages are served, and only for topics that take them."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = topic_type
+    sending = service_of(cluster).send_message(
+        v2.SendMessageRequest(messages=[message(**system)]), context_of(cluster.clock)
+    )
+    if code is None:
+        assert (await sending).status.code == Code.OK
+    else:
+        with pytest.raises(ProxyError) as caught:
+            await sending
+        assert caught.value.code == code
