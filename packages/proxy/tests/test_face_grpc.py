@@ -18,7 +18,7 @@ from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.faces.grpc.door import GrpcioDoor
 from apogeemq.proxy.faces.grpc.face import MessagingFace
 from apogeemq.proxy.faces.grpc.port import DoorLimits, TcpAddress
-from apogeemq.proxy.faces.grpc.spans import ServerSpans
+from apogeemq.proxy.faces.spans import ServerSpans
 from apogeemq.proxy.service.messaging import MessagingService
 from google.protobuf.message import Message
 from opentelemetry import trace
@@ -143,7 +143,7 @@ class Rig:
         self.face = MessagingFace(
             cast("MessagingService", self.service),
             clock=SystemClock(),
-            spans=ServerSpans(provider.get_tracer("test")),
+            spans=ServerSpans(provider.get_tracer("test"), "grpc"),
             observe=lambda method, code, seconds: self.observed.append((method, code)),
             request_timeout_s=30.0,
             telemetry_backlog_max=backlog_max,

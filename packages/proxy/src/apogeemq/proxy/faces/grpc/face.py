@@ -20,11 +20,12 @@ from apogeemq.mesh.errors import RefusalCode
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code, Status
 from apogeemq.proxy.core.context import RequestContext
+from apogeemq.proxy.core.status import status_of
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.faces.grpc.contexts import request_context
 from apogeemq.proxy.faces.grpc.port import DoorCall, DoorRefused, Handlers
-from apogeemq.proxy.faces.grpc.spans import ServerSpans, carrier_of
 from apogeemq.proxy.faces.grpc.telemetry import Outbox
+from apogeemq.proxy.faces.spans import ServerSpans, carrier_of
 from apogeemq.proxy.service.messaging import MessagingService
 from google.protobuf.message import DecodeError, Message
 
@@ -143,7 +144,7 @@ class MessagingFace:
                 response = await self._response(method, request, context)
                 set_status(_name(response.status.code), _is_fault(response.status.code))
         except ProxyError as refused:
-            response = method.response_type(status=_status(refused))
+            response = method.response_type(status=status_of(refused))
         self._observe(method.name, _name(response.status.code), self._clock.monotonic() - begun)
         return cast("bytes", response.SerializeToString())
 
@@ -152,7 +153,7 @@ class MessagingFace:
         try:
             return await method.answer(request, context)
         except Exception as error:  # noqa: BLE001 — becomes the answer, and what nobody expected is logged
-            return method.response_type(status=_status(_expected(error, method.name, context)))
+            return method.response_type(status=status_of(_expected(error, method.name, context)))
 
     # -- ReceiveMessage
 
@@ -187,7 +188,7 @@ class MessagingFace:
                 async for response in handed_out:
                     yield response
         except Exception as error:  # noqa: BLE001 — becomes the answer, and what nobody expected is logged
-            yield v2.ReceiveMessageResponse(status=_status(_expected(error, "ReceiveMessage", context)))
+            yield v2.ReceiveMessageResponse(status=status_of(_expected(error, "ReceiveMessage", context)))
 
     async def _until_stopped(
         self, responses: AsyncIterator[v2.ReceiveMessageResponse]
@@ -282,12 +283,8 @@ def _expected(error: Exception, method: str, context: RequestContext) -> ProxyEr
     return ProxyError(Code.INTERNAL_SERVER_ERROR, "the proxy failed to answer; its log says how")
 
 
-def _status(refused: ProxyError) -> Status:
-    return Status(code=cast("Code", refused.code), message=refused.message)
-
-
 def _received(refused: ProxyError) -> bytes:
-    return v2.ReceiveMessageResponse(status=_status(refused)).SerializeToString()
+    return v2.ReceiveMessageResponse(status=status_of(refused)).SerializeToString()
 
 
 def _stream_refusal(refused: ProxyError) -> DoorRefused:

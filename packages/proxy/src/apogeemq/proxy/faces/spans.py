@@ -28,13 +28,14 @@ _NO_SPAN: AbstractContextManager[SetStatus] = nullcontext(lambda name, is_fault:
 
 
 class ServerSpans:
-    """Makes the span around one call. Without a tracer contexts only travel."""
+    """Makes the span around one call by `system`, "grpc" or "rocketmq". Without a tracer contexts only travel."""
 
-    def __init__(self, tracer: trace.Tracer | None) -> None:
+    def __init__(self, tracer: trace.Tracer | None, system: str) -> None:
+        self._system = system
         self._tracer = None if isinstance(tracer, NoOpTracer) else tracer
 
     def around(self, method: str, carrier: Mapping[str, str] | None) -> AbstractContextManager[SetStatus]:
-        """Enter around a call of `method`, "package.Service/Method", whose caller's context is in `carrier`."""
+        """Enter around a call of `method`, whose caller's context is in `carrier`."""
         if carrier is None:
             return _NO_SPAN
         caller = _remote_context(carrier)
@@ -50,7 +51,7 @@ class ServerSpans:
             finally:
                 otel_context.detach(token)
             return
-        attributes = {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: method}
+        attributes = {RPC_SYSTEM_NAME: self._system, RPC_METHOD: method}
         with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER, attributes) as span:
 
             def set_status(name: str, is_fault: bool) -> None:
