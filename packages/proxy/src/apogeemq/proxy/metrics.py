@@ -43,11 +43,18 @@ class CallMetrics:
 
 
 def register_gauges(
-    registry: Registry, *, telemetry_streams: Callable[[], int], topics: Callable[[], int], brokers: Callable[[], int]
+    registry: Registry,
+    *,
+    proxy_mode: str,
+    telemetry_streams: Callable[[], int],
+    topics: Callable[[], int],
+    brokers: Callable[[], int],
 ) -> None:
-    """Declare what is read when scraped."""
+    """Declare what is read when scraped. `proxy_mode` is cluster or local."""
+    registry.observed_gauges(
+        "rocketmq_proxy_up", "1 while the proxy runs.", ("proxy_mode",), lambda: [((proxy_mode,), 1)]
+    )
     for name, help_text, read in (
-        ("rocketmq_proxy_up", "1 while the proxy runs.", lambda: 1),
         ("apogeemq_proxy_telemetry_streams", "Open Telemetry streams.", telemetry_streams),
         ("apogeemq_proxy_kept_routes", "Topics whose routes are kept.", topics),
         ("apogeemq_proxy_known_brokers", "Brokers that can be asked.", brokers),

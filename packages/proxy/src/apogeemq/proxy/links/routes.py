@@ -83,12 +83,13 @@ class _Kept:
 
 
 class RouteLink:
-    """Implements ports.Routes. `run` is its background work: it watches, and keeps the list of brokers."""
+    """Implements ports.Routes. `run` is its background work: it watches, and keeps the list of brokers.
 
-    def __init__(
-        self, namesrvs: NameServers, brokers: BrokerLinks, settings: RouteSettings, *, clock: Clock, chance: Chance
-    ) -> None:
-        self._namesrvs = namesrvs
+    Where the name servers are is known at the start of the process only: open() it before anything else, and close() it.
+    """
+
+    def __init__(self, brokers: BrokerLinks, settings: RouteSettings, *, clock: Clock, chance: Chance) -> None:
+        self._opened: NameServers | None = None
         self._brokers = brokers
         self._settings = settings
         self._clock = clock
@@ -102,6 +103,20 @@ class RouteLink:
         self._seen = WatchRequest()
         self._cluster: QueryClusterReply | None = None
         self._reached = asyncio.Event()
+
+    def open(self, namesrvs: NameServers) -> None:
+        """Ask these name servers from now on."""
+        self._opened = namesrvs
+
+    async def close(self) -> None:
+        """Disconnect from the name servers. Idempotent."""
+        if self._opened is not None:
+            await self._opened.close()
+
+    @property
+    def _namesrvs(self) -> NameServers:
+        assert self._opened is not None, "the route link is not open"
+        return self._opened
 
     @property
     def topic_count(self) -> int:
