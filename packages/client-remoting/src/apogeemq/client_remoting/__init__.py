@@ -1,1 +1,45 @@
 """Asyncio producer and consumer for RocketMQ's Remoting protocol."""
+
+import logging
+
+from apogeemq.client_api import (
+    JSON,
+    RAW,
+    TEXT,
+    Message,
+    Middleware,
+    ReceivedMessage,
+    Reject,
+    Retry,
+    RetryLater,
+    SendReceipt,
+    Topic,
+    exponential,
+    json,
+)
+from apogeemq.client_remoting.core.offsets import Start
+from apogeemq.client_remoting.core.pull_schedule import FlowLimits
+from apogeemq.client_remoting.producer import Producer
+from apogeemq.client_remoting.push_consumer import PushConsumer
+
+__all__ = [
+    "JSON",
+    "RAW",
+    "TEXT",
+    "FlowLimits",
+    "Message",
+    "Middleware",
+    "Producer",
+    "PushConsumer",
+    "ReceivedMessage",
+    "Reject",
+    "Retry",
+    "RetryLater",
+    "SendReceipt",
+    "Start",
+    "Topic",
+    "exponential",
+    "json",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -56,7 +56,7 @@ class Refusal(Exception):  # noqa: N818 — named like the client's errors
 
 
 class PullRequest(NamedTuple):
-    """What to ask a queue for. `commit_offset` None commits nothing."""
+    """What to ask a queue for; a pull that finds nothing is held for up to `hold_s`."""
 
     group: str
     queue: MessageQueue
@@ -64,7 +64,6 @@ class PullRequest(NamedTuple):
     expression: str
     count_max: int
     hold_s: float
-    commit_offset: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +118,19 @@ async def send_message_back(connection: Connection, header: ConsumerSendMsgBackR
 
 
 async def pull_message(connection: Connection, pull: PullRequest) -> Pulled:
-    """PULL_MESSAGE (11); held by the broker for up to `hold_s`. Refusals are all codes but 0, 19, 20 and 21."""
-    sys_flag = PullSysFlag.FLAG_SUSPEND | PullSysFlag.FLAG_SUBSCRIPTION
-    if pull.commit_offset is not None:
-        sys_flag |= PullSysFlag.FLAG_COMMIT_OFFSET
+    """PULL_MESSAGE (11); refusals are all codes but 0, 19, 20 and 21.
+
+    The subscription goes with each pull, so that a broker that was restarted can answer before it has had a heartbeat.
+    Nothing is committed by pulls: one that is answered late would undo what another member commits.
+    """
     header = PullMessageRequestHeader(
         consumer_group=pull.group,
         topic=pull.queue.topic,
         queue_id=pull.queue.queue_id,
         queue_offset=pull.queue_offset,
         max_msg_nums=pull.count_max,
-        sys_flag=sys_flag,
-        commit_offset=pull.commit_offset or 0,
+        sys_flag=PullSysFlag.FLAG_SUSPEND | PullSysFlag.FLAG_SUBSCRIPTION,
+        commit_offset=0,
         suspend_timeout_millis=int(pull.hold_s * 1000),
         subscription=pull.expression,
         sub_version=0,

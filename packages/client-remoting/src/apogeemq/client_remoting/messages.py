@@ -30,8 +30,12 @@ class Receipt(NamedTuple):
     """What a consumer keeps of a message to settle it: its queue, what is in hand there, and where its record lies."""
 
     queue: MessageQueue
-    in_hand: "ProcessQueue[ReceivedMessage]"
+    in_hand: ProcessQueue[ReceivedMessage]
     physical_offset: int
+
+    def is_current(self, queue_offset: int) -> bool:
+        """Whether the message at that offset is still in hand here, and its queue still this member's."""
+        return not self.in_hand.is_dropped and queue_offset in self.in_hand.in_hand
 
 
 def retry_topic(group: str) -> str:
@@ -84,9 +88,17 @@ def compressed(body: bytes, from_bytes: int | None) -> tuple[bytes, int]:
 
 
 def received_message(
-    record: Record, group: str, queue: MessageQueue, in_hand: "ProcessQueue[ReceivedMessage]"
+    record: Record,
+    group: str,
+    queue: MessageQueue,
+    in_hand: ProcessQueue[ReceivedMessage],
+    *,
+    as_stored: bool = False,
 ) -> ReceivedMessage:
-    """A record as its consumer gets it. Raises BodyInvalid for a compressed body that is damaged."""
+    """A record as its consumer gets it; with `as_stored` its body stays compressed.
+
+    Raises BodyInvalid for a compressed body that is damaged, LocalProtocolError when its library is not installed.
+    """
     properties = decode_properties(record.properties)
     message_id = properties.get(PROPERTY_UNIQ_KEY)
     if message_id is None:
@@ -94,7 +106,7 @@ def received_message(
     return ReceivedMessage(
         message_id=message_id,
         topic=properties.get(PROPERTY_RETRY_TOPIC, record.topic) if is_retry_topic(record.topic) else record.topic,
-        body=decompress(record.body, record.sys_flag, BODY_SIZE_BYTES_MAX),
+        body=record.body if as_stored else decompress(record.body, record.sys_flag, BODY_SIZE_BYTES_MAX),
         tag=properties.get(PROPERTY_TAGS),
         keys=tuple(properties.get(PROPERTY_KEYS, "").split()),
         properties={key: value for key, value in properties.items() if is_user_property(key)},
@@ -109,3 +121,10 @@ def received_message(
         group=group,
         receipt=Receipt(queue, in_hand, record.physical_offset),
     )
+
+
+def receipt_of(message: ReceivedMessage) -> Receipt:
+    """What the client keeps of a message. Raises ValueError for one that another client received."""
+    if not isinstance(message.receipt, Receipt):
+        raise ValueError(f"message {message.message_id} was not received by this client")  # noqa: TRY004 — right type, wrong origin
+    return message.receipt

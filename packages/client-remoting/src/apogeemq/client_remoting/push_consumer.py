@@ -1,0 +1,262 @@
+"""The push consumer: messages come by themselves, to a handler or to an `async for`.
+
+Under it: a rebalance that decides which queues are this member's, a reader for each of them, workers that call the
+handler, and a settler that tells the brokers what became of the messages. This module only puts them together, and
+takes them apart in order.
+"""
+
+import asyncio
+import re
+import ssl
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from apogeemq.client_api.errors import ClientClosed, NotSupported
+from apogeemq.client_api.handling import Handler, PlainHandler, Retry, as_handler
+from apogeemq.client_api.message import ReceivedMessage, check_topic
+from apogeemq.client_api.middleware import Middleware, around_handler
+from apogeemq.client_api.tracing import Tracing, find_tracer
+from apogeemq.client_remoting.core.delay_levels import nearest_delay_level
+from apogeemq.client_remoting.core.offsets import Start, check_start
+from apogeemq.client_remoting.core.pull_schedule import FlowLimits
+from apogeemq.client_remoting.core.subscription import ALL, Subscription, parse_subscription
+from apogeemq.client_remoting.delivery import ReadyMessages, Workers
+from apogeemq.client_remoting.instance import ClientInstance, ClientSettings, Membership
+from apogeemq.client_remoting.messages import retry_topic
+from apogeemq.client_remoting.queue_reader import QueueReader
+from apogeemq.client_remoting.rebalance import InHand, Rebalance
+from apogeemq.client_remoting.settling import OffsetCommitter, Settler
+from apogeemq.client_remoting.version import VERSION
+from apogeemq.remoting_codec.bodies import (
+    ConsumeFromWhere,
+    ConsumerData,
+    ConsumeType,
+    HeartbeatData,
+    MessageModel,
+    MessageQueue,
+    SubscriptionData,
+)
+
+COMMIT_INTERVAL_S: Final = 5.0
+CONCURRENCY_DEFAULT: Final = 20
+"""Handlers at once; Apache's consumeThreadMin."""
+
+_GROUP: Final = re.compile(r"[%|a-zA-Z0-9_-]{1,120}")
+
+
+class PushConsumer:
+    """Receives messages over RocketMQ's Remoting protocol, as a member of a consumer group.
+
+    Args:
+        address: the name servers, `host:port;host:port`.
+        group: the consumer group; its members divide the queues among themselves.
+        subscriptions: topic → `*` or tags, `a || b`. All members of a group must have the same ones.
+        handler: called for each message; a plain function runs in a thread. Without one, use `async for`.
+        retry: what becomes of a message whose handler raised. Delays are those of the nearest delay level.
+        start: where a group without offsets begins: `latest`, `earliest`, or a datetime with a zone.
+        concurrency: handlers at once.
+        middleware: what runs around each handler call, the outermost first.
+        flow: bounds on what is fetched and not handled yet.
+        tls: for name servers and brokers; None is plain TCP.
+        start_timeout_s: how long the start may take.
+        close_timeout_s: how long handlers may run on when the consumer closes.
+
+    Raises ValueError, MessageInvalid and NotSupported for arguments that cannot work.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        group: str,
+        subscriptions: Mapping[str, str],
+        handler: Handler | PlainHandler | None = None,
+        retry: Retry | None = None,
+        start: Start = "latest",
+        concurrency: int = CONCURRENCY_DEFAULT,
+        middleware: Sequence[Middleware] = (),
+        flow: FlowLimits | None = None,
+        tls: ssl.SSLContext | None = None,
+        start_timeout_s: float = 5.0,
+        close_timeout_s: float = 10.0,
+    ) -> None:
+        if _GROUP.fullmatch(group) is None:
+            raise ValueError(f"group {group[:64]!r} is not 1 to 120 of a-z A-Z 0-9 _ - % |")
+        if not subscriptions:
+            raise ValueError("subscriptions is empty: name at least one topic")
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}; it must be 1 or more")
+        self._group = group
+        self._subscriptions = _with_retry_topic(subscriptions, group)
+        self._start = check_start(start)
+        self._limits = flow or FlowLimits()
+        self._close_timeout_s = close_timeout_s
+        self._sub_version_ms = time.time_ns() // 1_000_000
+        retry = retry or Retry()
+        membership = Membership(self._heartbeat, consumer_group=group, changed=self._members_changed)
+        self._instance = ClientInstance(address, membership, ClientSettings(tls, start_timeout_s))
+        tracing = Tracing(
+            find_tracer("apogeemq.client_remoting", VERSION),
+            client_id=self._instance.client_id,
+            group=group,
+            server=self._instance.name_server,
+        )
+        self._ready = ReadyMessages()
+        self._settler = Settler(
+            instance=self._instance,
+            group=group,
+            reconsume_times_max=retry.max_attempts - 1,
+            redeliver=self._ready.put,
+            tracing=tracing,
+        )
+        self._committer = OffsetCommitter(self._instance, group)
+        self._workers: Workers | None = None
+        if handler is not None:
+            self._workers = Workers(
+                ready=self._ready,
+                handler=around_handler(tuple(middleware), as_handler(handler)),
+                retry=retry,
+                settler=self._settler,
+                tracing=tracing,
+                concurrency=concurrency,
+            )
+        self._rebalance: Rebalance | None = None
+        self._is_closed = False
+
+    @property
+    def client_id(self) -> str:
+        """What the servers know this consumer by."""
+        return self._instance.client_id
+
+    async def __aenter__(self) -> Self:
+        """Reach a name server and begin to receive. Raises StartFailed."""
+        await self._instance.start()
+        rebalance = self._rebalance = Rebalance(
+            instance=self._instance,
+            group=self._group,
+            subscriptions=self._subscriptions,
+            start=self._start,
+            committer=self._committer,
+            read=self._read,
+        )
+        self._instance.route_listeners.append(lambda _topic: rebalance.wake())
+        if self._workers is not None:
+            self._workers.start()
+        self._instance.run(rebalance.run(), "rebalance")
+        self._instance.run(self._commit_offsets(rebalance), "offsets")
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop fetching, let the handlers that run end, commit, unregister, close.
+
+        Messages that were fetched and not begun go to another member, or come again.
+        """
+        if self._is_closed or self._rebalance is None:
+            return
+        self._is_closed = True
+        await asyncio.gather(*self._rebalance.stop_reading(), return_exceptions=True)
+        self._ready.close()
+        if self._workers is not None:
+            await self._workers.finish(self._close_timeout_s)
+        await self._committer.commit_all(self._rebalance.in_hand)
+        await self._instance.close()
+
+    def __aiter__(self) -> AsyncIterator[ReceivedMessage]:
+        """Messages one by one; asking for the next acknowledges the one before, unless it was settled otherwise."""
+        if self._workers is not None:
+            raise NotSupported(
+                "this consumer has a handler, which gets the messages", hint="Leave the handler out to use `async for`."
+            )
+        return self._messages()
+
+    async def ack(self, message: ReceivedMessage) -> None:
+        """The message is dealt with."""
+        self._settler.done(message)
+
+    async def retry_later(self, message: ReceivedMessage, after_s: float) -> None:
+        """Deliver the message again after the time of the nearest delay level.
+
+        Raises SettleFailed, ConnectionBroken, ClientClosed.
+        """
+        await self._settler.send_back(message, nearest_delay_level(after_s))
+
+    async def _messages(self) -> AsyncIterator[ReceivedMessage]:
+        if self._rebalance is None or self._is_closed:
+            raise ClientClosed("the consumer is closed or was not started", hint="Use it with `async with`.")
+        while (message := await self._ready.take()) is not None:
+            yield message
+            self._settler.done(message)
+
+    def _read(self, queue: MessageQueue, subscription: Subscription, in_hand: InHand) -> Coroutine[None, None, None]:
+        """The loop that reads a queue."""
+        reader = QueueReader(
+            instance=self._instance,
+            group=self._group,
+            subscription=subscription,
+            queue=queue,
+            in_hand=in_hand,
+            hand_over=self._ready.put,
+            settler=self._settler,
+            limits=self._limits,
+            queue_count=lambda: 1 if self._rebalance is None else self._rebalance.queue_count,
+        )
+        return reader.run()
+
+    async def _commit_offsets(self, rebalance: Rebalance) -> None:
+        """Commit every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(COMMIT_INTERVAL_S)
+            await self._committer.commit_all(rebalance.in_hand)
+
+    def _members_changed(self, group: str) -> None:
+        if self._rebalance is not None and group == self._group:
+            self._rebalance.wake()
+
+    def _heartbeat(self, client_id: str) -> HeartbeatData:
+        return HeartbeatData(
+            client_id=client_id,
+            consumer_data_set=[
+                ConsumerData(
+                    group_name=self._group,
+                    consume_type=ConsumeType.CONSUME_PASSIVELY,
+                    message_model=MessageModel.CLUSTERING,
+                    consume_from_where=_consume_from_where(self._start),
+                    subscription_data_set=[
+                        SubscriptionData(
+                            topic=subscription.topic,
+                            sub_string=subscription.expression,
+                            tags_set=list(subscription.tags),
+                            code_set=subscription.codes,
+                            sub_version=self._sub_version_ms,
+                        )
+                        for subscription in self._subscriptions.values()
+                    ],
+                )
+            ],
+        )
+
+
+def _with_retry_topic(subscriptions: Mapping[str, str], group: str) -> dict[str, Subscription]:
+    """The subscriptions read, and that to the group's own failed messages."""
+    read = {}
+    for topic, expression in subscriptions.items():
+        check_topic(topic)
+        read[topic] = parse_subscription(topic, expression)
+    own = retry_topic(group)
+    read[own] = Subscription(own, ALL, ())
+    return read
+
+
+def _consume_from_where(start: Start) -> ConsumeFromWhere:
+    """What brokers and their tools are told of `start`; nothing depends on it there."""
+    match start:
+        case "latest":
+            return ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
+        case "earliest":
+            return ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
+        case _:
+            return ConsumeFromWhere.CONSUME_FROM_TIMESTAMP
