@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from typing import Any
 
 import pytest
 from apogeemq.mesh.chance import SeededChance
@@ -28,7 +29,7 @@ def service_of(cluster: Cluster) -> MessagingService:
     return MessagingService(cluster, cluster, clock=cluster.clock, chance=SeededChance(1))
 
 
-def request_of(broker: str = "", **fields: object) -> v2.ReceiveMessageRequest:
+def request_of(broker: str = "", **fields: Any) -> v2.ReceiveMessageRequest:
     queue = defs.MessageQueue(topic=TOPIC, id=-1, broker=defs.Broker(name=broker))
     request = v2.ReceiveMessageRequest(group=GROUP, message_queue=queue, batch_size=16)
     request.invisible_duration.CopyFrom(duration(15_000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from apogeemq.mesh.chance import SeededChance
@@ -20,7 +21,7 @@ from apogeemq.remoting_codec.message import decode_properties
 from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of, refuse
 
 
-def message(message_id: str = "M1", body: bytes = b"hello", **system: object) -> defs.Message:
+def message(message_id: str = "M1", body: bytes = b"hello", **system: Any) -> defs.Message:
     return defs.Message(
         topic=defs.Resource(name="T"),
         system_properties=defs.SystemProperties(message_id=message_id, **system),
@@ -198,7 +199,7 @@ async def test_an_unknown_topic_is_not_found() -> None:
         ({}, "", None),
     ],
 )
-async def test_messages_must_fit_their_topic(system: dict[str, object], topic_type: str, code: Code | None) -> None:
+async def test_messages_must_fit_their_topic(system: dict[str, Any], topic_type: str, code: Code | None) -> None:
     """Only NORMAL messages are served, and only for topics that take them."""
     cluster = cluster_of(ManualClock(), "a")
     cluster.brokers["a"].topic_types["T"] = topic_type
