@@ -3,6 +3,8 @@
 For the order of calls and for faults; what a real proxy does is tried against a real one (tests/e2e).
 """
 
+from __future__ import annotations
+
 import asyncio
 import collections
 import contextlib
@@ -257,12 +259,12 @@ class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, proxy: ScriptedProxy) -> None:
         self._proxy = proxy
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         name = handler_call_details.method.removeprefix(f"{SERVICE}/")
         work = getattr(self._proxy, _snake(name), None)
         if work is None:
             return None
-        headers = dict(handler_call_details.invocation_metadata)
+        headers = {key: str(value) for key, value in handler_call_details.invocation_metadata}
         if name == "Telemetry":
             return self._telemetry(headers)
         request_type = getattr(s, f"{name}Request")
@@ -289,13 +291,14 @@ class _Handlers(grpc.GenericRpcHandler):
         make: Any = (
             grpc.unary_stream_rpc_method_handler if name == "ReceiveMessage" else grpc.unary_unary_rpc_method_handler
         )
-        return make(
+        handler: grpc.RpcMethodHandler[Any, Any] = make(
             stream if name == "ReceiveMessage" else unary,
             request_deserializer=request_type.FromString,
             response_serializer=response_type.SerializeToString,
         )
+        return handler
 
-    def _telemetry(self, headers: dict[str, str]) -> grpc.RpcMethodHandler:
+    def _telemetry(self, headers: dict[str, str]) -> grpc.RpcMethodHandler[Any, Any]:
         async def stream(commands: AsyncIterator[s.TelemetryCommand], context: Any) -> None:
             async def noted() -> AsyncIterator[s.TelemetryCommand]:
                 async for command in commands:
@@ -305,8 +308,9 @@ class _Handlers(grpc.GenericRpcHandler):
             await self._proxy.telemetry(noted(), context.write)
 
         make: Any = grpc.stream_stream_rpc_method_handler
-        return make(
+        handler: grpc.RpcMethodHandler[Any, Any] = make(
             stream,
             request_deserializer=s.TelemetryCommand.FromString,
             response_serializer=s.TelemetryCommand.SerializeToString,
         )
+        return handler

@@ -18,7 +18,7 @@ from apogeemq.client_api.errors import (
 from apogeemq.client_api.message import Message, SendReceipt
 from apogeemq.client_api.middleware import Middleware, around_send
 from apogeemq.client_api.producer import SEND_TIMEOUT_S
-from apogeemq.client_api.tracing import Tracing, find_tracer
+from apogeemq.client_api.tracing import MESSAGING_MESSAGE_ID, Tracing, find_tracer
 from apogeemq.client_grpc.client import Client
 from apogeemq.client_grpc.clock import Clock, SystemClock, within
 from apogeemq.client_grpc.commands import answer_common
@@ -109,7 +109,8 @@ class Producer:
     async def send(self, message: Message, *, timeout_s: float = SEND_TIMEOUT_S) -> SendReceipt:
         """Send one message. It is tried again as the server's settings say, within `timeout_s` in all.
 
-        A retry after a lost connection or a time-out may store a message twice, under one message id.
+        A retry after a lost connection or a time-out may store a message twice, under one message id. The proxy chooses
+        the queue and does not tell which: the receipt's broker_name is empty and its queue_id -1.
         Raises RouteNotFound, SendTimeout, SendFailed, ConnectionBroken, ClientClosed.
         """
         send = functools.partial(self._send_one, timeout_s=timeout_s)
@@ -134,7 +135,7 @@ class Producer:
     async def _send_one(self, message: Message, *, timeout_s: float) -> SendReceipt:
         with self._tracing.send(message) as scope:
             (receipt,) = await self._send_all([scope.message], timeout_s, scope.traceparent)
-            scope.sent(receipt)
+            scope.set(MESSAGING_MESSAGE_ID, receipt.message_id)
             return receipt
 
     async def _send_all(
@@ -158,7 +159,7 @@ class Producer:
             answer = await client.link.unary(
                 SEND_MESSAGE,
                 queue.endpoints,
-                sending.request(queue),
+                sending.request(),
                 timeout_s=sending.attempt_timeout_s,
                 traceparent=traceparent,
                 wait_for_connection=sending.only_way,
@@ -168,7 +169,7 @@ class Producer:
         except ClientError as error:
             sending.failed(error)
         else:
-            sending.answered(queue, answer)
+            sending.answered(answer)
         if sending.done:
             self._failed.worked(queue)
             return
@@ -294,18 +295,16 @@ class _Sending:
         self.tried.add(queue.broker_name)
         self.broker = queue.broker_name
 
-    def request(self, queue: MessageQueue) -> service_pb2.SendMessageRequest:
-        """What is not stored yet, for the queue of this attempt."""
+    def request(self) -> service_pb2.SendMessageRequest:
+        """What is not stored yet."""
         parts = [part for part, receipt in zip(self._parts, self._receipts, strict=True) if receipt is None]
-        for part in parts:
-            part.system_properties.queue_id = queue.queue_id
         return service_pb2.SendMessageRequest(messages=parts)
 
     def failed(self, error: ClientError) -> None:
         """The attempt ended without an answer."""
         self.last_error = error
 
-    def answered(self, queue: MessageQueue, answer: service_pb2.SendMessageResponse) -> None:
+    def answered(self, answer: service_pb2.SendMessageResponse) -> None:
         """Take the receipts of what was stored, and the first error of what was not."""
         waiting = [index for index, receipt in enumerate(self._receipts) if receipt is None]
         text = f"topic {self.topic} did not take the message"
@@ -325,8 +324,8 @@ class _Sending:
                 self._receipts[index] = SendReceipt(
                     message_id=entry.message_id or self._parts[index].system_properties.message_id,
                     topic=self.topic,
-                    broker_name=queue.broker_name,
-                    queue_id=queue.queue_id,
+                    broker_name="",
+                    queue_id=-1,
                     queue_offset=entry.offset,
                     transaction_id=entry.transaction_id,
                 )

@@ -68,6 +68,8 @@ class Endpoints:
 
 
 def _address(text: str) -> tuple[str, int]:
+    if "/" in text or any(character.isspace() for character in text):
+        raise ValueError(f"{text!r} is no address: write 'host:port', without a scheme or a path")
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
@@ -75,8 +77,8 @@ def _address(text: str) -> tuple[str, int]:
         port = rest[1:]
     else:
         host, _, port = text.partition(":")
-    if not host or "/" in host or any(character.isspace() for character in host):
-        raise ValueError(f"{text!r} is no address: write 'host:port', without a scheme or a path")
+    if not host:
+        raise ValueError(f"{text!r} is no address: it has no host")
     if not port:
         return host, DEFAULT_PORT
     if not port.isdecimal() or not 0 < int(port) < 65536:
