@@ -32,7 +32,7 @@ class Service:
         self.started: list[str] = []
         self.cancelled: list[str] = []
         self.gone: list[Hashable] = []
-        self.order: list[str] = []
+        self.cancelled_before_gone: list[str] = []
         self.release = asyncio.Event()
         self.table = CallTable(
             [
@@ -44,8 +44,12 @@ class Service:
                 Answer(SEND_WAIT, self.send_wait),
                 Answer(ACK_WAIT, self.wait_ack),
             ],
-            on_owner_gone=self.gone.append,
+            on_owner_gone=self.owner_gone,
         )
+
+    def owner_gone(self, owner: Hashable) -> None:
+        self.gone.append(owner)
+        self.cancelled_before_gone = list(self.cancelled)
 
     def echo(self, request: BytesValue, info: CallInfo) -> BytesValue:
         self.infos.append(("Echo", info))
