@@ -1,5 +1,6 @@
 """Tests of bodies: everything recorded decodes and encodes back, config files included; damage names its field."""
 
+import base64
 import json
 import struct
 import zlib
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 from apogeemq.remoting_codec.bodies import (
+    BatchAck,
+    BatchAckMessageRequestBody,
     BrokerMemberGroup,
     CheckClientRequestBody,
     ClusterInfo,
@@ -422,3 +425,55 @@ def test_damaged_filter_servers_are_refused() -> None:
     plain = registration(["T 4 4 6 SINGLE_TAG"]).replace(b'["f:1"]', b'["f:1" ')
     with pytest.raises(BodyInvalid, match="filter servers"):
         RegisterBrokerBody.decode_compressed(compressed(plain), 409)
+
+
+# -- pop -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_recorded_batch_acknowledgement_reads() -> None:
+    """What a 5.3.3 client sent (vectors, pop): bits 0 and 1 of Base64 "Aw==", short names."""
+    text = (
+        b'{"acks":[{"b":"Aw==","c":"G_pop","it":20000,"pt":1795356284159,"q":0,"r":"0","rq":1,"so":0,"t":"TapPop"}],'
+        b'"brokerName":"broker-t"}'
+    )
+    body = BatchAckMessageRequestBody.decode(text)
+    (ack,) = body.acks
+    assert ack.offsets(32) == [0, 1]
+    assert (ack.consumer_group, ack.topic, ack.retry, ack.queue_id, ack.revive_queue_id) == (
+        "G_pop",
+        "TapPop",
+        "0",
+        0,
+        1,
+    )
+    assert body.encode() == text
+
+
+@given(st.integers(0, 2**60), st.sets(st.integers(0, 99), min_size=1))
+def test_bit_sets_are_little_endian(start: int, bits: set[int]) -> None:
+    """Bit i of byte b stands for start + 8 b + i (trap 25)."""
+    data = bytearray(13)
+    for bit in bits:
+        data[bit // 8] |= 1 << bit % 8
+    ack = batch_ack(base64.b64encode(data).decode(), start)
+    assert ack.offsets(104) == sorted(start + bit for bit in bits)
+
+
+@pytest.mark.parametrize("text", ["?", "AAAAAAE=", "A" * 100], ids=["no base64", "bit 32", "long"])
+def test_bit_sets_that_are_none_are_refused(text: str) -> None:
+    """No Base64, or more bits than one pop has messages."""
+    with pytest.raises(BodyInvalid, match="bit set b"):
+        batch_ack(text, 0).offsets(32)
+
+
+def batch_ack(bit_set: str, start: int) -> BatchAck:
+    return BatchAck(
+        consumer_group="G",
+        topic="T",
+        start_offset=start,
+        queue_id=0,
+        revive_queue_id=0,
+        pop_time=1,
+        invisible_time=1,
+        bit_set=bit_set,
+    )

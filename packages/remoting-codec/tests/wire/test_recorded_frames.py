@@ -60,6 +60,7 @@ def test_scenarios_are_there() -> None:
         "consumer_offset",
         "errors",
         "heartbeat",
+        "pop",
         "pull",
         "query_view",
         "route",

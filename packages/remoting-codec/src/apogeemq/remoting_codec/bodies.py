@@ -6,6 +6,7 @@ Source: json_bodies.tsv and enums.tsv (Apache remoting/protocol/{body,heartbeat,
 remoting.md §8, recorded bodies and config files of 5.3.3.
 """
 
+import base64
 import struct
 from enum import StrEnum
 from typing import ClassVar
@@ -210,6 +211,48 @@ class UnlockBatchRequestBody(JsonBody, frozen=True, kw_only=True):
     client_id: str
     only_this_broker: bool = False
     mq_set: list[MessageQueue] = msgspec.field(default_factory=list)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Pop
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class BatchAck(JsonBody, frozen=True, kw_only=True):
+    """Messages of one pop of one queue that are acknowledged together.
+
+    `bit_set` is Base64 of little-endian bytes: bit i stands for the message at `start_offset` + i. `topic` is the one
+    that was popped; `retry` says by its mark (0, 1, 2) whether they lay in a retry topic of it.
+    """
+
+    consumer_group: str = msgspec.field(name="c")
+    topic: str = msgspec.field(name="t")
+    retry: str = msgspec.field(name="r", default="0")
+    start_offset: int = msgspec.field(name="so")
+    queue_id: int = msgspec.field(name="q")
+    revive_queue_id: int = msgspec.field(name="rq")
+    pop_time: int = msgspec.field(name="pt")
+    invisible_time: int = msgspec.field(name="it")
+    bit_set: str = msgspec.field(name="b")
+
+    def offsets(self, count_max: int) -> list[int]:
+        """Queue offsets of the messages. BodyInvalid when it is no bit set, or one of more than `count_max` bits."""
+        if len(self.bit_set) > 4 * (count_max // 24 + 2):
+            raise BodyInvalid(f"BatchAck: the bit set b has more than {count_max} bits")
+        try:
+            bits = int.from_bytes(base64.b64decode(self.bit_set, validate=True), "little")
+        except ValueError as error:
+            raise BodyInvalid("BatchAck: the bit set b is not Base64") from error
+        if bits.bit_length() > count_max:
+            raise BodyInvalid(f"BatchAck: the bit set b has more than {count_max} bits")
+        return [self.start_offset + bit for bit in range(bits.bit_length()) if bits >> bit & 1]
+
+
+class BatchAckMessageRequestBody(JsonBody, frozen=True, kw_only=True):
+    """Acknowledgements for one broker (BATCH_ACK_MESSAGE)."""
+
+    broker_name: str | None = None
+    acks: list[BatchAck] = msgspec.field(default_factory=list)
 
 
 # --------------------------------------------------------------------------------------------------------------------

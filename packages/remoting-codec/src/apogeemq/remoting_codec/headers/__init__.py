@@ -24,6 +24,13 @@ from apogeemq.remoting_codec.headers.offset import (
     UpdateConsumerOffsetRequestHeader,
     UpdateConsumerOffsetResponseHeader,
 )
+from apogeemq.remoting_codec.headers.pop import (
+    AckMessageRequestHeader,
+    ChangeInvisibleTimeRequestHeader,
+    ChangeInvisibleTimeResponseHeader,
+    PopMessageRequestHeader,
+    PopMessageResponseHeader,
+)
 from apogeemq.remoting_codec.headers.pull import PullMessageRequestHeader, PullMessageResponseHeader
 from apogeemq.remoting_codec.headers.query import (
     QueryMessageRequestHeader,
@@ -44,7 +51,10 @@ from apogeemq.remoting_codec.headers.transaction import EndTransactionRequestHea
 __all__ = [
     "REQUEST_HEADERS",
     "RESPONSE_HEADERS",
+    "AckMessageRequestHeader",
     "BoundaryType",
+    "ChangeInvisibleTimeRequestHeader",
+    "ChangeInvisibleTimeResponseHeader",
     "CommandHeader",
     "ConsumerSendMsgBackRequestHeader",
     "EndTransactionRequestHeader",
@@ -62,6 +72,8 @@ __all__ = [
     "Int32",
     "Int64",
     "NotifyConsumerIdsChangedRequestHeader",
+    "PopMessageRequestHeader",
+    "PopMessageResponseHeader",
     "PullMessageRequestHeader",
     "PullMessageResponseHeader",
     "QueryConsumerOffsetRequestHeader",

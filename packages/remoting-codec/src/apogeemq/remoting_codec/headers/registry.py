@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from apogeemq.remoting_codec.codes import RequestCode
-from apogeemq.remoting_codec.headers import group, offset, pull, query, route, send, transaction
+from apogeemq.remoting_codec.headers import group, offset, pop, pull, query, route, send, transaction
 from apogeemq.remoting_codec.headers.base import CommandHeader
 
 REQUEST_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
@@ -30,6 +30,9 @@ REQUEST_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
     RequestCode.SEND_REPLY_MESSAGE: send.SendMessageRequestHeader,
     RequestCode.SEND_REPLY_MESSAGE_V2: send.SendMessageRequestHeaderV2,
     RequestCode.LITE_PULL_MESSAGE: pull.PullMessageRequestHeader,
+    RequestCode.POP_MESSAGE: pop.PopMessageRequestHeader,
+    RequestCode.ACK_MESSAGE: pop.AckMessageRequestHeader,
+    RequestCode.CHANGE_MESSAGE_INVISIBLETIME: pop.ChangeInvisibleTimeRequestHeader,
 }
 """Header of each request that has one. Codes without an entry carry no header that this package knows."""
 
@@ -52,5 +55,7 @@ RESPONSE_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
     RequestCode.SEND_REPLY_MESSAGE: send.SendMessageResponseHeader,
     RequestCode.SEND_REPLY_MESSAGE_V2: send.SendMessageResponseHeader,
     RequestCode.LITE_PULL_MESSAGE: pull.PullMessageResponseHeader,
+    RequestCode.POP_MESSAGE: pop.PopMessageResponseHeader,
+    RequestCode.CHANGE_MESSAGE_INVISIBLETIME: pop.ChangeInvisibleTimeResponseHeader,
 }
 """Header of the successful answer to each request, by the request's code. An error's answer may lack its fields."""
