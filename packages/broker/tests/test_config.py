@@ -111,7 +111,6 @@ def test_namesrv_addr_of_the_environment_counts() -> None:
         ("identity.broker_name", "../a"),
         ("identity.region_id", "a\x02b"),
         ("listeners.remoting.port", "65536"),
-        ("listeners.remoting.enabled", "false"),
         ("topics.default_topic_queue_nums", "0"),
         ("topics.default_topic_queue_nums", "16385"),
         ("store.path", ""),

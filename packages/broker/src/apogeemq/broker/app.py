@@ -478,9 +478,7 @@ def _make_app(config: BrokerConfig, world: World) -> BrokerApp:
     )
 
 
-def embed(
-    file: Path | None, environ: Mapping[str, str], settings: Mapping[str, str], world: World
-) -> EmbeddedService:
+def embed(file: Path | None, environ: Mapping[str, str], settings: Mapping[str, str], world: World) -> EmbeddedService:
     """Put a broker together for another service's process (mesh.embedding.EmbeddableFactory). Raises ConfigError."""
     return _make_app(PROGRAM.load_config(file, environ, settings).value, world)
 

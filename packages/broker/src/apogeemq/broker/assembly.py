@@ -22,7 +22,9 @@ from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.faces.mesh.answers import CallStats
 from apogeemq.broker.faces.mesh.clients import ClientAnswers
 from apogeemq.broker.faces.mesh.offsets import OffsetAnswers
+from apogeemq.broker.faces.mesh.pops import PopAnswers
 from apogeemq.broker.faces.mesh.sends import SendAnswers
+from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.table import call_table
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads
@@ -266,6 +268,8 @@ class Broker:
         )
         self.calls = call_table(
             sends=SendAnswers(self.send, self.acknowledger, spans),
+            pops=PopAnswers(self.popping.polls, clock),
+            settling=SettlingAnswers(self.popping.service),
             topics=TopicAnswers(self.topics, self.group_service, self.acknowledger),
             clients=ClientAnswers(self.group_service),
             offsets=OffsetAnswers(self.offset_service, self.cold_reads),

@@ -60,8 +60,3 @@ def check_count(field: str, count: int, low: int, high: int) -> None:
     """Refuse a list with too few or too many entries."""
     if not low <= count <= high:
         raise InvalidParameter(f"{field} has {count} entries; it must have {low} to {high}")
-
-
-def check_duration_ms(field: str, value: int) -> None:
-    """Refuse a duration below 0, or one that no clock can be moved by."""
-    check_range(field, value, 0, INT32_MAX)

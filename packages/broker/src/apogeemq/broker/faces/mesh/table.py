@@ -5,7 +5,9 @@ from collections.abc import Callable, Hashable
 from apogeemq.broker.faces.mesh.answers import CallStats, answer
 from apogeemq.broker.faces.mesh.clients import ClientAnswers
 from apogeemq.broker.faces.mesh.offsets import OffsetAnswers
+from apogeemq.broker.faces.mesh.pops import PopAnswers
 from apogeemq.broker.faces.mesh.sends import SendAnswers
+from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
 from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.v1 import methods
@@ -14,6 +16,8 @@ from apogeemq.mesh.v1 import methods
 def call_table(
     *,
     sends: SendAnswers,
+    pops: PopAnswers,
+    settling: SettlingAnswers,
     topics: TopicAnswers,
     clients: ClientAnswers,
     offsets: OffsetAnswers,
@@ -24,6 +28,10 @@ def call_table(
     return CallTable(
         [
             answer(methods.SEND_MESSAGE, sends.send_message, stats),
+            answer(methods.POP_MESSAGE, pops.pop_message, stats),
+            answer(methods.ACK_MESSAGE, settling.ack_message, stats),
+            answer(methods.CHANGE_INVISIBLE_TIME, settling.change_invisible_time, stats),
+            answer(methods.EXTEND_INVISIBLE, settling.extend_invisible, stats),
             answer(methods.QUERY_TOPIC, topics.query_topic, stats),
             answer(methods.ENSURE_TOPIC, topics.ensure_topic, stats),
             answer(methods.QUERY_GROUP, topics.query_group, stats),

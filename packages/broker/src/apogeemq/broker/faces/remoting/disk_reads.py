@@ -40,16 +40,16 @@ class DiskReads:
         self, channel: Channel, command: RemotingCommand, read: Callable[[], T], reply: Callable[[T], Reply]
     ) -> None:
         """Run `read` in a thread, then `reply` with its result on the event loop; what either raises is answered."""
-        self._cold_reads.start(lambda: self._run(channel, command, read, reply))
+        reading = self._cold_reads.start(read)
+        reading.add_done_callback(lambda done: write_reply(channel, self._answer(channel, command, done, reply)))
 
-    async def _run(
-        self, channel: Channel, command: RemotingCommand, read: Callable[[], T], reply: Callable[[T], Reply]
-    ) -> None:
+    def _answer(
+        self, channel: Channel, command: RemotingCommand, done: "asyncio.Task[T]", reply: Callable[[T], Reply]
+    ) -> Reply:
         try:
-            answer = reply(await asyncio.to_thread(read))
+            return reply(done.result())
         except (BrokerError, StoreError) as error:
-            answer = self._refuse(command, error)
+            return self._refuse(command, error)
         except Exception as error:  # a bug of ours: the asker still gets an answer, the log the trace
             log.exception("%s: reading for %s failed", channel.peer, command)
-            answer = self._refuse(command, error)
-        write_reply(channel, answer)
+            return self._refuse(command, error)
