@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,7 +45,8 @@ WATCH_PAUSE_S = 1.0
 """Between two attempts to watch; half of it by lot, so that proxies do not march."""
 
 CLUSTER_INTERVAL_S = 10.0
-"""How often the list of the cluster's brokers is asked for."""
+CLUSTER_PAUSE_S = 1.0
+"""How often the list of the cluster's brokers is asked for: at least, and at most while topics change."""
 
 UNKNOWN_TOPICS_MAX = 10_000
 """Topics known not to exist that are kept; their names come from outside, so there is no end to them."""
@@ -85,7 +87,7 @@ class _Kept:
 class RouteLink:
     """Implements ports.Routes. `run` is its background work: it watches, and keeps the list of brokers.
 
-    Where the name servers are is known at the start of the process only: open() it before anything else, and close() it.
+    Where the name servers are is known at the start of the process only: open() comes before all else, close() last.
     """
 
     def __init__(self, brokers: BrokerLinks, settings: RouteSettings, *, clock: Clock, chance: Chance) -> None:
@@ -103,6 +105,7 @@ class RouteLink:
         self._seen = WatchRequest()
         self._cluster: QueryClusterReply | None = None
         self._reached = asyncio.Event()
+        self._brokers_changed = asyncio.Event()
 
     def open(self, namesrvs: NameServers) -> None:
         """Ask these name servers from now on."""
@@ -309,13 +312,14 @@ class RouteLink:
 
     async def _list_brokers_for_ever(self) -> None:
         while True:
+            self._brokers_changed.clear()
             try:
                 await self._ask_cluster()
             except ProxyError as error:
                 _log.debug("the list of brokers is as old as it was: %s", error.message)
-                await self._clock.sleep(WATCH_PAUSE_S)
-            else:
-                await self._clock.sleep(CLUSTER_INTERVAL_S)
+            await self._clock.sleep(CLUSTER_PAUSE_S)
+            with suppress(TimeoutError):
+                await within(self._clock, CLUSTER_INTERVAL_S, _await(self._brokers_changed.wait()))
 
     async def _ask_cluster(self) -> QueryClusterReply:
         reply = await self._namesrvs.ask(
@@ -360,6 +364,8 @@ class RouteLink:
             self._unknown.clear()
         for topic in reply.changed_topics:
             self._changed(topic)
+        if reply.reset or reply.changed_topics:  # a broker that comes or goes changes topics, its own ones at least
+            self._brokers_changed.set()
         self._watched_instance = reply.instance
         self._seen = WatchRequest(instance=reply.instance, revision=reply.revision)
         self._reached.set()
