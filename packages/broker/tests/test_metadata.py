@@ -21,7 +21,7 @@ from apogeemq.store.memory_disk import MemoryDisk
 
 from packages.broker.tests.world import ROOT, World, consumer_beat, send_fields, until
 
-SLEEPERS = 5
+SLEEPERS = 6
 """Tasks of a started broker that wait for a time when nothing happens."""
 
 

@@ -342,8 +342,8 @@ async def test_another_template_serves_where_it_may_be_inherited() -> None:
 
 async def test_the_limit_of_topics_is_said() -> None:
     """SYSTEM_BUSY, with the name of the setting."""
-    async with World(limits=LimitsConfig(topics_max=11)) as world:
-        with pytest.raises(SystemBusy, match=r"limits.topics_max\) is 11"):
+    async with World(limits=LimitsConfig(topics_max=12)) as world:
+        with pytest.raises(SystemBusy, match=r"limits.topics_max\) is 12"):
             send(world, "New")
 
 

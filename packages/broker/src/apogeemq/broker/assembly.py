@@ -32,6 +32,7 @@ from apogeemq.broker.faces.remoting.groups import GroupRequests, notify_consumer
 from apogeemq.broker.faces.remoting.locks import LockRequests
 from apogeemq.broker.faces.remoting.messages import MessageRequests
 from apogeemq.broker.faces.remoting.offsets import OffsetRequests
+from apogeemq.broker.faces.remoting.pop import PopRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.faces.spans import SendSpans
@@ -261,6 +262,15 @@ class Broker:
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
                 **GroupRequests(self.group_service, self.stats).handlers(),
+                **PopRequests(
+                    pops=self.popping.service,
+                    polls=self.popping.polls,
+                    stats=self.stats,
+                    refuse=self._refuse,
+                    now_ms=clock.now_ms,
+                    monotonic=clock.monotonic,
+                    broker_name=identity.broker_name,
+                ).handlers(),
                 **LockRequests(self.queue_locks, clock.monotonic, self.stats).handlers(),
             },
             access or AllowAll(),

@@ -10,6 +10,7 @@ BrokerError (code, remark)
 ├── SubscriptionNotLatest    25   the broker knows an older subscription than the pull carries
 ├── SubscriptionParseFailed  23   a filter expression that can't be read
 ├── QueryNotFound            22   no committed offset
+├── NoMessage               208   a queue that has no such message
 ├── PollingFull             209   as many pops wait as may
 ├── PollingTimeout          210   nothing to pop came in time
 ├── SystemBusy                2   a limit is reached; the client may try again, here or elsewhere
@@ -91,6 +92,12 @@ class QueryNotFound(BrokerError):
     """Nothing is committed for this group and queue."""
 
     code = ResponseCode.QUERY_NOT_FOUND
+
+
+class NoMessage(BrokerError):
+    """The queue has no such message, and never had."""
+
+    code = ResponseCode.NO_MESSAGE
 
 
 class PollingFull(BrokerError):

@@ -11,6 +11,7 @@ from enum import Enum, IntEnum, auto
 from typing import NamedTuple
 
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX
+from apogeemq.broker.errors import InvalidParameter
 
 POP_MESSAGES_MAX = 32
 """In one pop; a checkpoint has a bitmap of as many bits."""
@@ -130,3 +131,30 @@ class Popped:
     def count(self) -> int:
         """Messages in all runs."""
         return sum(run.count for run in self.runs)
+
+
+def parse_receipt_handle(text: str) -> PopHandle:
+    """The handle that Remoting clients send: 8 fields, or 9 from a proxy, separated by spaces; of a real topic.
+
+    start offset, pop time, invisible time, revive queue, retry mark, broker, queue, offset [, commit log offset].
+    The mark is not taken over: Remoting requests name the real topic (trap 24). Raises InvalidParameter.
+    """
+    fields = text.split(" ")
+    numbers = [*fields[:5], *fields[6:8]]
+    if len(fields) not in (8, 9) or not all(number.isdecimal() and len(number) <= 19 for number in numbers):
+        raise InvalidParameter(
+            f"the handle (extraInfo) {text[:100]!r} is illegal, it must be "
+            "`startOffset popTime invisibleTime reviveQid retryMark brokerName queueId offset`"
+        )
+    start_offset, pop_time_ms, invisible_time_ms, revive_queue_id, _, queue_id, queue_offset = map(int, numbers)
+    return PopHandle(
+        RetryMark.NORMAL, queue_id, queue_offset, start_offset, pop_time_ms, invisible_time_ms, revive_queue_id
+    )
+
+
+def format_receipt_handle(handle: PopHandle, broker_name: str) -> str:
+    """The text of a handle: what a broker writes as POP_CK, and what clients send back."""
+    return (
+        f"{handle.start_offset} {handle.pop_time_ms} {handle.invisible_time_ms} {handle.revive_queue_id} "
+        f"{int(handle.retry_mark)} {broker_name} {handle.queue_id} {handle.queue_offset}"
+    )

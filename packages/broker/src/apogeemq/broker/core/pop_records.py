@@ -52,7 +52,7 @@ class PopCheckPoint(RecordBody, frozen=True, kw_only=True):
     """Offsets of the messages, from `so` on, ascending."""
     ro: int = 0
     """Offset in the revive queue: filled in when it is read."""
-    rp: str | None = None
+    rp: str | msgspec.UnsetType | None = msgspec.UNSET
     """How often it was put again."""
 
     def offsets(self) -> Sequence[int]:

@@ -34,6 +34,12 @@ def join_properties(properties: Mapping[str, str]) -> str:
     return "".join(f"{key}\x01{value}\x02" for key, value in properties.items())
 
 
+def encode_or_keep(properties: dict[str, str], stored: bytes) -> bytes:
+    """The properties as bytes, or those that are stored already where the longer ones would not fit a record."""
+    encoded = join_properties(properties).encode()
+    return encoded if len(encoded) <= m.PROPERTIES_SIZE_BYTES_MAX else stored
+
+
 class BrokerProperties:
     """Adds this broker's properties to the ones that arrive.
 

@@ -6,7 +6,7 @@ Source: reference broker_behaviour.md §2.
 from collections import Counter
 
 from apogeemq.broker.core.names import dlq_topic
-from apogeemq.broker.core.properties import join_properties
+from apogeemq.broker.core.properties import encode_or_keep
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
@@ -22,12 +22,6 @@ def with_origin(properties: dict[str, str], record: Record, message_id: str) -> 
         m.PROPERTY_ORIGIN_MESSAGE_ID: properties.get(m.PROPERTY_ORIGIN_MESSAGE_ID, message_id),
         m.PROPERTY_WAIT: "false",
     }
-
-
-def encode_or_keep(properties: dict[str, str], stored: bytes) -> bytes:
-    """The properties as bytes, or those that are stored already where the longer ones would not fit a record."""
-    encoded = join_properties(properties).encode()
-    return encoded if len(encoded) <= m.PROPERTIES_SIZE_BYTES_MAX else stored
 
 
 class DeadLetters:

@@ -356,13 +356,14 @@ class PopService:
 
     # -- handles -------------------------------------------------------------------------------------------------------
 
-    def check_handle(self, topic: str, queue_id: int, queue_offset: int) -> bool:
-        """Whether the queue of a real topic has, or had, this message. TopicNotExist (17) for an unknown topic."""
+    def has_queue(self, topic: str, queue_id: int) -> bool:
+        """Whether a real topic has this queue. TopicNotExist (17) for an unknown topic."""
         config = self._topics.require(topic).config
-        if not 0 <= queue_id < max(config.read_queue_nums, config.write_queue_nums):
-            return False
-        low, high = self._store.min_offset(topic, queue_id), self._store.max_offset(topic, queue_id)
-        return low <= queue_offset < high
+        return 0 <= queue_id < max(config.read_queue_nums, config.write_queue_nums)
+
+    def has_offset(self, topic: str, queue_id: int, queue_offset: int) -> bool:
+        """Whether an offset lies in a queue, its end included."""
+        return self._store.min_offset(topic, queue_id) <= queue_offset <= self._store.max_offset(topic, queue_id)
 
     def ack(self, group: str, topic: str, handles: Sequence[PopHandle]) -> list[HandleResult]:
         """Acknowledge messages; one result per handle, in order.

@@ -19,10 +19,11 @@ from apogeemq.broker.core.names import DLQ_TOPIC_PREFIX, RETRY_TOPIC_PREFIX
 from apogeemq.broker.core.pop import RetryMark, pop_retry_topic
 from apogeemq.broker.core.pop_records import AckMsg, BatchAckMsg, PopCheckPoint
 from apogeemq.broker.core.pop_table import Checkpoint, QueueKey
+from apogeemq.broker.core.properties import encode_or_keep
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_READ_WRITE, Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
-from apogeemq.broker.service.dead_letters import DeadLetters, encode_or_keep, with_origin
+from apogeemq.broker.service.dead_letters import DeadLetters, with_origin
 from apogeemq.broker.service.revive_log import ReviveLog, revive_record_of
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock, within
