@@ -7,6 +7,7 @@
     ./task bench -- memory                                   a million messages stored and drained
     ./task bench -- start --runs 5                           from exec to the first accepted send
     ./task bench -- grpc                                     SendMessage through the proxy beside a bare echo
+    ./task bench -- mesh                                     one call between two services, both sides together
 
 The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
 are 1 KiB. "server µs/msg" is the CPU time, user and system, of the server's processes. "ceiling" is the same case
@@ -20,7 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.interop.deployments import DEPLOYMENTS
-from tools.bench import cases, grpc_cases, report, server_process
+from tools.bench import cases, grpc_cases, mesh_cases, report, server_process
 from tools.bench.server_process import Server
 
 
@@ -30,6 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
     loadavg_before = os.getloadavg()
     if options.measurement == "grpc":
         return measure_grpc(options, loadavg_before)
+    if options.measurement == "mesh":
+        return measure_mesh(options, loadavg_before)
     with chosen_server(options) as server:
         result, text, errors = measure(options, server)
         surroundings = report.Surroundings.of(server.description, loadavg_before)
@@ -50,6 +53,17 @@ def measure_grpc(options: argparse.Namespace, loadavg_before: tuple[float, float
         print(report.as_json("grpc", results, surroundings))
     else:
         print(grpc_cases.table(results), surroundings.text(), sep="\n")
+    return 1 if any(outcome.error_count for result in results for outcome in result.outcomes) else 0
+
+
+def measure_mesh(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+    """The mesh case starts its answering side itself."""
+    results = mesh_cases.measure(options.in_flight or [32], options.rounds, options.seconds, options.warmup)
+    surroundings = report.Surroundings.of("answerer started for this run", loadavg_before)
+    if options.output == "json":
+        print(report.as_json("mesh", results, surroundings))
+    else:
+        print(mesh_cases.table(results), surroundings.text(), sep="\n")
     return 1 if any(outcome.error_count for result in results for outcome in result.outcomes) else 0
 
 
@@ -89,13 +103,15 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     grpc = measurements.add_parser(
         "grpc", help="CPU of one SendMessage: a bare echo, one process, proxy and broker apart"
     )
-    grpc.add_argument(
-        "--in-flight", type=int, action="append", help="calls at a time; may be repeated (default: 1, 32)"
-    )
-    grpc.add_argument("--rounds", type=int, default=5, help="the cases take turns so often")
-    grpc.add_argument("--seconds", type=float, default=4.0, help="measured time of each turn")
-    grpc.add_argument("--warmup", type=float, default=1.0, metavar="SECONDS", help="before it")
-    grpc.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    mesh = measurements.add_parser("mesh", help="CPU of one call between two services, both sides together")
+    for measurement, depths in ((grpc, "1, 32"), (mesh, "32")):
+        measurement.add_argument(
+            "--in-flight", type=int, action="append", help=f"calls at a time; may be repeated (default: {depths})"
+        )
+        measurement.add_argument("--rounds", type=int, default=5, help="the cases take turns so often")
+        measurement.add_argument("--seconds", type=float, default=4.0, help="measured time of each turn")
+        measurement.add_argument("--warmup", type=float, default=1.0, metavar="SECONDS", help="before it")
+        measurement.add_argument("-o", "--output", choices=["table", "json"], default="table")
     for measurement in (remoting, memory, start):
         measurement.add_argument("--server", choices=list(DEPLOYMENTS), default="all-in-one", help="what to start")
         measurement.add_argument("-o", "--output", choices=["table", "json"], default="table")
