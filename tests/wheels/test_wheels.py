@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import subprocess
+import sys
 import tarfile
 import urllib.request
 import venv
@@ -18,7 +19,7 @@ import zipfile
 
 import pytest
 
-from tests.e2e.process import ManagedProcess, console_script, start_service
+from tests.e2e.process import ManagedProcess, console_script, start_all_in_one, start_service
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILDER = ROOT / ".tools" / "bin" / "python"  # has poetry-core; ./task makes it
@@ -130,12 +131,21 @@ def test_each_service_has_its_own_command(wheels: dict[str, zipfile.ZipFile]) ->
             assert re.search(rf"^{name} *=", commands, re.MULTILINE), commands
 
 
-def install(directory: pathlib.Path, dist: pathlib.Path, wheel: str) -> pathlib.Path:
-    """A fresh environment with one of our wheels and what it asks for; the folder of the environment."""
+def install(directory: pathlib.Path, dist: pathlib.Path, *wheels: str) -> pathlib.Path:
+    """A fresh environment with some of our wheels and what they ask for; the folder of the environment."""
     venv.create(directory, with_pip=True)
     quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
     run(
-        [directory / "bin" / "python", "-m", "pip", "install", *quiet, "--find-links", dist, f"{wheel}==0.1.0"],
+        [
+            directory / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            *quiet,
+            "--find-links",
+            dist,
+            *(f"{wheel}==0.1.0" for wheel in wheels),
+        ],
         timeout_s=INSTALL_TIMEOUT_S,
     )
     return directory
@@ -168,7 +178,21 @@ def alone(
 CLOSURES = {
     "namesrv": {"apogeemq-namesrv", "apogeemq-mesh", "apogeemq-remoting-codec"},
     "broker": {"apogeemq-broker", "apogeemq-mesh", "apogeemq-remoting-codec", "apogeemq-store"},
+    "proxy": {"apogeemq-proxy", "apogeemq-mesh", "apogeemq-remoting-codec", "apogeemq-proto"},
 }
+LISTENERS = {
+    "namesrv": {"remoting", "mesh", "http"},
+    "broker": {"remoting", "mesh", "http"},
+    "proxy": {"grpc", "remoting", "http"},
+}
+CLIENTS = {
+    "client-remoting": (
+        {"apogeemq-client-remoting", "apogeemq-client-api", "apogeemq-remoting-codec"},
+        "namesrv.remoting",
+    ),
+    "client-grpc": ({"apogeemq-client-grpc", "apogeemq-client-api", "apogeemq-proto"}, "proxy.grpc"),
+}
+"""Wheel → the wheels of ours that it brings, and which listener its programs are given."""
 
 
 @pytest.mark.parametrize("alone", CLOSURES, indirect=True)
@@ -192,7 +216,7 @@ class TestServiceAlone:
         config = tmp_path / f"{service}.toml"
         config.write_text("")
         settings = {
-            **{f"listeners.{name}.port": "0" for name in ("remoting", "mesh", "http")},
+            **{f"listeners.{name}.port": "0" for name in LISTENERS[service]},
             **({"store.path": str(tmp_path / "store")} if service == "broker" else {}),
         }
         started = start_service(
@@ -200,9 +224,85 @@ class TestServiceAlone:
         )
         with started as process:
             listeners = process.wait_ready().listeners
-            assert {"remoting", "mesh", "http"} <= listeners.keys()
+            assert LISTENERS[service] <= listeners.keys()
             assert get(f"http://{listeners['http']}/healthz") == 200
             process.stop()
+
+
+FIRST_PROGRAM = """
+import asyncio, sys
+from apogeemq.client_api.message import Message
+from {module} import Producer, PushConsumer
+
+async def main(address: str) -> None:
+    async with Producer(address) as producer:
+        await producer.send(Message("{topic}", b"from a wheel"))
+    async with PushConsumer(address, group="G_{topic}", subscriptions={{"{topic}": "*"}}) as consumer:
+        async for message in consumer:
+            print(message.body.decode())
+            await consumer.ack(message)
+            break
+
+asyncio.run(asyncio.wait_for(main(sys.argv[1]), 50))
+print(sorted(name for name in sys.modules if name.startswith(("uvloop", "opentelemetry"))))
+"""
+
+
+@pytest.mark.parametrize("wheel", CLIENTS)
+def test_a_client_installs_and_works_alone(wheel: str, dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """From its wheel in an empty environment, with no telemetry there, it sends and consumes."""
+    closure, listener = CLIENTS[wheel]
+    environment = install(tmp_path / "environment", dist, f"apogeemq-{wheel}")
+    assert installed(environment) == closure
+    program = tmp_path / "first.py"
+    module = f"apogeemq.{wheel.replace('-', '_')}"
+    program.write_text(FIRST_PROGRAM.format(module=module, topic=wheel))
+    with start_all_in_one(tmp_path / "data", log_directory=tmp_path, settings={}) as server:
+        address = server.wait_ready().listeners[listener]
+        printed = run([environment / "bin" / "python", "-I", program, address], timeout_s=COMMAND_TIMEOUT_S)
+        server.stop()
+    assert printed.splitlines() == ["from a wheel", "[]"]
+
+
+class TestProxyWithABrokerInside:
+    """proxyMode=LOCAL: the proxy's wheel knows no broker, and finds one that is installed beside it."""
+
+    def test_without_the_wheel_the_error_names_it(self, dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
+        """Exit code 2, with the setting that asks for a broker and the wheel that has it."""
+        environment = install(tmp_path / "environment", dist, "apogeemq-proxy")
+        command = [console_script("apogeemq-proxy", environment), "--set", "proxyMode=LOCAL"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+        assert done.returncode == 2
+        assert "proxyMode" in done.stderr
+        assert "apogeemq-broker" in done.stderr
+
+    def test_with_the_wheel_one_process_serves(self, dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
+        """A message goes in by gRPC and comes out, with no other broker there."""
+        environment = install(tmp_path / "environment", dist, "apogeemq-proxy", "apogeemq-broker", "apogeemq-namesrv")
+        names = tmp_path / "namesrv.toml"
+        names.write_text("")
+        anywhere = {f"listeners.{name}.port": "0" for name in LISTENERS["namesrv"]}
+        with start_service(
+            "namesrv", config=names, settings=anywhere, log_directory=tmp_path, environment=environment
+        ) as namesrv:
+            address = namesrv.wait_ready().listeners["mesh"]
+            broker = tmp_path / "broker.properties"
+            ports = "".join(f"listeners.{name}.port=0\n" for name in LISTENERS["broker"])
+            broker.write_text(f"{ports}namesrvAddr={address}\nstorePathRootDir={tmp_path / 'store'}\n")
+            config = tmp_path / "proxy.properties"
+            config.write_text(f"proxyMode=LOCAL\nbrokerConfigPath={broker}\nnamesrvAddr={address}\n")
+            settings = {f"listeners.{name}.port": "0" for name in LISTENERS["proxy"]} | {"topics.auto_create": "true"}
+            with start_service(
+                "proxy", config=config, settings=settings, log_directory=tmp_path, environment=environment
+            ) as proxy:
+                program = tmp_path / "first.py"
+                program.write_text(FIRST_PROGRAM.format(module="apogeemq.client_grpc", topic="Inside"))
+                printed = run(
+                    [sys.executable, program, proxy.wait_ready().listeners["grpc"]], timeout_s=COMMAND_TIMEOUT_S
+                )
+                assert printed.splitlines()[0] == "from a wheel"
+                proxy.stop()
+            namesrv.stop()
 
 
 @pytest.fixture(scope="module")
@@ -234,5 +334,5 @@ class TestAllInOne:
         ]
         with ManagedProcess("up", command, log_directory=tmp_path) as process:
             listeners = process.wait_ready().listeners
-            assert {"namesrv.remoting", "broker.remoting"} <= listeners.keys()
+            assert {"namesrv.remoting", "broker.remoting", "proxy.grpc", "proxy.remoting"} <= listeners.keys()
             process.stop()

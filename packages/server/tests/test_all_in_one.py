@@ -9,7 +9,7 @@ from apogeemq.mesh.config import ListenerConfig
 from apogeemq.mesh.errors import ConfigError
 from apogeemq.server.all_in_one import AllInOneConfig, dial_address
 
-NO_FILES: Mapping[str, Path | None] = {"namesrv": None, "broker": None}
+NO_FILES: Mapping[str, Path | None] = {"namesrv": None, "broker": None, "proxy": None}
 
 
 def load(
@@ -20,14 +20,15 @@ def load(
     environ: Mapping[str, str] | None = None,
     namesrv: Mapping[str, str] | None = None,
     broker: Mapping[str, str] | None = None,
+    proxy: Mapping[str, str] | None = None,
 ) -> AllInOneConfig:
-    """Load with what a test needs; `namesrv` and `broker` are settings as after --set."""
+    """Load with what a test needs; `namesrv`, `broker` and `proxy` are settings as after --set."""
     return AllInOneConfig.load(
         data=data,
         free_ports=free_ports,
         files=files,
         environ=environ or {},
-        settings={"namesrv": namesrv or {}, "broker": broker or {}},
+        settings={"namesrv": namesrv or {}, "broker": broker or {}, "proxy": proxy or {}},
     )
 
 
@@ -39,18 +40,25 @@ def test_embedded_defaults() -> None:
     assert {name: getattr(namesrv, name).port for name in ports} == ports
     ports = {"remoting": 10911, "mesh": 10921, "http": 10931}
     assert {name: getattr(broker, name).port for name in ports} == ports
-    hosts = {getattr(namesrv, name).host for name in namesrv.__struct_fields__}
+    proxy = config.proxy.value.listeners
+    ports = {"grpc": 8081, "remoting": 8080, "http": 8082}
+    assert {name: getattr(proxy, name).port for name in ports} == ports
+    hosts = {getattr(proxy, name).host for name in proxy.__struct_fields__}
+    hosts |= {getattr(namesrv, name).host for name in namesrv.__struct_fields__}
     hosts |= {getattr(broker, name).host for name in broker.__struct_fields__}
     assert hosts == {"127.0.0.1"}
     assert config.broker.value.store.path == "/srv/mq/broker"
     assert config.broker.value.identity.broker_name == "broker-a"
     assert not broker.vip.enabled
+    assert config.proxy.value.topics.auto_create
 
 
 def test_free_ports() -> None:
     """Every listener takes what is free, but for those that a setting gives a port."""
     config = load(free_ports=True, broker={"listenPort": "10911"})
     namesrv, broker = config.namesrv.value.listeners, config.broker.value.listeners
+    proxy = config.proxy.value.listeners
+    assert {listener.port for listener in (proxy.grpc, proxy.remoting, proxy.http)} == {0}
     assert {listener.port for listener in (namesrv.remoting, namesrv.mesh, namesrv.http)} == {0}
     assert {listener.port for listener in (broker.vip, broker.mesh, broker.http)} == {0}
     assert broker.remoting.port == 10911
@@ -80,7 +88,7 @@ def test_toml_and_both_services_in_one_go(tmp_path: Path) -> None:
     broker.write_text("[topics]\nauto_create_topic_enable = false\n[listeners.remoting]\nhost = '0.0.0.0'\n")
     namesrv = tmp_path / "namesrv.toml"
     namesrv.write_text("[listeners.remoting]\nport = 19876\n")
-    config = load(files={"namesrv": namesrv, "broker": broker})
+    config = load(files={**NO_FILES, "namesrv": namesrv, "broker": broker})
     assert config.namesrv.value.listeners.remoting.port == 19876
     assert config.namesrv.value.listeners.remoting.host == "127.0.0.1"
     assert not config.broker.value.topics.auto_create_topic_enable
@@ -115,12 +123,16 @@ def test_what_has_no_effect_here_is_told(tmp_path: Path) -> None:
         files={**NO_FILES, "broker": file},
         environ={"NAMESRV_ADDR": "mq.example:9876"},
         namesrv={"log.level": "DEBUG"},
+        proxy={"proxyMode": "CLUSTER"},
     )
-    assert config.without_effect() == [
-        "namesrv: log.level (flag --set log.level)",
+    everywhere = [
         f"broker: brokerRole (file {file}:1)",
         "broker: identity.namesrv_addr (environment NAMESRV_ADDR)",
+        "proxy: identity.namesrv_addr (environment NAMESRV_ADDR)",
+        "proxy: identity.proxy_mode (flag --set proxyMode)",
     ]
+    assert config.without_effect() == ["namesrv: log.level (flag --set log.level)", *everywhere]
+    assert config.without_effect(one_process=False) == everywhere
     assert load().without_effect() == []
 
 

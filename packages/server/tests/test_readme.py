@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from apogeemq.server.all_in_one import AllInOneConfig
+from apogeemq.server.up import SERVICES
 from apogeemq.server.welcome import welcome
 
 README = Path(__file__).parent.parent / "README.md"
@@ -14,15 +15,16 @@ def test_the_shown_start_is_the_real_one() -> None:
     config = AllInOneConfig.load(
         data=Path("/srv/mq/data"),
         free_ports=False,
-        files={"namesrv": None, "broker": None},
+        files=dict.fromkeys(SERVICES),
         environ={},
-        settings={"namesrv": {}, "broker": {}},
+        settings={service: {} for service in SERVICES},
     )
     listeners = {
         f"{service}.{name}": f"{listener.host}:{listener.port}"
         for service, section in (
             ("namesrv", config.namesrv.value.listeners),
             ("broker", config.broker.value.listeners),
+            ("proxy", config.proxy.value.listeners),
         )
         for name in section.__struct_fields__
         if (listener := getattr(section, name)).enabled

@@ -32,16 +32,17 @@ def test_settings_are_divided_by_service() -> None:
     assert settings_by_service(flags) == {
         "namesrv": {"listenPort": "1"},
         "broker": {"flushDiskType": "SYNC_FLUSH", "listeners.http.port": "0"},
+        "proxy": {},
     }
-    assert settings_by_service({}) == {"namesrv": {}, "broker": {}}
+    assert settings_by_service({}) == {"namesrv": {}, "broker": {}, "proxy": {}}
 
 
-@pytest.mark.parametrize("key", ["flushDiskType", "brokr.flushDiskType", "broker", ".x", "proxy.x"])
+@pytest.mark.parametrize("key", ["flushDiskType", "brokr.flushDiskType", "broker", ".x", "controller.x"])
 def test_a_key_of_no_service_is_refused(key: str) -> None:
     """The error names the key, and the services that there are."""
     with pytest.raises(ConfigError) as caught:
         settings_by_service({key: "1"})
-    assert str(caught.value) == f"{key} does not begin with a service: namesrv. or broker. [--set]"
+    assert str(caught.value) == f"{key} does not begin with a service (one of namesrv., broker., proxy.) [--set]"
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
-"""Every service in one process: they share the event loop and nothing else, and talk as they would between machines."""
+"""Every service in one process: they share the event loop and nothing else, and talk as they would between machines.
+
+But for one hop: the proxy asks the broker beside it straight, without a connection (`LocalCaller`).
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from apogeemq.broker.app import PROGRAM as BROKER
@@ -20,13 +23,28 @@ from apogeemq.mesh.config import ListenerConfig, Loaded
 from apogeemq.mesh.errors import ConfigError
 from apogeemq.mesh.lifecycle import Lifecycle
 from apogeemq.mesh.metrics import Registry
-from apogeemq.mesh.service_process import MakeWorld, print_ready_line, serve_until_signal
+from apogeemq.mesh.service_process import (
+    MakeWorld,
+    ServiceApp,
+    ServiceProgram,
+    print_ready_line,
+    serve_until_signal,
+)
 from apogeemq.namesrv.app import PROGRAM as NAMESRV
 from apogeemq.namesrv.config import ListenersConfig as NamesrvListeners
 from apogeemq.namesrv.config import NamesrvConfig
+from apogeemq.proxy.app import PROGRAM as PROXY
+from apogeemq.proxy.app import ProxyApp
+from apogeemq.proxy.config import IdentityConfig as ProxyIdentity
+from apogeemq.proxy.config import ListenersConfig as ProxyListeners
+from apogeemq.proxy.config import ProxyConfig
+from apogeemq.proxy.config import TopicsConfig as ProxyTopics
 from apogeemq.server.welcome import welcome
 
-ListenersT = TypeVar("ListenersT", NamesrvListeners, BrokerListeners)
+ListenersT = TypeVar("ListenersT", NamesrvListeners, BrokerListeners, ProxyListeners)
+
+PROGRAMS: dict[str, ServiceProgram[Any]] = {"namesrv": NAMESRV, "broker": BROKER, "proxy": PROXY}
+"""All services, in the order of starting."""
 
 LOOPBACK = "127.0.0.1"
 PACKAGE = "apogeemq"
@@ -34,8 +52,8 @@ PACKAGE = "apogeemq"
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 — compared with, not bound
 
 _PROCESS_WIDE = ("log.level", "log.json")
-_WITHOUT_EFFECT = {"namesrv": _PROCESS_WIDE, "broker": ("identity.namesrv_addr", *_PROCESS_WIDE)}
-"""What a service decides in a process of its own, and not here."""
+_KNOWN_HERE = {"broker": ("identity.namesrv_addr",), "proxy": ("identity.namesrv_addr", "identity.proxy_mode")}
+"""What a service has to be told elsewhere, and not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +62,7 @@ class AllInOneConfig:
 
     namesrv: Loaded[NamesrvConfig]
     broker: Loaded[BrokerConfig]
+    proxy: Loaded[ProxyConfig]
 
     @classmethod
     def load(
@@ -57,8 +76,8 @@ class AllInOneConfig:
     ) -> AllInOneConfig:
         """Each service's settings: embedded defaults < file < environment < settings.
 
-        Embedded are: loopback, the broker's name, its store under `data`, and with `free_ports` port 0 everywhere.
-        Raises ConfigError.
+        Embedded are: loopback, the broker's name, its store under `data`, topics that gRPC clients make by using them
+        as Remoting clients do, and with `free_ports` port 0 everywhere. Raises ConfigError.
         """
         namesrv_defaults = NamesrvConfig(listeners=_on_loopback(NamesrvListeners(), free_ports=free_ports))
         broker_defaults = BrokerConfig(
@@ -71,37 +90,53 @@ class AllInOneConfig:
             _check_broker_can_register(namesrv.value.listeners.mesh)
         with _naming("broker"):
             broker = BROKER.load_config(files["broker"], environ, settings["broker"], defaults=broker_defaults)
-        return cls(namesrv, broker)
+        proxy_defaults = ProxyConfig(
+            identity=ProxyIdentity(cluster_name=broker.value.identity.cluster_name),
+            listeners=_on_loopback(ProxyListeners(), free_ports=free_ports),
+            topics=ProxyTopics(auto_create=True),
+        )
+        with _naming("proxy"):
+            proxy = PROXY.load_config(files["proxy"], environ, settings["proxy"], defaults=proxy_defaults)
+        return cls(namesrv, broker, proxy)
+
+    @property
+    def by_service(self) -> dict[str, Loaded[Any]]:
+        """The settings by the service's name, in the order of starting."""
+        return {"namesrv": self.namesrv, "broker": self.broker, "proxy": self.proxy}
 
     def describe(self) -> list[str]:
         """List every setting as it is written after --set, with its origin; secrets masked."""
-        return [
-            *(f"namesrv.{line}" for line in self.namesrv.describe()),
-            *(f"broker.{line}" for line in self.broker.describe()),
-        ]
+        return [f"{service}.{line}" for service, loaded in self.by_service.items() for line in loaded.describe()]
 
     def secret_values(self) -> list[str]:
         """List the secrets that are set, for whoever must keep them out of logs."""
-        return self.namesrv.secret_values() + self.broker.secret_values()
+        return [value for loaded in self.by_service.values() for value in loaded.secret_values()]
 
-    def without_effect(self) -> list[str]:
-        """List what was set and changes nothing in this process, with where it was set."""
+    def without_effect(self, *, one_process: bool = True) -> list[str]:
+        """List what was set and changes nothing here, with where it was set."""
         found = []
-        for service, loaded in (("namesrv", self.namesrv), ("broker", self.broker)):
+        for service, loaded in self.by_service.items():
             found += [f"{service}: {name}" for name in loaded.ignored]
-            for key in _WITHOUT_EFFECT[service]:
+            for key in (*_KNOWN_HERE.get(service, ()), *(_PROCESS_WIDE if one_process else ())):
                 if loaded.origins[key] != "default":
                     found.append(f"{service}: {key} ({loaded.origins[key]})")
         return found
 
 
 async def serve(config: AllInOneConfig) -> None:
-    """Serve until SIGINT or SIGTERM; the broker starts last and stops first. Raises ConfigError and LifecycleError."""
-    listeners: list[Callable[[], Mapping[str, str]]] = []
+    """Serve until SIGINT or SIGTERM; what clients talk to starts last and stops first.
+
+    Raises ConfigError and LifecycleError.
+    """
+    apps: dict[str, ServiceApp] = {}
 
     def assemble(make_world: MakeWorld, lifecycle: Lifecycle) -> Registry:
         with _naming("namesrv"):
             namesrv = NAMESRV.make_app(config.namesrv.value, make_world({"node_type": "namesrv"}))
+
+        def namesrvs() -> list[str]:
+            return [dial_address(config.namesrv.value.listeners.mesh, namesrv.endpoints["mesh"])]
+
         world = make_world({"node_type": "broker", **BROKER.metric_labels(config.broker.value)})
         with _naming("broker"):
             broker = BrokerApp(
@@ -111,24 +146,46 @@ async def serve(config: AllInOneConfig) -> None:
                 chance=world.chance,
                 health=world.health,
                 registry=world.registry,
-                namesrvs=lambda: [dial_address(config.namesrv.value.listeners.mesh, namesrv.endpoints["mesh"])],
+                tracer=world.tracer,
+                namesrvs=namesrvs,
             )
-        namesrv.join(lifecycle)
-        broker.join(lifecycle)
-        listeners.append(
-            lambda: {
-                **{f"namesrv.{name}": address for name, address in namesrv.endpoints.items()},
-                **{f"broker.{name}": address for name, address in broker.endpoints.items()},
-            }
-        )
+        proxy = _proxy(config.proxy.value, make_world, namesrvs, broker)
+        apps.update(namesrv=namesrv, broker=broker, proxy=proxy)
+        for app in apps.values():
+            app.join(lifecycle)
         return world.registry
 
     def say_ready() -> None:
-        data = Path(config.broker.value.store.path).resolve()
-        sys.stdout.write(welcome(listeners[0](), data, importlib.metadata.version(PACKAGE)))
-        print_ready_line(PACKAGE, listeners[0]())
+        say_what_listens(config, {service: app.endpoints for service, app in apps.items()})
 
     await serve_until_signal(PACKAGE, assemble, say_ready)
+
+
+def _proxy(
+    config: ProxyConfig, make_world: MakeWorld, namesrvs: Callable[[], Sequence[str]], broker: BrokerApp
+) -> ProxyApp:
+    """Put the proxy together, with the broker beside it as one that it asks straight."""
+    world = make_world({"node_type": "proxy", **PROXY.metric_labels(config)})
+    with _naming("proxy"):
+        return ProxyApp(
+            config,
+            network=world.network,
+            clock=world.clock,
+            chance=world.chance,
+            health=world.health,
+            registry=world.registry,
+            tracer=world.tracer,
+            namesrvs=namesrvs,
+            local_brokers={broker.name: lambda: broker.calls},
+        )
+
+
+def say_what_listens(config: AllInOneConfig, endpoints: Mapping[str, Mapping[str, str]]) -> None:
+    """Tell people and programs, on stdout, that everything serves, and where. `endpoints` are by service."""
+    listeners = {f"{service}.{name}": address for service, own in endpoints.items() for name, address in own.items()}
+    data = Path(config.broker.value.store.path).resolve()
+    sys.stdout.write(welcome(listeners, data, importlib.metadata.version(PACKAGE)))
+    print_ready_line(PACKAGE, listeners)
 
 
 def dial_address(listener: ListenerConfig, advertised: str) -> str:

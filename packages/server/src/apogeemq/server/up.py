@@ -1,7 +1,7 @@
-"""`apogeemq up`: every service in one process, on loopback, data under ./data.
+"""`apogeemq up`: every service in one process, or each in its own, on loopback, data under ./data.
 
-Settings are each service's own, with other defaults (loopback, one data directory). `--set broker.KEY=VALUE` and
-`--set namesrv.KEY=VALUE`, the services' environment variables, and `--broker-config` / `--namesrv-config` go over them.
+Settings are each service's own, with other defaults (loopback, one data directory). `--set SERVICE.KEY=VALUE`, the
+services' environment variables, and `--SERVICE-config FILE` go over them.
 
 On stdout it tells people what listens where, then the ready line (see apogeemq.mesh.service_process). Exit codes: 0
 stopped by SIGINT or SIGTERM, 1 failed, 2 wrong settings or arguments.
@@ -20,7 +20,7 @@ from pathlib import Path
 from apogeemq.mesh.config import parse_set_flags
 from apogeemq.mesh.errors import ConfigError, LifecycleError
 
-SERVICES = ("namesrv", "broker")
+SERVICES = ("namesrv", "broker", "proxy")
 DATA_DIRECTORY = "./data"
 
 _log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser])
     """Declare the subcommand."""
     parser = subcommands.add_parser(
         "up",
-        help="serve: every service in one process",
-        description="Serve: name server and broker in one process, on loopback.",
+        help="serve: every service, in one process or each in its own",
+        description="Serve: name server, broker and proxy in one process, on loopback.",
         epilog="Settings of a service: embedded defaults < its file < its environment variables < --set. "
         "--print-config lists them all.",
     )
@@ -62,6 +62,11 @@ def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser])
             metavar="FILE",
             help=f"settings of the {service}: TOML (.toml) or Java .properties",
         )
+    parser.add_argument(
+        "--processes",
+        action="store_true",
+        help="run each service as a process of its own, as on separate machines, and stop them together",
+    )
     parser.add_argument("--print-config", action="store_true", help="print all settings with their origins, and exit")
     parser.add_argument(
         "--log-level",
@@ -79,13 +84,14 @@ def run_up(options: argparse.Namespace) -> int:
     from apogeemq.mesh.runtime import run
     from apogeemq.mesh.telemetry import log_trace_fields
     from apogeemq.server.all_in_one import AllInOneConfig, serve
+    from apogeemq.server.processes import ChildLog, serve_processes
 
     try:
         settings = settings_by_service(parse_set_flags(options.set))
         config = AllInOneConfig.load(
             data=options.data,
             free_ports=options.ports == "free",
-            files={"namesrv": options.namesrv_config, "broker": options.broker_config},
+            files={service: getattr(options, f"{service}_config") for service in SERVICES},
             environ=os.environ,
             settings=settings,
         )
@@ -93,9 +99,13 @@ def run_up(options: argparse.Namespace) -> int:
             sys.stdout.write("\n".join(config.describe()) + "\n")
             return 0
         setup_logging(options.log_level, json=options.log_json, secrets=config.secret_values(), fields=log_trace_fields)
-        for name in config.without_effect():
+        for name in config.without_effect(one_process=not options.processes):
             _log.warning("setting without effect here: %s", name)
-        run(functools.partial(serve, config))
+        if options.processes:
+            log = ChildLog(options.log_level, json=options.log_json)
+            run(functools.partial(serve_processes, config, os.environ, log))
+        else:
+            run(functools.partial(serve, config))
     except ConfigError as error:
         sys.stderr.write(f"apogeemq up: {error}\n")
         return 2
@@ -111,8 +121,7 @@ def settings_by_service(flags: Mapping[str, str]) -> dict[str, dict[str, str]]:
     for key, value in flags.items():
         service, dot, rest = key.partition(".")
         if not dot or service not in divided:
-            raise ConfigError(
-                key, f"does not begin with a service: {' or '.join(f'{name}.' for name in SERVICES)}", origin="--set"
-            )
+            prefixes = ", ".join(f"{name}." for name in SERVICES)
+            raise ConfigError(key, f"does not begin with a service (one of {prefixes})", origin="--set")
         divided[service][rest] = value
     return divided

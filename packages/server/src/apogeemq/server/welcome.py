@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-_SERVICES = {"namesrv": "name server", "broker": "broker"}
-_LISTENERS = ("remoting", "vip", "mesh", "http")
+_SERVICES = {"namesrv": "name server", "broker": "broker", "proxy": "proxy"}
+_LISTENERS = ("grpc", "remoting", "vip", "mesh", "http")
 _NOTES = {
     "namesrv.remoting": "clients: this is their name server address",
     "broker.remoting": "clients",
@@ -15,6 +15,9 @@ _NOTES = {
     "broker.mesh": "other services",
     "namesrv.http": "/healthz /readyz /metrics",
     "broker.http": "/healthz /readyz /metrics",
+    "proxy.grpc": "clients: this is their endpoint",
+    "proxy.remoting": "clients, through the proxy",
+    "proxy.http": "/healthz /readyz /metrics",
 }
 
 
