@@ -39,6 +39,7 @@ class OffsetAnswers:
         topic, queue_id = request.topic, request.queue_id
         fields.check_topic("topic", topic)
         fields.check_queue_id("queue_id", queue_id)
+        fields.check_range("timestamp_ms", request.timestamp_ms, 0, fields.INT64_MAX)
         match request.kind:
             case kind if kind == OFFSET_COMMITTED:
                 fields.check_group("consumer_group", request.consumer_group)
@@ -48,7 +49,6 @@ class OffsetAnswers:
             case kind if kind == OFFSET_MAX:
                 return _found(self._offsets.max_offset(topic, queue_id))
             case kind if kind == OFFSET_BY_TIME:
-                fields.check_range("timestamp_ms", request.timestamp_ms, 0, fields.INT64_MAX)
                 return self._by_time(topic, queue_id, request.timestamp_ms)
             case _:
                 raise InvalidParameter(
