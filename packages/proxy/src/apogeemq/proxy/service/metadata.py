@@ -42,7 +42,7 @@ class KeptAnswers(Generic[K, V]):
             return value
         if value is not None and now < kept_until:
             # Whoever comes while we ask takes the old answer: one request refreshes, not all of them at once.
-            self._kept[key] = (value, now + REFRESHED_AFTER_S, kept_until)
+            self._kept[key] = (value, min(now + REFRESHED_AFTER_S, kept_until), kept_until)
             try:
                 return self._keep(key, await ask())
             except ProxyError:

@@ -1,0 +1,224 @@
+"""Clients of the proxy: settings, streams, heartbeats, leaving; what brokers hear of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from apogeemq.mesh.chance import SeededChance
+from apogeemq.mesh.clock import ManualClock
+from apogeemq.mesh.v1 import broker_pb2 as mesh
+from apogeemq.proto.v2 import definition_pb2 as defs
+from apogeemq.proto.v2 import service_pb2 as v2
+from apogeemq.proto.v2.definition_pb2 import Code
+from apogeemq.proxy.core.limits import Limits
+from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.service.messaging import MessagingService
+
+from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of
+
+GROUP = defs.Resource(name="G")
+TOPIC = defs.Resource(name="T")
+
+
+def service_of(cluster: Cluster, limits: Limits | None = None) -> MessagingService:
+    return MessagingService(cluster, cluster, clock=cluster.clock, chance=SeededChance(1), limits=limits)
+
+
+@asynccontextmanager
+async def running(service: MessagingService) -> AsyncIterator[None]:
+    """The service with its background work."""
+    task = asyncio.create_task(service.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def consumer(client_type: defs.ClientType = defs.SIMPLE_CONSUMER) -> v2.TelemetryCommand:
+    entry = defs.SubscriptionEntry(topic=TOPIC, expression=defs.FilterExpression(type=defs.TAG, expression="A"))
+    subscription = defs.Subscription(group=GROUP, subscriptions=[entry])
+    return v2.TelemetryCommand(settings=defs.Settings(client_type=client_type, subscription=subscription))
+
+
+def producer() -> v2.TelemetryCommand:
+    settings = defs.Settings(client_type=defs.PRODUCER, publishing=defs.Publishing(topics=[TOPIC]))
+    return v2.TelemetryCommand(settings=settings)
+
+
+async def settings_back(service: MessagingService, cluster: Cluster, command: v2.TelemetryCommand) -> defs.Settings:
+    sent: list[v2.TelemetryCommand] = []
+    await service.open_telemetry(context_of(cluster.clock), sent.append).on_command(command)
+    (answer,) = sent
+    assert answer.status.code == Code.OK
+    return answer.settings
+
+
+async def test_a_producer_is_told_how_often_to_try_and_how_much_it_may_send() -> None:
+    """The values that Apache's proxy was seen to send."""
+    cluster = cluster_of(ManualClock(), "a")
+    settings = await settings_back(service_of(cluster), cluster, producer())
+    backoff = settings.backoff_policy
+    assert (settings.client_type, backoff.max_attempts) == (defs.PRODUCER, 3)
+    assert (backoff.exponential_backoff.initial.nanos, backoff.exponential_backoff.max.seconds) == (10_000_000, 1)
+    assert backoff.exponential_backoff.multiplier == 2
+    assert [topic.name for topic in settings.publishing.topics] == ["T"]
+    assert (settings.publishing.max_body_size, settings.publishing.validate_message_type) == (4_194_304, True)
+    assert settings.HasField("metric")
+    assert not settings.metric.on
+
+
+@pytest.mark.parametrize("client_type", [defs.SIMPLE_CONSUMER, defs.PUSH_CONSUMER])
+async def test_a_consumer_gets_its_groups_policy_and_always_a_strategy(client_type: defs.ClientType) -> None:
+    """Attempts are the group's retries and one; the delays are the 18 of the group's table."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].orderly_groups = {"G"}
+    cluster.brokers["a"].retry_max_times = 2
+    settings = await settings_back(service_of(cluster), cluster, consumer(client_type))
+    assert settings.backoff_policy.max_attempts == 3
+    delays_s = [delay.seconds for delay in settings.backoff_policy.customized_backoff.next]
+    minutes = [60 * n for n in range(1, 11)]
+    assert delays_s == [1, 5, 10, 30, *minutes, 1200, 1800, 3600, 7200]
+    subscription = settings.subscription
+    assert (subscription.fifo, subscription.receive_batch_size) == (True, 32)
+    assert subscription.long_polling_timeout.seconds == 20
+    assert [(e.topic.name, e.expression.expression) for e in subscription.subscriptions] == [("T", "A")]
+
+
+async def test_settings_come_back_when_no_broker_answers() -> None:
+    """With the default policy, within the three seconds for which a client waits."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].before = lambda request: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+    asking = asyncio.ensure_future(settings_back(service_of(cluster), cluster, consumer()))
+    await cluster.clock.run_for(2.5)
+    assert asking.result().backoff_policy.max_attempts == 17
+
+
+async def test_settings_twice_are_fine() -> None:
+    """Push consumers of the Java client send them twice at start."""
+    cluster = cluster_of(ManualClock(), "a")
+    sent: list[v2.TelemetryCommand] = []
+    session = service_of(cluster).open_telemetry(context_of(cluster.clock), sent.append)
+    await session.on_command(consumer())
+    await session.on_command(consumer())
+    assert [command.status.code for command in sent] == [Code.OK, Code.OK]
+
+
+async def test_a_stream_that_floods_is_ended() -> None:
+    """More commands in ten seconds than any client sends are refused; a calm stream goes on for ever."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster, Limits(commands_per_10_s_max=3))
+    session = service.open_telemetry(context_of(cluster.clock), lambda command: None)
+    for _ in range(10):
+        await session.on_command(producer())
+        await cluster.clock.run_for(5.0)
+    await cluster.clock.run_for(10.0)
+    for _ in range(3):
+        await session.on_command(producer())
+    with pytest.raises(ProxyError) as caught:
+        await session.on_command(producer())
+    assert caught.value.code == Code.TOO_MANY_REQUESTS
+
+
+async def test_no_more_clients_than_may_be() -> None:
+    """The one above the bound is refused, those that are known go on."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster, Limits(clients_max=2))
+    for client_id in ("1", "2", "1"):
+        service.open_telemetry(context_of(cluster.clock, client_id=client_id), lambda command: None)
+    with pytest.raises(ProxyError) as caught:
+        service.open_telemetry(context_of(cluster.clock, client_id="3"), lambda command: None)
+    assert caught.value.code == Code.TOO_MANY_REQUESTS
+
+
+async def test_answers_to_commands_that_nobody_sent_are_ignored() -> None:
+    """A client may answer what the proxy before us asked."""
+    cluster = cluster_of(ManualClock(), "a")
+    sent: list[v2.TelemetryCommand] = []
+    session = service_of(cluster).open_telemetry(context_of(cluster.clock), sent.append)
+    await session.on_command(v2.TelemetryCommand(thread_stack_trace=v2.ThreadStackTrace(nonce="n")))
+    await session.on_command(v2.TelemetryCommand(verify_message_result=v2.VerifyMessageResult(nonce="n")))
+    assert sent == []
+
+
+async def test_heartbeat_and_termination_need_settings() -> None:
+    """UNRECOGNIZED_CLIENT_TYPE before the settings, OK after them, and again refused once the client left."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    context = context_of(cluster.clock)
+    beat = v2.HeartbeatRequest(group=GROUP, client_type=defs.SIMPLE_CONSUMER)
+    leave = v2.NotifyClientTerminationRequest(group=GROUP)
+
+    async def codes() -> list[int]:
+        found: list[int] = []
+        for asking in (service.heartbeat(beat, context), service.notify_client_termination(leave, context)):
+            try:
+                found.append((await asking).status.code)
+            except ProxyError as error:
+                found.append(error.code)
+        return found
+
+    assert await codes() == [Code.UNRECOGNIZED_CLIENT_TYPE] * 2
+    await service.open_telemetry(context, lambda command: None).on_command(consumer())
+    assert await codes() == [Code.OK, Code.OK]
+    assert await codes() == [Code.UNRECOGNIZED_CLIENT_TYPE] * 2
+
+
+async def test_brokers_hear_of_consumers_again_and_again_and_of_their_leaving() -> None:
+    """All brokers of the topic: at once, every 20 s, and when the client says that it leaves."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    service = service_of(cluster)
+    async with running(service):
+        context = context_of(cluster.clock)
+        await service.open_telemetry(context, lambda command: None).on_command(consumer(defs.PUSH_CONSUMER))
+        await cluster.clock.run_for(0.0)
+        for broker in cluster.brokers.values():
+            (beat,) = broker.asked(mesh.ClientHeartbeatRequest)
+            (data,) = beat.consumers
+            assert (beat.client_id, beat.language) == ("c@1", "JAVA")
+            assert (data.group, data.consume_type, data.message_model) == ("G", "CONSUME_PASSIVELY", "CLUSTERING")
+            assert [(s.topic, s.sub_string) for s in data.subscriptions] == [("T", "A")]
+        await cluster.clock.run_for(45.0)
+        assert [len(broker.asked(mesh.ClientHeartbeatRequest)) for broker in cluster.brokers.values()] == [3, 3]
+        await service.notify_client_termination(v2.NotifyClientTerminationRequest(group=GROUP), context)
+        await cluster.clock.run_for(60.0)
+        for broker in cluster.brokers.values():
+            assert len(broker.asked(mesh.ClientHeartbeatRequest)) == 3
+            (left,) = broker.asked(mesh.UnregisterClientRequest)
+            assert (left.client_id, list(left.consumer_groups)) == ("c@1", ["G"])
+
+
+async def test_producers_are_members_of_a_group_named_like_their_topic() -> None:
+    """As in Apache's proxy: gRPC producers have no group of their own."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    await service.open_telemetry(context_of(cluster.clock), lambda command: None).on_command(producer())
+    await cluster.clock.run_for(0.0)
+    (beat,) = cluster.brokers["a"].asked(mesh.ClientHeartbeatRequest)
+    assert (list(beat.producer_groups), list(beat.consumers)) == (["T"], [])
+
+
+async def test_a_client_is_gone_some_time_after_its_last_stream() -> None:
+    """A stream that comes back within five seconds keeps it; silence of two minutes ends it in any case."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    async with running(service):
+        first = service.open_telemetry(context_of(cluster.clock), lambda command: None)
+        await first.on_command(producer())
+        first.closed()
+        await cluster.clock.run_for(4.0)
+        second = service.open_telemetry(context_of(cluster.clock), lambda command: None)
+        await cluster.clock.run_for(30.0)
+        assert len(service.clients) == 1
+        second.closed()
+        second.closed()
+        await cluster.clock.run_for(7.0)
+        assert len(service.clients) == 0
+        service.open_telemetry(context_of(cluster.clock), lambda command: None)
+        await cluster.clock.run_for(119.0)
+        assert len(service.clients) == 1
+        await cluster.clock.run_for(2.0)
+        assert len(service.clients) == 0
