@@ -24,6 +24,13 @@ OK = d.Status(code=d.Code.OK, message="OK")
 EMPTY = d.Status(code=d.Code.MESSAGE_NOT_FOUND, message="no new message")
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Let things happen until the condition holds; fails after 10 s."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 — the condition is about what clients do: nothing here could set an event
+            await asyncio.sleep(0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """One call that came in."""

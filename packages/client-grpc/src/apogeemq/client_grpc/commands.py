@@ -54,5 +54,6 @@ def stack_dump() -> str:
         out.writelines(traceback.format_stack(frame))
     for task in list(asyncio.all_tasks())[:TASKS_MAX]:
         out.write(f"task {task.get_name()}\n")
-        task.print_stack(file=out)
+        for frame in task.get_stack():  # frames of compiled code have no line: the traceback module chokes on them
+            out.write(f"  {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}\n")
     return out.getvalue()[:DUMP_SIZE_MAX]
