@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
+from typing import Any
 
 from apogeemq.mesh.calls import Answer, Call, CallInfo, CallTable, Channel
 from apogeemq.mesh.errors import CallRefused
@@ -20,6 +21,7 @@ REFUSE = Call(4, "Refuse", StringValue, StringValue, Channel.CONTROL)
 FAIL = Call(5, "Fail", StringValue, StringValue, Channel.CONTROL)
 SEND_WAIT = Call(6, "SendWait", BytesValue, BytesValue, Channel.SEND)
 ACK_WAIT = Call(7, "AckWait", StringValue, StringValue, Channel.CONTROL, is_idempotent=True)
+WRONG = Call(8, "Wrong", StringValue, StringValue, Channel.CONTROL)
 UNKNOWN = Call(99, "Unknown", StringValue, StringValue, Channel.CONTROL)
 
 
@@ -43,6 +45,7 @@ class Service:
                 Answer(FAIL, self.fail),
                 Answer(SEND_WAIT, self.send_wait),
                 Answer(ACK_WAIT, self.wait_ack),
+                Answer(WRONG, self.wrong),
             ],
             on_owner_gone=self.owner_gone,
         )
@@ -65,6 +68,12 @@ class Service:
 
     def fail(self, request: StringValue, info: CallInfo) -> StringValue:
         raise KeyError("secret")
+
+    def wrong(self, request: StringValue, info: CallInfo) -> Any:
+        async def later() -> None:
+            return None
+
+        return later() if request.value == "later" else None
 
     async def send_wait(self, request: BytesValue, info: CallInfo) -> BytesValue:
         self.started.append("send")

@@ -444,13 +444,22 @@ WINDOW_OF_PIECES = [
         ([Entry(id=1, kind=ENTRY_REPLY)], "kind 2 from the asking side"),
         ([Entry(id=1, kind=ENTRY_KIND_UNSPECIFIED)], "kind 0 from the asking side"),
         ([Entry.FromString(b"\x08\x01\x10\x09")], "kind 9 from the asking side"),
-        ([request(number) for number in range(1, 16_386)], "more than 16384 requests"),
+        ([request(number) for number in range(1, 4_098)], "4097 entries in a frame"),
     ],
 )
 def test_askers_that_break_the_rules(entries: Sequence[Entry], what: str) -> None:
     """Each breach by an asker is told as what it is."""
     with pytest.raises(PeerViolation, match=what):
         Answerer().receive(Frame(entries=entries), NOW)
+
+
+def test_floods_of_requests() -> None:
+    """An asker that asks on and on without waiting for replies breaks the rules at the bound, not later."""
+    answerer = Answerer()
+    for start in range(1, 16_384, 4_096):
+        answerer.receive(Frame(entries=[request(number) for number in range(start, start + 4_096)]), NOW)
+    with pytest.raises(PeerViolation, match="more than 16384 requests"):
+        answerer.receive(Frame(entries=[request(16_385)]), NOW)
 
 
 def reply(number: int, payload: bytes = b"", *, total: int = 0) -> Entry:
@@ -471,6 +480,7 @@ def reply(number: int, payload: bytes = b"", *, total: int = 0) -> Entry:
         ([reply(1, b"x", total=ENTRY_SIZE_BYTES_MAX + 1)], "an entry of 16777217 bytes"),
         ([Entry(id=1, kind=ENTRY_CANCEL)], "kind 4 from the answering side"),
         ([request(1)], "kind 1 from the answering side"),
+        ([Entry(id=1, kind=ENTRY_REFUSAL)] * 4_097, "4097 entries in a frame"),
     ],
 )
 def test_answerers_that_break_the_rules(entries: Sequence[Entry], what: str) -> None:

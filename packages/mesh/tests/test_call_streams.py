@@ -47,6 +47,7 @@ from packages.mesh.tests.calls_service import (
     SEND_WAIT,
     UNKNOWN,
     WAIT,
+    WRONG,
     Service,
 )
 
@@ -200,6 +201,14 @@ async def test_bytes_that_are_no_reply(world: World) -> None:
     refused = await error_of(world.caller.call(wrong, BytesValue(value=b"\xff\xff"), timeout_s=TIMEOUT_S))
     assert isinstance(refused, CallRefused)
     assert await world.ack("a") == "a"
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_answers_that_are_no_reply(world: World, when: str) -> None:
+    """A function that gives something else than its reply has failed; the asker does not wait for ever."""
+    refused = await error_of(world.caller.call(WRONG, StringValue(value=when), timeout_s=TIMEOUT_S))
+    assert isinstance(refused, CallRefused)
+    assert refused.code == 1
 
 
 async def test_too_large_and_overloaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,21 @@ from typing import Annotated
 
 import msgspec
 import pytest
+from apogeemq.mesh import telemetry
 from apogeemq.mesh.config import setting
 from apogeemq.mesh.errors import ConfigError
 from apogeemq.mesh.lifecycle import Lifecycle
-from apogeemq.mesh.service_process import LogConfig, ServiceProgram, World, service_main
+from apogeemq.mesh.metrics import Registry
+from apogeemq.mesh.service_process import (
+    LogConfig,
+    MakeWorld,
+    ServiceProgram,
+    World,
+    serve_until_signal,
+    service_main,
+)
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 pytestmark = pytest.mark.usefixtures("root_logger")
 
@@ -91,6 +102,22 @@ def test_failed_start_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "apogeemq-mesh: remoting did not start: the port is in use" in captured.err
+
+
+async def test_services_of_one_process_have_tracers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each world's tracer makes spans that bear that service's name; all go to the one exporter."""
+    exporter = InMemorySpanExporter()
+    monkeypatch.setattr(telemetry, "exporting_processors", lambda: [SimpleSpanProcessor(exporter)])
+
+    def assemble(make_world: MakeWorld, lifecycle: Lifecycle) -> Registry:
+        for service in ("proxy", "broker"):
+            world = make_world({"node_type": service})
+            world.tracer.start_span("work").end()
+        return world.registry
+
+    await serve_until_signal("apogeemq-mesh", assemble, lambda: signal.raise_signal(signal.SIGTERM))
+    names = [span.resource.attributes["service.name"] for span in exporter.get_finished_spans()]
+    assert names == ["apogeemq-proxy", "apogeemq-broker"]
 
 
 async def test_ready_line_and_signal() -> None:

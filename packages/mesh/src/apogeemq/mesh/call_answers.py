@@ -156,16 +156,15 @@ class _Conversation:
         call = answer.call
         try:
             message = call.request_type.FromString(request.payload)
+            request.payload = b""
             reply = answer.function(message, CallInfo(self._stream.peer, self._owner, request.deadline, trace))
             if type(reply) is not call.response_type:
                 self._wait_for(request, answer, asyncio.ensure_future(cast("Awaitable[Message]", reply)), span)
                 return
-            self._answerer.reply(request, cast("Message", reply).SerializeToString())
         except Exception as error:  # noqa: BLE001 — whatever it is, _fail logs it and the asker hears of it
             self._fail(request, answer, error, span)
             return
-        if span is not None:
-            end(span, None)
+        self._reply(request, cast("Message", reply), span)
 
     def _wait_for(
         self, request: Asked, answer: Answer[Any, Any], reply: asyncio.Future[Message], span: Span | None
@@ -184,12 +183,17 @@ class _Conversation:
             self._fail(request, answer, CallRefused(SYSTEM_BUSY, "given up: nobody waits any more"), span)
         elif (error := reply.exception()) is not None:
             self._fail(request, answer, error, span)
+        elif type(reply.result()) is not answer.call.response_type:
+            self._fail(request, answer, TypeError(f"{reply.result()!r} is no reply"), span)
         else:
-            if not self._is_over:
-                self._answerer.reply(request, reply.result().SerializeToString())
-                self._has_work.set()
-            if span is not None:
-                end(span, None)
+            self._reply(request, reply.result(), span)
+
+    def _reply(self, request: Asked, reply: Message, span: Span | None) -> None:
+        if not self._is_over:
+            self._answerer.reply(request, reply.SerializeToString())
+            self._has_work.set()
+        if span is not None:
+            end(span, None)
 
     def _fail(self, request: Asked, answer: Answer[Any, Any], error: BaseException, span: Span | None) -> None:
         """Refuse with what the asker may know of an error; the log gets the rest."""

@@ -77,6 +77,9 @@ TRACESTATE_LENGTH_MAX = 512
 _ENTRY_OVERHEAD_BYTES = 64
 # Upper bound of what an entry's numbers, tags and lengths take beside its payload and texts.
 
+ENTRIES_PER_FRAME_MAX = FRAME_SIZE_BYTES_MAX // _ENTRY_OVERHEAD_BYTES
+"""More than that no frame of ours can have, as each entry is counted with its overhead."""
+
 _TIMEOUT_MS_MAX = 0xFFFF_FFFF
 
 
@@ -340,6 +343,13 @@ class _Side(_Outbox):
             frame.credit_bytes = credit_bytes
         return frame
 
+    def _open_frame(self, frame: Frame) -> None:
+        """Check what all frames have in common, and take the credit."""
+        if len(frame.entries) > ENTRIES_PER_FRAME_MAX:
+            raise PeerViolation(f"{len(frame.entries)} entries in a frame, the bound is {ENTRIES_PER_FRAME_MAX}")
+        if frame.credit_bytes:
+            self.grant(frame.credit_bytes)
+
 
 class Ended(NamedTuple):
     """How a request ended: with a reply, or with a refusal where `payload` is None."""
@@ -391,8 +401,7 @@ class Asker(_Side):
 
     def receive(self, frame: Frame) -> list[Ended]:
         """Take a frame from the answerer; gives what ended by it. Raises PeerViolation."""
-        if frame.credit_bytes:
-            self.grant(frame.credit_bytes)
+        self._open_frame(frame)
         ended: list[Ended] = []
         for entry in frame.entries:
             kind = entry.kind
@@ -505,8 +514,7 @@ class Answerer(_Side):
 
         Both end with reply() or refuse(), whatever comes of them. Raises PeerViolation.
         """
-        if frame.credit_bytes:
-            self.grant(frame.credit_bytes)
+        self._open_frame(frame)
         asked: list[Asked] = []
         cancelled: list[Asked] = []
         for entry in frame.entries:
