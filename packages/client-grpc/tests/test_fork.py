@@ -19,7 +19,11 @@ async def parent():
         await producer.send(Message("T", b"body"))
         child = os.fork()
         if child == 0:
-            os._exit(in_child(producer, proxy.address))
+            code = 2
+            try:
+                code = in_child(producer, proxy.address)
+            finally:
+                os._exit(code)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
         await producer.send(Message("T", b"body"))
         return os.waitstatus_to_exitcode(status)

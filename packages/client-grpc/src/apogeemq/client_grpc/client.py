@@ -97,7 +97,11 @@ class Client:
         return self._link
 
     async def start(self, topics: Iterable[str]) -> None:
-        """Introduce the client, learn the routes. Raises StartFailed, RouteNotFound; nothing is left open then."""
+        """Introduce the client, learn the routes. Raises StartFailed, RouteNotFound; nothing is left open then.
+
+        In a child process of one that used gRPC it raises ClientClosed.
+        """
+        self._link.check_process()
         try:
             await self._open_session(self.access_point).start()
             for topic in topics:
