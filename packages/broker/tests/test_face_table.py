@@ -33,10 +33,18 @@ SERVED: dict[int, tuple[dict[str, str], str]] = {
     RequestCode.GET_EARLIEST_MSG_STORETIME: ({"topic": "T"}, "queueId"),
     RequestCode.UNREGISTER_CLIENT: ({}, "clientID"),
     RequestCode.GET_CONSUMER_LIST_BY_GROUP: ({}, "consumerGroup"),
+    RequestCode.POP_MESSAGE: ({"consumerGroup": "G", "topic": "T"}, "queueId"),
+    RequestCode.ACK_MESSAGE: ({"consumerGroup": "G", "topic": "T", "queueId": "0"}, "extraInfo"),
+    RequestCode.CHANGE_MESSAGE_INVISIBLETIME: ({"consumerGroup": "G"}, "topic"),
 }
 """What has a header, with a request that lacks a field."""
 
-WITH_BODY = (RequestCode.HEART_BEAT, RequestCode.LOCK_BATCH_MQ, RequestCode.UNLOCK_BATCH_MQ)
+WITH_BODY = (
+    RequestCode.HEART_BEAT,
+    RequestCode.LOCK_BATCH_MQ,
+    RequestCode.UNLOCK_BATCH_MQ,
+    RequestCode.BATCH_ACK_MESSAGE,
+)
 
 # A request of each kind that a broker with topic T and group G serves.
 GOOD: dict[int, tuple[dict[str, str], bytes]] = {

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from apogeemq.broker.assembly import Broker
-from apogeemq.broker.config import BrokerConfig, IdentityConfig, LimitsConfig, StoreSettings, TopicsConfig
+from apogeemq.broker.config import BrokerConfig, IdentityConfig, LimitsConfig, PopConfig, StoreSettings, TopicsConfig
 from apogeemq.broker.core.delay import DelayLevels
 from apogeemq.broker.metadata_files import MetadataFiles, metadata_files
 from apogeemq.broker.service.delay import stored_tags_code
@@ -39,6 +39,7 @@ from apogeemq.remoting_codec.record import Record, decode_record, decode_records
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.message_store import MessageStore
+from opentelemetry.trace import Tracer
 
 ROOT = Path("/store")
 STORE_HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
@@ -177,9 +178,11 @@ class World:
         clock: ManualClock | None = None,
         identity: IdentityConfig | None = None,
         topics: TopicsConfig | None = None,
+        pop: PopConfig | None = None,
         store: StoreSettings | None = None,
         limits: LimitsConfig | None = None,
         access: AccessHook | None = None,
+        tracer: Tracer | None = None,
         log_file_size_bytes: int = 256 << 10,
     ) -> None:
         self.disk = disk or MemoryDisk()
@@ -187,6 +190,7 @@ class World:
         self.config = BrokerConfig(
             identity=identity or IdentityConfig(broker_name="broker-a"),
             topics=topics or TopicsConfig(),
+            pop=pop or PopConfig(),
             store=store or StoreSettings(),
             limits=limits or LimitsConfig(),
         )
@@ -217,6 +221,7 @@ class World:
             clock=self.clock,
             chance=SeededChance(7),
             access=access,
+            tracer=tracer,
         )
         self._is_stopped = False
 

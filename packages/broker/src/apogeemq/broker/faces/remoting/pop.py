@@ -135,6 +135,8 @@ class PopRequests:
     def batch_ack_message(self, channel: Channel, command: RemotingCommand) -> Reply:
         """Many messages were processed."""
         body = BatchAckMessageRequestBody.decode(command.body)
+        if not body.acks:
+            raise RequestFailed("the body names no acks")
         handles = [_handles_of(ack) for ack in body.acks]
         count = sum(map(len, handles))
         if count > HANDLES_PER_CALL_MAX:
