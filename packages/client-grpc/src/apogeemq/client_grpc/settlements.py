@@ -176,4 +176,5 @@ class Settlements:
 
 
 def _is_sampled(scope: SpanScope) -> bool:
-    return scope.traceparent is not None and scope.traceparent.endswith("1")
+    """Whether somebody records this span: bit 1 of the flags, beside which others may be set (W3C level 2 has 03)."""
+    return scope.traceparent is not None and bool(int(scope.traceparent[-2:], 16) & 1)
