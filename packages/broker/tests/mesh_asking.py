@@ -9,6 +9,7 @@ from apogeemq.mesh.v1 import broker_pb2 as pb
 from apogeemq.mesh.v1 import methods
 from apogeemq.remoting_codec.record import encode_host
 from google.protobuf.message import Message
+from opentelemetry.trace import Tracer
 
 from packages.broker.tests.world import World
 
@@ -20,8 +21,8 @@ TIMEOUT_S = 30.0
 class Asker:
     """A proxy's way to a broker in the same process."""
 
-    def __init__(self, world: World) -> None:
-        self.caller = LocalCaller("broker-a", world.broker.calls, clock=world.clock)
+    def __init__(self, world: World, tracer: Tracer | None = None) -> None:
+        self.caller = LocalCaller("broker-a", world.broker.calls, clock=world.clock, tracer=tracer)
 
     async def ask(self, call: Call[Req, Resp], request: Req, *, timeout_s: float = TIMEOUT_S) -> Resp:
         return await self.caller.call(call, request, timeout_s=timeout_s)
