@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from apogeemq.mesh.v1.calls_pb2 import (
     ENTRY_REPLY,
     ENTRY_REQUEST,
     Entry,
+    EntryKind,
     Frame,
 )
 from hypothesis import given, settings
@@ -131,6 +134,25 @@ def test_what_the_answerer_is_told() -> None:
     ((asked,), _) = stream.answerer.receive(stream.up[0], 55.0)
     assert (asked.method, asked.payload, asked.deadline) == (7, b"one", 58.0)
     assert (asked.traceparent, asked.tracestate) == ("traceparent", "tracestate")
+
+
+@pytest.mark.parametrize(("left_s", "timeout_ms"), [(-1.0, 1), (0.0, 1), (0.0019, 1), (5e6, 0xFFFFFFFF)])
+def test_times_at_the_bounds(left_s: float, timeout_ms: int) -> None:
+    """A time that is up, or longer than the field can say, travels as the nearest that it can."""
+    asker = Asker("broker-a:10921")
+    asker.ask("a", METHOD, b"", NOW + left_s)
+    frame = asker.frame(NOW)
+    assert frame is not None
+    assert [entry.timeout_ms for entry in frame.entries] == [timeout_ms]
+
+
+def test_long_tracestates_are_left_out() -> None:
+    """A tracestate beyond what must be passed on is left out; the rest of the trace goes along."""
+    asker = Asker("broker-a:10921")
+    asker.ask("a", METHOD, b"", LATER, "traceparent", "x" * 513)
+    frame = asker.frame(NOW)
+    assert frame is not None
+    assert [(entry.traceparent, entry.tracestate) for entry in frame.entries] == [("traceparent", "")]
 
 
 def test_replies_and_refusals() -> None:
@@ -627,6 +649,57 @@ def test_any_interleaving(steps: list[Step]) -> None:
             assert not receiver.inbox.arriving
             assert sender._credit_bytes + receiver.inbox._owed_bytes == SMALL_WINDOW
             assert sender._credit_bytes == receiver.inbox._left_bytes
+
+
+def split(number: int, payload: bytes, cuts: list[int], kind: EntryKind) -> list[Entry]:
+    """Entries that carry a payload in pieces, cut anywhere."""
+    at = sorted({cut % len(payload) for cut in cuts} - {0}) if payload else []
+    pieces = [payload[start:end] for start, end in zip([0, *at], [*at, len(payload)], strict=True)]
+    total = len(payload) if at else 0
+    first = Entry(id=number, kind=kind, method=METHOD, payload=pieces[0], total_size_bytes=total)
+    return [first, *(piece(number, rest) for rest in pieces[1:])]
+
+
+CUTS = st.lists(st.integers(0, 100_000), max_size=6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3_000), CUTS), min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+    st.lists(st.integers(0, 40), max_size=10),
+)
+def test_any_split_into_pieces_and_frames(
+    payloads: list[tuple[int, list[int]]], lots: random.Random, ends: list[int]
+) -> None:
+    """However a peer cuts payloads into pieces, mixes them and cuts the row into frames: each comes out as it was."""
+    sent = [bytes([number]) * size for number, (size, _) in enumerate(payloads, 1)]
+    rows: list[list[Entry]] = [[], []]
+    for row, kind in zip(rows, (ENTRY_REQUEST, ENTRY_REPLY), strict=True):
+        waiting = [split(number, sent[number - 1], cuts, kind) for number, (_, cuts) in enumerate(payloads, 1)]
+        begun = 0
+        while any(waiting):
+            # Requests begin in the order of their ids; whatever has begun may come next.
+            open_ones = [index for index, entries in enumerate(waiting) if entries and index <= begun]
+            index = lots.choice(open_ones)
+            begun = max(begun, index + 1)
+            row.append(waiting[index].pop(0))
+    asker, answerer = Asker("broker-a:10921"), Answerer()
+    for number in range(len(sent)):
+        asker.ask(number, METHOD, b"", LATER)
+    asker.frame(NOW)
+    got_requests: dict[int, bytes] = {}
+    got_replies: dict[object, bytes | None] = {}
+    for row in rows:
+        at = sorted({0, *(end for end in ends if end < len(row)), len(row)})
+        for start, end in itertools.pairwise(at):
+            frame = Frame(entries=row[start:end])
+            if row is rows[0]:
+                got_requests.update((asked.id, asked.payload) for asked in answerer.receive(frame, NOW)[0])
+            else:
+                got_replies.update((ended.ticket, ended.payload) for ended in asker.receive(frame))
+    assert got_requests == dict(enumerate(sent, 1))
+    assert got_replies == dict(enumerate(sent))
 
 
 ENTRIES = st.builds(
