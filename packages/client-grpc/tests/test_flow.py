@@ -1,12 +1,12 @@
 """What a push consumer may hold."""
 
 import pytest
-from apogeemq.client_grpc.core.flow import Load
+from apogeemq.client_grpc.core.flow import FlowLimits, Load
 
 
 def test_both_limits_close_the_door() -> None:
     """Many small messages, or few large ones; settling opens it again."""
-    load = Load(messages_max=3, bytes_max=100)
+    load = Load(FlowLimits(messages_max=3, bytes_max=100))
     load.add(10)
     assert load.room == 2
     load.add(90)
@@ -21,7 +21,7 @@ def test_both_limits_close_the_door() -> None:
 
 def test_a_batch_may_go_beyond() -> None:
     """Room is never negative."""
-    load = Load(messages_max=1, bytes_max=100)
+    load = Load(FlowLimits(messages_max=1, bytes_max=100))
     load.add(0)
     load.add(0)
     assert load.room == 0
@@ -31,4 +31,4 @@ def test_a_batch_may_go_beyond() -> None:
 def test_limits_of_zero_are_refused(messages_max: int, bytes_max: int) -> None:
     """Nothing would ever come."""
     with pytest.raises(ValueError, match="1 or more"):
-        Load(messages_max, bytes_max)
+        FlowLimits(messages_max, bytes_max)

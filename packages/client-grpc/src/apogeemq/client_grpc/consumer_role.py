@@ -1,6 +1,8 @@
 """A consumer in the eyes of its connections: group, subscriptions, and what the server told it."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from apogeemq.client_api.message import check_topic
 from apogeemq.client_grpc.commands import answer_common
@@ -8,6 +10,8 @@ from apogeemq.client_grpc.core.settings import ConsumerSettings, Described, cons
 from apogeemq.proto.v2 import definition_pb2, service_pb2
 
 TelemetryCommand = service_pb2.TelemetryCommand
+
+_GROUP: Final = re.compile(r"[%|a-zA-Z0-9_-]{1,120}")
 
 
 class ConsumerRole:
@@ -20,8 +24,8 @@ class ConsumerRole:
         filters: Mapping[str, str],
         verify: Callable[[service_pb2.VerifyMessageCommand], Awaitable[TelemetryCommand]] | None = None,
     ) -> None:
-        if not group or group.isspace():
-            raise ValueError("group is blank: name the consumer group")
+        if _GROUP.fullmatch(group) is None:
+            raise ValueError(f"group {group[:64]!r} is not 1 to 120 of a-z A-Z 0-9 _ - % |")
         for topic, expression in filters.items():
             check_filter(topic, expression)
         self._client_type = client_type

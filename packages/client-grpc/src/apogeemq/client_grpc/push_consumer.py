@@ -33,7 +33,7 @@ from apogeemq.client_grpc.clock import Clock, SystemClock, within
 from apogeemq.client_grpc.commands import verify_answer
 from apogeemq.client_grpc.consumer_role import ConsumerRole
 from apogeemq.client_grpc.core.endpoints import Endpoints
-from apogeemq.client_grpc.core.flow import Load
+from apogeemq.client_grpc.core.flow import FlowLimits, Load
 from apogeemq.client_grpc.core.messages import Corrupted, Origin, from_proto
 from apogeemq.client_grpc.core.routes import MessageQueue
 from apogeemq.client_grpc.link import NoAnswer, Tls
@@ -45,9 +45,7 @@ from apogeemq.proto.v2 import definition_pb2, service_pb2
 
 ASSIGNMENT_S: Final = 5.0
 CONCURRENCY: Final = 20
-CACHED_MESSAGES_MAX: Final = 1024
-CACHED_BYTES_MAX: Final = 64 * 1024 * 1024
-DRAIN_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
 _Code = definition_pb2.Code
@@ -64,9 +62,9 @@ class PushConsumer:
         retry: what becomes of messages whose handler failed; None: as the server's settings say.
         middleware: what runs around each handler call, outermost first.
         concurrency: handlers at a time, 1 or more.
-        cached_messages_max, cached_bytes_max: receiving pauses while as many messages, or bytes, are not settled.
-        drain_s: seconds that running handlers get to end when the consumer closes.
+        flow: receiving pauses while as many messages, or bytes, are not settled.
         tls: how to speak TLS; None for plain text.
+        close_timeout_s: seconds that running handlers get to end when the consumer closes.
         clock: the time; tests hand in their own.
     """
 
@@ -80,10 +78,9 @@ class PushConsumer:
         retry: Retry | None = None,
         middleware: Sequence[Middleware] = (),
         concurrency: int = CONCURRENCY,
-        cached_messages_max: int = CACHED_MESSAGES_MAX,
-        cached_bytes_max: int = CACHED_BYTES_MAX,
-        drain_s: float = DRAIN_S,
+        flow: FlowLimits | None = None,
         tls: Tls | None = None,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
         credentials: object = None,
         clock: Clock | None = None,
     ) -> None:
@@ -96,11 +93,11 @@ class PushConsumer:
         self._handler = None if handler is None else around_handler(middleware, as_handler(handler))
         self._retry = retry
         self._concurrency = concurrency
-        self._drain_s = drain_s
+        self._close_timeout_s = close_timeout_s
         self._tls = tls
         self._clock: Clock = clock or SystemClock()
         self._role = ConsumerRole(definition_pb2.ClientType.PUSH_CONSUMER, group, subscriptions, self._verify)
-        self._load = Load(cached_messages_max, cached_bytes_max)
+        self._load = Load(flow or FlowLimits())
         self._room = asyncio.Event()
         self._room.set()
         self._row: asyncio.Queue[ReceivedMessage | None] = asyncio.Queue()  # bounded by the load; None: closed
@@ -161,9 +158,11 @@ class PushConsumer:
         self._closing = True
         await end_tasks(self._loops.values())
         try:
-            await within(self._clock, self._drain_s, self._drain())
+            await within(self._clock, self._close_timeout_s, self._drain())
         except TimeoutError:
-            _log.warning("%d handlers did not end within %g s: they are cancelled", self._running, self._drain_s)
+            _log.warning(
+                "%d handlers did not end within %g s: they are cancelled", self._running, self._close_timeout_s
+            )
         finally:
             self._row.put_nowait(None)
             await end_tasks(self._workers)

@@ -3,35 +3,44 @@
 import dataclasses
 
 
-@dataclasses.dataclass(slots=True)
-class Load:
-    """What is held and what may be.
+@dataclasses.dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """What a consumer may have in hand, of all queues together. Receiving pauses while either limit is reached."""
 
-    Receiving pauses while either limit is reached. One batch may go beyond, for a batch is asked for before its size is
-    known: per assigned queue at most one batch.
-    """
-
-    messages_max: int
-    bytes_max: int
-    messages: int = 0
-    bytes: int = 0
+    messages_max: int = 1024
+    bytes_max: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing would ever be received."""
         if self.messages_max < 1 or self.bytes_max < 1:
-            raise ValueError("cached_messages_max and cached_bytes_max must be 1 or more")
+            raise ValueError("messages_max and bytes_max must be 1 or more")
+
+
+class Load:
+    """What is in hand.
+
+    One batch may go beyond the limits, for it is asked for before its size is known: at most one for each assigned
+    queue.
+    """
+
+    def __init__(self, limits: FlowLimits) -> None:
+        self._limits = limits
+        self._messages = 0
+        self._bytes = 0
 
     @property
     def room(self) -> int:
-        """How many messages may be asked for now."""
-        return 0 if self.bytes >= self.bytes_max else max(self.messages_max - self.messages, 0)
+        """How many messages may be asked for now; never negative."""
+        if self._bytes >= self._limits.bytes_max:
+            return 0
+        return max(self._limits.messages_max - self._messages, 0)
 
     def add(self, size_bytes: int) -> None:
         """A message came."""
-        self.messages += 1
-        self.bytes += size_bytes
+        self._messages += 1
+        self._bytes += size_bytes
 
     def remove(self, size_bytes: int) -> None:
         """A message is settled or given up."""
-        self.messages -= 1
-        self.bytes -= size_bytes
+        self._messages -= 1
+        self._bytes -= size_bytes
