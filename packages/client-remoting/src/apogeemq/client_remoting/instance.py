@@ -256,6 +256,7 @@ class ClientInstance:
             raise
         route = None if data is None else read_route(topic, data)
         if self.routes.take(topic, route, loop.time()):
+            self._route_wish.set()  # the refreshing sleeps until the next topic is due, which may be this one now
             for listener in self.route_listeners:
                 listener(topic)
         return route
