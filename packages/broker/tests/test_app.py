@@ -13,20 +13,35 @@ import pytest
 from apogeemq.broker.app import NAMESRV, REMOTING, STORE, BrokerApp
 from apogeemq.broker.config import BrokerConfig, IdentityConfig, ListenersConfig, StoreSettings
 from apogeemq.mesh.addresses import split_address
+from apogeemq.mesh.call_streams import StreamCaller
 from apogeemq.mesh.chance import SeededChance
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.mesh.config import ListenerConfig
+from apogeemq.mesh.embedding import find_embeddable
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.lifecycle import Lifecycle
+from apogeemq.mesh.local_caller import LocalCaller
 from apogeemq.mesh.memory_network import MemoryNetwork
 from apogeemq.mesh.metrics import Registry
+from apogeemq.mesh.service_process import World as ServiceWorld
+from apogeemq.mesh.v1 import broker_pb2 as pb
+from apogeemq.mesh.v1.methods import (
+    ACK_MESSAGE,
+    BROKER_CHANNELS,
+    CLIENT_HEARTBEAT,
+    POP_MESSAGE,
+    QUERY_TOPIC,
+    SEND_MESSAGE,
+)
 from apogeemq.remoting_codec.aio.access import AllowAll
 from apogeemq.remoting_codec.aio.client import RemotingClient
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.record import decode_records
 from apogeemq.store.faulty_disk import FaultyDisk
 from apogeemq.store.memory_disk import MemoryDisk
+from opentelemetry.trace import NoOpTracer
 
+from packages.broker.tests.mesh_asking import handles_of, send_request
 from packages.broker.tests.test_link_namesrv import FIRST, Namesrv
 from packages.broker.tests.world import consumer_beat, fields_of, pull_fields, send_fields, until
 
@@ -224,14 +239,20 @@ async def test_the_second_port_serves_the_same(process: Process) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "access", "is_open"), [("0.0.0.0", None, True), ("0.0.0.0", AllowAll(), False), ("127.0.0.1", None, False)]
+    ("name", "host", "access", "is_open"),
+    [
+        ("remoting", "0.0.0.0", None, True),
+        ("remoting", "0.0.0.0", AllowAll(), False),
+        ("remoting", "127.0.0.1", None, False),
+        ("mesh", "0.0.0.0", AllowAll(), True),
+    ],
 )
 async def test_an_open_listener_is_warned_of(
-    process: Process, caplog: pytest.LogCaptureFixture, host: str, access: AllowAll | None, *, is_open: bool
+    process: Process, caplog: pytest.LogCaptureFixture, name: str, host: str, access: AllowAll | None, *, is_open: bool
 ) -> None:
-    """Reachable from elsewhere, with neither access control nor TLS: said at every start."""
+    """Reachable from elsewhere, with neither access control (the mesh has none) nor TLS: said at every start."""
     caplog.set_level(logging.WARNING)
-    listeners = msgspec.structs.replace(LISTENERS, remoting=ListenerConfig(host=host, port=0))
+    listeners = msgspec.structs.replace(LISTENERS, **{name: ListenerConfig(host=host, port=0)})
     await process.app(listeners=listeners, access=access).start()
     assert ("has neither access control nor enforced TLS" in caplog.text) is is_open
 
@@ -255,6 +276,91 @@ async def test_an_advertised_name_is_resolved_for_message_ids(process: Process) 
     await app.start()
     assert app.endpoints["remoting"] == "localhost:4711"
     assert app.broker.send._offset_message_id(0)[-24:-16] == (4711).to_bytes(4, "big").hex().upper()
+
+
+def caller_of(process: Process, app: BrokerApp) -> StreamCaller:
+    """A proxy's way to the broker over the network."""
+    return StreamCaller(process.network, app.endpoints["mesh"], BROKER_CHANNELS, clock=process.clock)
+
+
+async def test_a_proxy_sends_pops_and_acknowledges_over_the_mesh(process: Process) -> None:
+    """On the mesh listener; what it does is there for Remoting clients too."""
+    app = process.app()
+    await app.start()
+    client = await connect(app)
+    await ask(client, 310, send_fields(), b"hello")
+    caller = caller_of(process, app)
+    pop = pb.PopMessageRequest(
+        consumer_group="G", topic="T", queue_id=-1, max_msg_nums=32, invisible_time_ms=60_000, poll_time_ms=1_000
+    )
+    popped = await caller.call(POP_MESSAGE, pop, timeout_s=TIMEOUT_S)
+    assert [record.body for run in popped.runs for record in decode_records(run.records)] == [b"hello"]
+    ack = pb.AckMessageRequest(consumer_group="G", topic="T", handles=handles_of(popped))
+    assert (await caller.call(ACK_MESSAGE, ack, timeout_s=TIMEOUT_S)).results == [pb.HANDLE_OK]
+    sent = await caller.call(SEND_MESSAGE, send_request(body=b"back"), timeout_s=TIMEOUT_S)
+    assert sent.status == pb.SEND_OK
+    assert decode_records((await ask(client, 11, pull_fields())).body)[-1].body == b"back"
+    await caller.close()
+    await client.close()
+
+
+async def test_a_proxys_clients_leave_with_its_streams(process: Process) -> None:
+    """As Remoting clients do with their connection."""
+    app = process.app()
+    await app.start()
+    caller = caller_of(process, app)
+    consumer = pb.ClientHeartbeatRequest.ConsumerData(group="G")
+    beat = pb.ClientHeartbeatRequest(client_id="c1", consumers=[consumer])
+    await caller.call(CLIENT_HEARTBEAT, beat, timeout_s=TIMEOUT_S)
+    assert app.broker.group_service.consumer_ids("G") == ["c1"]
+    await caller.close()
+    await process.clock.run_for(1.0)
+    assert app.broker.clients.consumer_group("G") is None
+
+
+async def test_it_serves_proxies_without_a_remoting_listener(process: Process) -> None:
+    """Routes name its mesh endpoint alone; ids carry the address that Remoting would have."""
+    await process.namesrv.start()
+    off = ListenerConfig(host="127.0.0.1", port=10911, enabled=False)
+    app = process.app(listeners=msgspec.structs.replace(LISTENERS, remoting=off), namesrv_addr=FIRST)
+    await process.run(asyncio.ensure_future(app.start()))
+    assert set(app.endpoints) == {"mesh", "http"}
+    (identity,) = process.namesrv.hellos
+    assert (identity.remoting_address, identity.mesh_address) == ("", app.endpoints["mesh"])
+    assert process.health.checks[REMOTING] == (True, "off: clients come through a proxy")
+    caller = caller_of(process, app)
+    sent = await caller.call(SEND_MESSAGE, send_request(), timeout_s=TIMEOUT_S)
+    assert sent.offset_message_id == "7F00000100002A9F" + "0" * 16
+    await caller.close()
+
+
+async def test_it_is_embedded_by_its_entry_point(process: Process, tmp_path: Path) -> None:
+    """Whoever embeds it asks by the name of the service, and reaches it without a connection."""
+    config = tmp_path / "broker.toml"
+    config.write_text('[identity]\nbroker_name = "embedded"\n[store]\npath = "elsewhere"\n')
+    world = ServiceWorld(
+        process.clock, SeededChance(2), process.network, process.health, process.registry, NoOpTracer()
+    )
+    settings = {
+        "store.path": str(tmp_path / "store"),
+        "store.commit_log_file_size_bytes": str(1 << 20),
+        "namesrvAddr": "",
+        **{f"listeners.{name}.port": "0" for name in ("remoting", "mesh", "http")},
+        **{f"listeners.{name}.host": "127.0.0.1" for name in ("remoting", "mesh")},
+    }
+    service = find_embeddable("broker", asked_by="a test")(config, {}, settings, world)
+    assert service.name == "embedded"
+    lifecycle = Lifecycle()
+    service.join(lifecycle)
+    await lifecycle.start()
+    assert set(service.endpoints) == {"remoting", "mesh", "http"}
+    caller = LocalCaller(service.name, service.calls, clock=process.clock)
+    found = await caller.call(QUERY_TOPIC, pb.QueryTopicRequest(topic="TBW102"), timeout_s=TIMEOUT_S)
+    assert found.write_queue_nums == 8
+    await caller.close()
+    await process.run(asyncio.ensure_future(lifecycle.stop()))
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = service.calls
 
 
 async def test_a_stop_answers_who_waits_before_it_closes(process: Process) -> None:

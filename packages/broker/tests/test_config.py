@@ -141,6 +141,24 @@ def test_wrong_settings_are_named(key: str, value: str) -> None:
         PROGRAM.load_config(flags={key: value})
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"listeners.remoting.enabled": "false", "listeners.mesh.enabled": "false"},
+        {"listeners.remoting.enabled": "false", "listeners.vip.enabled": "true"},
+    ],
+)
+def test_listeners_that_do_not_go_together_are_refused(settings: dict[str, str]) -> None:
+    """A broker that nobody could reach, and a second port of a listener that is off."""
+    with pytest.raises(ConfigError, match=r"remoting\.enabled"):
+        PROGRAM.load_config(flags=settings)
+
+
+def test_a_broker_may_serve_proxies_only() -> None:
+    """Its clients then use gRPC, or Remoting through a proxy."""
+    assert not PROGRAM.load_config(flags={"listeners.remoting.enabled": "false"}).value.listeners.remoting.enabled
+
+
 def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:
     """It never stays at its default unnoticed."""
     with pytest.raises(ConfigError, match="autoCreateTopicEnable"):
