@@ -263,12 +263,14 @@ class ProxyApp:
         except TimeoutError:
             _log.warning("no name server has answered within %g s: this proxy can't serve yet", REACH_WAIT_S)
             self._health.set(HEALTH_CHECK, False, "no name server was reached yet")
+        else:
+            self._health.set(HEALTH_CHECK, True, "serving")
 
     async def _become_unready(self) -> None:
         self._health.set(HEALTH_CHECK, False, "stopped")
 
     async def _watch_health(self) -> None:
-        """Report readiness: late, when the first name server comes late."""
+        """Become ready later, when the first name server came too late for the start."""
         await self._routes.wait_reached()
         self._health.set(HEALTH_CHECK, True, "serving")
         await asyncio.Event().wait()  # a task of the lifecycle may not end by itself
