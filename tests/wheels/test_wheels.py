@@ -189,10 +189,11 @@ CLIENTS = {
     "client-remoting": (
         {"apogeemq-client-remoting", "apogeemq-client-api", "apogeemq-remoting-codec"},
         "namesrv.remoting",
+        ', start="earliest"',
     ),
-    "client-grpc": ({"apogeemq-client-grpc", "apogeemq-client-api", "apogeemq-proto"}, "proxy.grpc"),
+    "client-grpc": ({"apogeemq-client-grpc", "apogeemq-client-api", "apogeemq-proto"}, "proxy.grpc", ""),
 }
-"""Wheel → the wheels of ours that it brings, and which listener its programs are given."""
+"""Wheel → the wheels of ours that it brings, which listener its programs are given, further arguments of a consumer."""
 
 
 @pytest.mark.parametrize("alone", CLOSURES, indirect=True)
@@ -237,7 +238,7 @@ from {module} import Producer, PushConsumer
 async def main(address: str) -> None:
     async with Producer(address) as producer:
         await producer.send(Message("{topic}", b"from a wheel"))
-    async with PushConsumer(address, group="G_{topic}", subscriptions={{"{topic}": "*"}}) as consumer:
+    async with PushConsumer(address, group="G_{topic}", subscriptions={{"{topic}": "*"}}{options}) as consumer:
         async for message in consumer:
             print(message.body.decode())
             await consumer.ack(message)
@@ -251,12 +252,12 @@ print(sorted(name for name in sys.modules if name.startswith(("uvloop", "opentel
 @pytest.mark.parametrize("wheel", CLIENTS)
 def test_a_client_installs_and_works_alone(wheel: str, dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """From its wheel in an empty environment, with no telemetry there, it sends and consumes."""
-    closure, listener = CLIENTS[wheel]
+    closure, listener, options = CLIENTS[wheel]
     environment = install(tmp_path / "environment", dist, f"apogeemq-{wheel}")
     assert installed(environment) == closure
     program = tmp_path / "first.py"
     module = f"apogeemq.{wheel.replace('-', '_')}"
-    program.write_text(FIRST_PROGRAM.format(module=module, topic=wheel))
+    program.write_text(FIRST_PROGRAM.format(module=module, topic=wheel, options=options))
     with start_all_in_one(tmp_path / "data", log_directory=tmp_path, settings={}) as server:
         address = server.wait_ready().listeners[listener]
         printed = run([environment / "bin" / "python", "-I", program, address], timeout_s=COMMAND_TIMEOUT_S)
@@ -270,7 +271,7 @@ class TestProxyWithABrokerInside:
     def test_without_the_wheel_the_error_names_it(self, dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
         """Exit code 2, with the setting that asks for a broker and the wheel that has it."""
         environment = install(tmp_path / "environment", dist, "apogeemq-proxy")
-        command = [console_script("apogeemq-proxy", environment), "--set", "proxyMode=LOCAL"]
+        command = [str(console_script("apogeemq-proxy", environment)), "--set", "proxyMode=LOCAL"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
         assert done.returncode == 2
         assert "proxyMode" in done.stderr
@@ -296,7 +297,7 @@ class TestProxyWithABrokerInside:
                 "proxy", config=config, settings=settings, log_directory=tmp_path, environment=environment
             ) as proxy:
                 program = tmp_path / "first.py"
-                program.write_text(FIRST_PROGRAM.format(module="apogeemq.client_grpc", topic="Inside"))
+                program.write_text(FIRST_PROGRAM.format(module="apogeemq.client_grpc", topic="Inside", options=""))
                 printed = run(
                     [sys.executable, program, proxy.wait_ready().listeners["grpc"]], timeout_s=COMMAND_TIMEOUT_S
                 )
