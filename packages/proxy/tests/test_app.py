@@ -163,7 +163,7 @@ async def test_all_doors_lead_to_the_broker(process: Process) -> None:
         assert [request.body for request in process.sent] == [b"grpc", b"remoting"]
         found = TopicRouteData.decode((await remoting(app, 105, {"topic": "T"})).body)
         assert found.broker_datas[0].broker_addrs == {0: app.endpoints["remoting"]}
-        assert "200 OK" in await http(app, "/readyz")
+        assert "HTTP/1.1 200" in await http(app, "/readyz")
         metrics = await http(app, "/metrics")
         for line in (
             'rocketmq_proxy_up{proxy_mode="cluster"} 1',
