@@ -19,7 +19,7 @@ from tests.interop.grpc_clients import GrpcClient
 from tests.interop.grpc_events import Received, ReceiveFailed, SendFailed, Sent, Settled
 from tests.interop.grpc_judge import Content
 
-WORK_TIMEOUT_S = 180.0
+WORK_TIMEOUT_S = 90.0
 SHORTEST_INVISIBLE_S = 10
 """Servers take no shorter time from a client that chooses one."""
 RECOVERY_MAX_MS = 5000
@@ -36,27 +36,41 @@ def keys_of(events: Sequence[Received] | Sequence[Settled] | Sequence[Sent]) -> 
 def wait_settled(runs: Sequence[DriverRun], keys: set[str]) -> None:
     """Returns when each of the consumers has acknowledged all of these."""
 
-    waits = [Missing(run, keys) for run in runs]
+    wait_done([Progress(run, keys) for run in runs], unsettled_max=0)
+
+
+def wait_done(waits: Sequence["Progress"], unsettled_max: int) -> None:
+    """Returns when each consumer has received all of its keys, and acknowledged all but a few."""
+
+    def is_done() -> bool:
+        for wait in waits:
+            wait.look()
+        return not any(wait.unreceived or len(wait.unsettled) > unsettled_max for wait in waits)
+
     try:
-        wait_for(lambda: not any(wait.look() for wait in waits), runs, WORK_TIMEOUT_S, "not everything was settled")
+        wait_for(is_done, [wait.run for wait in waits], WORK_TIMEOUT_S, "not everything was settled")
     except AssertionError as error:
-        missing = "; ".join(f"{wait.run.name}: {grpc_judge.name_some(wait.keys)}" for wait in waits)
-        raise AssertionError(f"not settled: {missing}\n{error}") from error
+        raise AssertionError("\n".join([*map(str, waits), str(error)])) from error
 
 
-class Missing:
-    """The keys that a consumer has not acknowledged yet; each look reads only what is new."""
+class Progress:
+    """What a consumer has not received and not acknowledged yet; each look reads only what is new."""
 
     def __init__(self, run: DriverRun, keys: set[str]) -> None:
         self.run = run
-        self.keys = set(keys)
+        self.unreceived = set(keys)
+        self.unsettled = set(keys)
         self._position = 0
 
-    def look(self) -> set[str]:
+    def __str__(self) -> str:
+        names = [f"{what} {grpc_judge.name_some(getattr(self, what))}" for what in ("unreceived", "unsettled")]
+        return f"{self.run.name}: {'; '.join(names)}"
+
+    def look(self) -> None:
         new = self.run.events_from(self._position)
         self._position += len(new)
-        self.keys -= {event.key for event in new if isinstance(event, Settled)}
-        return self.keys
+        self.unreceived -= {event.key for event in new if isinstance(event, Received)}
+        self.unsettled -= {event.key for event in new if isinstance(event, Settled)}
 
 
 # -- many messages
@@ -227,26 +241,31 @@ class Load:
 
     WARM_UP = 200
     INTERVAL_MS = 5
+    THREADS = 2
 
     def __init__(
         self, cluster: Deployment, client: GrpcClient, running: contextlib.ExitStack, topic: str, *, with_push: bool
     ) -> None:
         cluster.make_topic(topic)
         self.consumers = [
-            running.enter_context(client.simple(topic, f"load_{topic}", invisible_s=SHORTEST_INVISIBLE_S))
+            running.enter_context(
+                client.simple(topic, "load_simple", threads=self.THREADS, invisible_s=SHORTEST_INVISIBLE_S)
+            )
         ]
         if with_push:
-            self.consumers.append(running.enter_context(client.push(topic, f"load_push_{topic}")))
+            self.consumers.append(running.enter_context(client.push(topic, "load_push", threads=self.THREADS)))
         for consumer in self.consumers:
             consumer.wait_started()
         self.producer = running.enter_context(
             client.produce(topic, 1_000_000, "load", interval_ms=self.INTERVAL_MS, deadline_s=300, request_timeout_s=3)
         )
         self.runs = [self.producer, *self.consumers]
+        self._kills = 0
         self._wait_progress(0, self.WARM_UP, "the load did not begin")
 
     def survive(self, kill: Callable[[], None], start: Callable[[], None]) -> Mapping[str, int]:
         """One kill and the start after it; how many ms later each client had its first success, by its name."""
+        self._kills += 1
         kill()
         start()
         ready_ms = now_ms()
@@ -256,11 +275,16 @@ class Load:
         return recovery_ms
 
     def end(self) -> list[Sent]:
-        """Stops the producer; judges that each of its acknowledged messages was received and acknowledged."""
+        """Stops the producer; judges that each of its acknowledged messages was received and acknowledged.
+
+        An acknowledgement that was under way at a kill may have been effective although no answer came, one in each
+        thread of a consumer; its message was received and need not come again.
+        """
         self.producer.send_line("stop")
         self.producer.end()
         sent = self.producer.events(Sent)
-        wait_settled(self.consumers, keys_of(sent))
+        waits = [Progress(run, keys_of(sent)) for run in self.consumers]
+        wait_done(waits, unsettled_max=self._kills * self.THREADS)
         for consumer in self.consumers:
             consumer.stop_consuming()
             assert grpc_judge.lost(sent, consumer.events(Received)) == [], consumer.name
