@@ -10,7 +10,14 @@ from apogeemq.proto.v2 import definition_pb2 as defs
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import NONE, READ, READ_WRITE, WRITE, Code
 from apogeemq.proxy.core.queue_choice import AVOIDED_S, QueueChooser
-from apogeemq.proxy.core.routes import WritableQueue, assignments, message_queues, readable_brokers, writable_queues
+from apogeemq.proxy.core.routes import (
+    WritableQueue,
+    WritableQueues,
+    assignments,
+    message_queues,
+    readable_brokers,
+    writable_queues,
+)
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.service.messaging import MessagingService
 
@@ -157,6 +164,17 @@ async def test_what_a_topic_is_is_asked_every_twenty_seconds_at_most() -> None:
     with pytest.raises(ProxyError) as caught:
         await service.query_route(request, context_of(cluster.clock))
     assert caught.value.code == Code.PROXY_TIMEOUT
+
+
+def test_the_writable_queues_are_those_of_the_newest_route() -> None:
+    """Found once for each route, and anew when the route was replaced."""
+    kept = WritableQueues()
+    small = TopicRoute(topic="T", queues=[queues_of(1, 1, 6)])
+    large = TopicRoute(topic="T", queues=[queues_of(2, 2, 6)])
+    assert kept.of(small) == [("a", 0)]
+    assert kept.of(small) is kept.of(small)
+    assert kept.of(large) == [("a", 0), ("a", 1)]
+    assert kept.of(TopicRoute(topic="U", queues=[queues_of(1, 1, 4)])) == []
 
 
 def test_a_failed_broker_is_avoided_for_a_while() -> None:

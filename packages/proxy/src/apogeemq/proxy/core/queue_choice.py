@@ -31,11 +31,15 @@ class QueueChooser:
         self, topic: str, queues: Sequence[WritableQueue], now: float, tried: Collection[str] = ()
     ) -> WritableQueue | None:
         """The next queue; None when all are at brokers in `tried`. `queues` is in the same order each time."""
-        candidates = [queue for queue in queues if queue.broker_name not in tried]
+        if self._failed_until:
+            self._failed_until = {name: until for name, until in self._failed_until.items() if until > now}
+        candidates: Sequence[WritableQueue] = queues
+        if tried or self._failed_until:
+            untried = [queue for queue in queues if queue.broker_name not in tried]
+            healthy = [queue for queue in untried if queue.broker_name not in self._failed_until]
+            candidates = healthy or untried
         if not candidates:
             return None
-        healthy = [queue for queue in candidates if self._failed_until.get(queue.broker_name, now) <= now]
-        candidates = healthy or candidates
         return candidates[self._next_turn(topic) % len(candidates)]
 
     def failed(self, broker_name: str, now: float) -> None:

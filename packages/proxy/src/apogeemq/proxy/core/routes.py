@@ -29,6 +29,7 @@ from apogeemq.proto.v2.definition_pb2 import (
 MASTER_ID = 0
 PERM_WRITE = 2
 PERM_READ = 4
+TOPICS_MAX = 10_000
 
 
 class WritableQueue(NamedTuple):
@@ -87,6 +88,27 @@ def writable_queues(route: TopicRoute) -> list[WritableQueue]:
         for queues in _with_master(route, PERM_WRITE)
         for queue_id in range(queues.write_queue_nums)
     ]
+
+
+class WritableQueues:
+    """The writable queues of each topic, found once for each route: a topic may have thousands, a send needs one.
+
+    At most TOPICS_MAX topics; the one that was found first is forgotten first. A route is never changed, but replaced.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[TopicRoute, list[WritableQueue]]] = {}
+
+    def of(self, route: TopicRoute) -> Sequence[WritableQueue]:
+        """What `writable_queues` says of this route."""
+        kept = self._kept.get(route.topic)
+        if kept is not None and kept[0] is route:
+            return kept[1]
+        queues = writable_queues(route)
+        if len(self._kept) >= TOPICS_MAX and route.topic not in self._kept:
+            del self._kept[next(iter(self._kept))]
+        self._kept[route.topic] = (route, queues)
+        return queues
 
 
 def _with_master(route: TopicRoute, perm: int) -> Iterator[QueueData]:

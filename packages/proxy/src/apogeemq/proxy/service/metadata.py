@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.mesh.v1.methods import QUERY_GROUP, QUERY_TOPIC
+from apogeemq.mesh.v1.routes_pb2 import TopicRoute
 from apogeemq.proxy.core.settings import GroupPolicy
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.service.broker_calls import BrokerCalls
@@ -66,19 +67,19 @@ class Metadata:
         self._topic_types: KeptAnswers[str, str] = KeptAnswers(clock)
         self._policies: KeptAnswers[str, GroupPolicy] = KeptAnswers(clock)
 
-    async def topic_type(self, topic: str, broker_names: Sequence[str], timeout_s: float) -> str:
-        """The topic's message.type, as one of its brokers has it; empty when it has none.
+    async def topic_type(self, route: TopicRoute, timeout_s: float) -> str:
+        """The message.type of the route's topic, as one of its brokers has it; empty when it has none.
 
         Raises:
             ProxyError: no broker answered.
         """
 
         async def ask() -> str:
-            request = mesh.QueryTopicRequest(topic=topic)
-            asked = broker_names[:BROKERS_ASKED_MAX]
+            request = mesh.QueryTopicRequest(topic=route.topic)
+            asked = [queues.broker_name for queues in route.queues[:BROKERS_ASKED_MAX]]
             return (await self._calls.call_any(asked, QUERY_TOPIC, request, timeout_s=timeout_s)).message_type
 
-        return await self._topic_types.get(topic, ask)
+        return await self._topic_types.get(route.topic, ask)
 
     async def group_policy(self, group: str, broker_names: Sequence[str], timeout_s: float) -> GroupPolicy:
         """The group's policy, as one of these brokers has it; the default one for a group that is not there.

@@ -29,9 +29,8 @@ class Routing:
         topic = topic_of(request.topic, "topic")
         check_endpoints(request.endpoints, "endpoints")
         route = await self._routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline), create=True)
-        broker_names = [queues.broker_name for queues in route.queues]
-        timeout_s = self._calls.timeout_s(context.deadline)
-        accepted = accepted_types(await self._metadata.topic_type(topic, broker_names, timeout_s))
+        topic_type = await self._metadata.topic_type(route, self._calls.timeout_s(context.deadline))
+        accepted = accepted_types(topic_type)
         queues = message_queues(route, request.topic, request.endpoints, accepted)
         return v2.QueryRouteResponse(status=OK, message_queues=queues)
 

@@ -15,7 +15,6 @@ from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.errors import CallRefused, CallsOverloaded, MeshError, PeerUnavailable
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.mesh.v1.methods import SEND_MESSAGE
-from apogeemq.mesh.v1.routes_pb2 import TopicRoute
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code, Message
 from apogeemq.proxy.core.context import RequestContext
@@ -24,7 +23,7 @@ from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.message_kinds import check_type
 from apogeemq.proxy.core.messages import properties_of, sys_flag_of
 from apogeemq.proxy.core.queue_choice import QueueChooser
-from apogeemq.proxy.core.routes import WritableQueue, writable_queues
+from apogeemq.proxy.core.routes import WritableQueue, WritableQueues
 from apogeemq.proxy.core.status import common_status, error_of, status_of, status_of_send
 from apogeemq.proxy.core.validation import check_send
 from apogeemq.proxy.errors import ProxyError
@@ -61,13 +60,16 @@ class Sending:
         self._clock = clock
         self._limits = limits
         self._chooser = QueueChooser(chance)
+        self._writable = WritableQueues()
 
     async def send_message(self, request: v2.SendMessageRequest, context: RequestContext) -> v2.SendMessageResponse:
         """Send all messages; one entry each, in order. Messages that are compressed differently go separately."""
         topic = check_send(request.messages, self._clock.now_ms(), self._limits)
         route = await self._routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline))
-        await self._check_types(request.messages, topic, route, context)
-        queues = writable_queues(route)
+        topic_type = await self._metadata.topic_type(route, self._calls.timeout_s(context.deadline))
+        for index, message in enumerate(request.messages):
+            check_type(message, topic_type, f"messages[{index}]")
+        queues = self._writable.of(route)
         if not queues:
             raise ProxyError(Code.FORBIDDEN, f"topic: no writable queue of {topic}; look at its permission and masters")
         runs = [list(run) for _, run in groupby(request.messages, key=sys_flag_of)]
@@ -77,17 +79,8 @@ class Sending:
             entries = [entry for run in runs for entry in await self._send_one_of_several(topic, run, queues, context)]
         return v2.SendMessageResponse(status=common_status([entry.status for entry in entries]), entries=entries)
 
-    async def _check_types(
-        self, messages: Sequence[Message], topic: str, route: TopicRoute, context: RequestContext
-    ) -> None:
-        broker_names = [queues.broker_name for queues in route.queues]
-        timeout_s = self._calls.timeout_s(context.deadline)
-        topic_type = await self._metadata.topic_type(topic, broker_names, timeout_s)
-        for index, message in enumerate(messages):
-            check_type(message, topic_type, f"messages[{index}]")
-
     async def _send_one_of_several(
-        self, topic: str, run: list[Message], queues: list[WritableQueue], context: RequestContext
+        self, topic: str, run: list[Message], queues: Sequence[WritableQueue], context: RequestContext
     ) -> list[v2.SendResultEntry]:
         """Like `_send_run`, but a failure is these entries' alone: what was sent before them is sent."""
         try:
@@ -96,7 +89,7 @@ class Sending:
             return [v2.SendResultEntry(status=status_of(error)) for _ in run]
 
     async def _send_run(
-        self, topic: str, run: list[Message], queues: list[WritableQueue], context: RequestContext
+        self, topic: str, run: list[Message], queues: Sequence[WritableQueue], context: RequestContext
     ) -> list[v2.SendResultEntry]:
         """Send messages that fit into one call, trying further brokers where that can't make duplicates."""
         tried: set[str] = set()
