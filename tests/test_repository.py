@@ -73,7 +73,12 @@ PACKAGES = packages_by_name(
         frozenset({"remoting-codec", "mesh", "proto"}),
         service=True,
     ),
-    Package("packages/client-api", "apogeemq-client-api", "apogeemq.client_api", third_party=frozenset()),
+    Package(
+        "packages/client-api",
+        "apogeemq-client-api",
+        "apogeemq.client_api",
+        third_party=frozenset({"opentelemetry-api"}),  # the extra `otel`
+    ),
     Package(
         "packages/client-remoting",
         "apogeemq-client-remoting",

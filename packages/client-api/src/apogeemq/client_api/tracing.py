@@ -18,7 +18,6 @@ Source: OpenTelemetry semantic conventions 1.44.0, docs/messaging/{messaging-spa
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
@@ -72,10 +71,10 @@ OPERATION_SETTLE: Final = "settle"
 
 def find_tracer(name: str, version: str) -> Tracer | None:
     """The tracer of the application's provider under the client's name; None when the API is not installed."""
-    if importlib.util.find_spec("opentelemetry") is None or importlib.util.find_spec("opentelemetry.trace") is None:
+    try:
+        from opentelemetry.trace import get_tracer
+    except ModuleNotFoundError:
         return None
-    from opentelemetry.trace import get_tracer
-
     return get_tracer(name, version, schema_url=SCHEMA_URL)
 
 
