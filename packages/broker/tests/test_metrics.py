@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 
+import pytest
 from apogeemq.broker.config import FlushDiskType, IdentityConfig, StoreSettings
 from apogeemq.broker.metrics import register_metrics
+from apogeemq.mesh.errors import CallRefused
 from apogeemq.mesh.metrics import Registry
+from apogeemq.mesh.v1 import broker_pb2 as pb
+from apogeemq.mesh.v1 import methods
 from apogeemq.remoting_codec.aio.stats import ServerStats
 from apogeemq.remoting_codec.codes import ResponseCode
 from prometheus_client.parser import text_string_to_metric_families
 
+from packages.broker.tests.mesh_asking import Asker
 from packages.broker.tests.world import World, consumer_beat, producer_beat, pull_fields, send_fields
 
 APACHE_NAMES = {
@@ -141,6 +146,18 @@ async def test_requests_are_counted_by_name_and_result() -> None:
         unknown = labels(request_code="unknown", response_code=ResponseCode.REQUEST_CODE_NOT_SUPPORTED.name)
         assert samples["apogeemq_requests_total", pulls] == 1
         assert samples["apogeemq_requests_total", unknown] == 2
+
+
+async def test_calls_are_counted_by_name_and_result() -> None:
+    """What proxies ask, answered and refused."""
+    async with World() as world:
+        asker = Asker(world)
+        await asker.ask(methods.QUERY_TOPIC, pb.QueryTopicRequest(topic="T"))
+        with pytest.raises(CallRefused):
+            await asker.ask(methods.QUERY_TOPIC, pb.QueryTopicRequest())
+        samples = scrape(world)
+        assert samples["apogeemq_calls_total", labels(call="QueryTopic", response_code="SUCCESS")] == 1
+        assert samples["apogeemq_calls_total", labels(call="QueryTopic", response_code="INVALID_PARAMETER")] == 1
 
 
 async def test_each_listener_has_its_lines() -> None:
