@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import grpc.aio
 import pytest
 import trustme
+import uvloop
 from apogeemq.mesh.clock import SystemClock
 from apogeemq.mesh.network import Listening
 from apogeemq.mesh.tls import ServerTls
@@ -207,3 +208,19 @@ async def test_stop_removes_its_directory() -> None:
         assert sorted(file.name for file in directory.iterdir()) == ["plain", "tls"]
         await listening.stop(0.0)
         assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_both_kinds_of_clients_on_one_port,
+        test_streams_pass,
+        test_a_client_that_is_lost_cancels_its_calls,
+        test_connections_beyond_the_bound_are_closed,
+        test_stop_removes_its_directory,
+    ],
+)
+def test_on_uvloop(scenario: Callable[[], Coroutine[object, object, None]]) -> None:
+    """Services run on uvloop, whose transports are its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
