@@ -190,6 +190,15 @@ def test_long_texts_are_cut() -> None:
     assert [len(ended.text) for ended in stream.ended] == [1000, 1000, 1000]
 
 
+@pytest.mark.parametrize("code", [-1, 2**32])
+def test_refusals_that_fit_no_field(code: int) -> None:
+    """A code or text that the entry can't hold is replaced: the stream goes on."""
+    stream = Stream()
+    stream.ask("a")
+    stream.run(lambda asked: stream.answerer.refuse(asked, code, "no topic \ud800!"))
+    assert stream.ended == [Ended("a", None, 1, "no topic ?!")]
+
+
 def test_small_entries_pass_a_large_one() -> None:
     """Small requests that come while 4 MiB are under way are in the very next frame, and all arrives whole."""
     stream = Stream()

@@ -484,6 +484,22 @@ async def test_answerers_that_break_the_rules(world: World, caplog: pytest.LogCa
     await babbling.stop(0)
 
 
+@pytest.mark.parametrize("side", [call_frames.Asker, call_frames.Answerer])
+async def test_a_writer_that_fails_ends_its_stream(
+    world: World, side: type, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake of ours while a frame is made ends the stream, so that nobody waits for it until the deadline."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(side, "frame", fail)
+    with caplog.at_level(logging.ERROR):
+        error = await error_of(world.caller.call(WAIT, StringValue(), timeout_s=TIMEOUT_S))
+    assert isinstance(error, (StreamLost, PeerUnavailable))
+    assert "frames can't be written" in caplog.text
+
+
 class TestTraces:
     """Spans around single calls, whatever else is in their frame."""
 

@@ -124,6 +124,9 @@ class _Conversation:
                     await self._stream.send(frame)
         except MeshError:
             return  # how the stream ended, receive() tells
+        except Exception:  # noqa: BLE001 — without its writer a stream would be silent for ever: better to end it
+            _log.exception("the stream from %s is ended: its frames can't be written", self._stream.peer)
+            self._stream.cancel()
 
     async def _take(self, frame: Frame) -> None:
         """Answer the requests of one frame, and give up what nobody waits for."""

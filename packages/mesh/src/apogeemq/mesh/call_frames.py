@@ -81,6 +81,8 @@ ENTRIES_PER_FRAME_MAX = FRAME_SIZE_BYTES_MAX // _ENTRY_OVERHEAD_BYTES
 """More than that no frame of ours can have, as each entry is counted with its overhead."""
 
 _TIMEOUT_MS_MAX = 0xFFFF_FFFF
+_CODE_MAX = 0xFFFF_FFFF
+# What the fields of an entry can say.
 
 
 _ROOM_BYTES_MIN = 8 * 1024
@@ -154,8 +156,8 @@ class _Outbox(ABC):
         """Hear that the last of it is in a frame."""
 
     def notify(self, id: int, kind: int, code: int = 0, text: str = "") -> None:  # noqa: A002
-        """Send an entry without payload, before all others."""
-        self._notices.append((id, kind, code, text[:TEXT_LENGTH_MAX]))
+        """Send an entry without payload, before all others. What can't travel in a text becomes "?"."""
+        self._notices.append((id, kind, code, text[:TEXT_LENGTH_MAX].encode(errors="replace").decode()))
 
     def put(self, outgoing: Outgoing) -> None:
         """Send a payload when its turn comes."""
@@ -544,10 +546,10 @@ class Answerer(_Side):
             self.put(asked.reply)
 
     def refuse(self, asked: Asked, code: int, text: str) -> None:
-        """Refuse a request."""
+        """Refuse a request. A code that is none becomes SYSTEM_ERROR."""
         self._answer(asked)
         del self._in_flight[asked.id]
-        self.notify(asked.id, ENTRY_REFUSAL, code, text)
+        self.notify(asked.id, ENTRY_REFUSAL, code if 0 <= code <= _CODE_MAX else SYSTEM_ERROR, text)
 
     def _begin(self, frame: Frame, outgoing: Outgoing, payload: bytes, now: float) -> Entry:
         return frame.entries.add(id=outgoing.id, kind=ENTRY_REPLY, payload=payload)

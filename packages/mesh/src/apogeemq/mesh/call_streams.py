@@ -290,6 +290,9 @@ class _Link:
                     await stream.send(frame)
         except MeshError:
             return  # how the stream ended, receive() tells
+        except Exception:  # noqa: BLE001 — without its writer a stream would be silent for ever: better to end it
+            _log.exception("the stream to %s is ended: its frames can't be written", self._target)
+            stream.cancel()
 
     async def _read(self, stream: MeshStream[Frame, Frame]) -> None:
         asker = self._asker
