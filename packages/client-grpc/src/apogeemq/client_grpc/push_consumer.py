@@ -160,9 +160,7 @@ class PushConsumer:
         try:
             await within(self._clock, self._close_timeout_s, self._drain())
         except TimeoutError:
-            _log.warning(
-                "%d handlers did not end within %g s: they are cancelled", self._running, self._close_timeout_s
-            )
+            _log.warning("%d handlers are cancelled: they did not end in %g s", self._running, self._close_timeout_s)
         finally:
             self._row.put_nowait(None)
             await end_tasks(self._workers)
