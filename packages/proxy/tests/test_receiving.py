@@ -124,6 +124,27 @@ async def test_what_several_brokers_have_at_once_is_handed_out_up_to_the_batch()
     assert [len(broker.visible("G")) for broker in cluster.brokers.values()] == [2, 2]
 
 
+async def test_a_batch_smaller_than_the_cluster_is_served_by_all_of_it() -> None:
+    """One message at a time from three brokers: nothing is popped and given back while there is enough."""
+    cluster = cluster_of(ManualClock(), "a", "b", "c")
+    for name, broker in cluster.brokers.items():
+        broker.store("T", name.encode())
+    service = service_of(cluster)
+    request = request_of()
+    request.batch_size = 1
+    bodies = []
+    for _ in range(3):
+        parts = await received(service, cluster, request)
+        bodies += [part.message.body for part in parts if part.HasField("message")]
+    assert sorted(bodies) == [b"a", b"b", b"c"]
+    assert not any(broker.asked(mesh.ChangeInvisibleTimeRequest) for broker in cluster.brokers.values())
+    receiving = asyncio.ensure_future(parts_of(service, cluster, request))
+    await cluster.clock.run_for(3.0)
+    cluster.brokers["b"].store("T", b"later")
+    await cluster.clock.run_for(0.0)
+    assert [part.message.body for part in receiving.result() if part.HasField("message")] == [b"later"]
+
+
 async def test_what_is_popped_beyond_the_batch_is_visible_again_at_once() -> None:
     """A broker that gives more than it was asked for does not make messages wait for their invisible time."""
     cluster = cluster_of(ManualClock(), "a")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from apogeemq.mesh.clock import Clock, within
+
 TASKS_MAX = 10_000
+CLOSE_TIMEOUT_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -31,14 +35,23 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    async def close(self) -> None:
-        """Cancel what is left and wait for its end."""
+    async def close(self, clock: Clock) -> None:
+        """Give what is left CLOSE_TIMEOUT_S to end, then cancel it: what goes back to a broker should still arrive."""
         tasks = list(self._tasks)
+        if not tasks:
+            return
+        with contextlib.suppress(TimeoutError):
+            await within(clock, CLOSE_TIMEOUT_S, _ended(tasks))
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _ended(tasks)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background work failed", exc_info=error)
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for all; how they ended was noted by each one's callback."""
+    await asyncio.wait(tasks)

@@ -35,6 +35,7 @@ class MessagingService:
         self, brokers: Brokers, routes: Routes, *, clock: Clock, chance: Chance, limits: Limits | None = None
     ) -> None:
         self.limits = limits = limits or Limits()
+        self._clock = clock
         self._background = Background()
         self.renewals = RenewalTable(limits)
         calls = BrokerCalls(brokers, clock, limits)
@@ -55,7 +56,7 @@ class MessagingService:
                 tasks.create_task(self.clients.run())
                 tasks.create_task(self._renewing.run())
         finally:
-            await self._background.close()
+            await self._background.close(self._clock)
 
     async def query_route(self, request: v2.QueryRouteRequest, context: RequestContext) -> v2.QueryRouteResponse:
         """The queues of a topic, at the endpoints that the client came by."""

@@ -3,6 +3,10 @@
 With several brokers each is asked for its share of the batch. The first that has messages ends the wait: what others
 popped by then is handed out too, and the rest of the polls is cancelled. What was popped beyond the batch, or for a
 client that went away meanwhile, is given back, so that nothing waits for its invisible time without need.
+
+Where the batch is smaller than the number of brokers, a share of it would be less than one message. There the brokers
+are first asked one after another for what they have, without waiting, so that a busy topic gives nothing back all the
+time; only when none has anything do all polls wait at once, for one message each.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.mesh.v1.methods import POP_MESSAGE
 from apogeemq.proto.v2.definition_pb2 import Code
@@ -22,6 +27,9 @@ from apogeemq.remoting_codec.errors import RecordInvalid
 
 _TURNS_FOR_STRAGGLERS = 3
 """Event loop turns that answers get which arrived together with the first one."""
+
+QUICK_TIMEOUT_S = 0.25
+"""For a pop that does not wait. A broker that is slower is asked again with the others."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +52,7 @@ async def poll(
     request: mesh.PopMessageRequest,
     give_back: Callable[[list[Popped]], None],
     *,
+    clock: Clock,
     timeout_s: float,
 ) -> Answers:
     """Pop at these brokers, at least one, at most `max_msg_nums` messages together.
@@ -54,6 +63,14 @@ async def poll(
         ProxyError: no broker could be asked; of the first one. Of several, those that can are enough.
     """
     wanted = request.max_msg_nums
+    if wanted < len(broker_names):
+        began = clock.monotonic()
+        at_once = await _what_is_there(calls, broker_names, request)
+        if at_once.messages:
+            return at_once
+        spent_s = clock.monotonic() - began
+        request.poll_time_ms = max(request.poll_time_ms - int(spent_s * 1000), 0)
+        timeout_s = max(timeout_s - spent_s, QUICK_TIMEOUT_S)
     request.max_msg_nums = max(1, wanted // len(broker_names))
     polls: _Polls = {
         asyncio.ensure_future(calls.call(name, POP_MESSAGE, request, timeout_s=timeout_s)): name
@@ -73,6 +90,23 @@ async def poll(
         give_back(answers.messages[wanted:])
         del answers.messages[wanted:]
     return answers
+
+
+async def _what_is_there(calls: BrokerCalls, broker_names: Sequence[str], request: mesh.PopMessageRequest) -> Answers:
+    """The messages of the first broker that has any now; a broker that can't be asked counts as having none."""
+    quick = mesh.PopMessageRequest()
+    quick.CopyFrom(request)
+    quick.poll_time_ms = 0
+    for broker_name in broker_names:
+        try:
+            reply = await calls.call(broker_name, POP_MESSAGE, quick, timeout_s=QUICK_TIMEOUT_S)
+            messages = list(popped_messages(broker_name, reply))
+        except (ProxyError, RecordInvalid) as error:
+            _log.debug("%s was not asked for what it has: %s", broker_name, error)
+            continue
+        if messages:
+            return Answers(messages)
+    return Answers()
 
 
 async def _until_one_has_messages(polls: set[asyncio.Task[mesh.PopMessageReply]]) -> None:

@@ -172,7 +172,7 @@ class Receiving:
         def give_back(messages: list[Popped]) -> None:
             self._background.start(self._give_back(receive, messages))
 
-        answers = await poll(self._calls, broker_names, request, give_back, timeout_s=timeout_s)
+        answers = await poll(self._calls, broker_names, request, give_back, clock=self._clock, timeout_s=timeout_s)
         if answers.is_polling_full and not answers.messages:
             text = f"as many receives of {receive.topic} wait at its broker as may; try again later"
             raise ProxyError(Code.TOO_MANY_REQUESTS, text)
@@ -189,7 +189,7 @@ class Receiving:
                 Code.FORBIDDEN, f"message_queue.topic: no readable queue of {receive.topic}; look at its permission"
             )
         self._chance.shuffle(readable)
-        return readable[: receive.batch_size]
+        return readable
 
     def _wanted(self, receive: _Receive, messages: list[Popped]) -> list[Popped]:
         """Those whose tag is asked for; the others are done with, for this group."""
