@@ -8,9 +8,10 @@ from apogeemq.broker.config import FlushDiskType, LimitsConfig, StoreSettings, T
 from apogeemq.mesh.errors import CallRefused
 from apogeemq.mesh.v1 import broker_pb2 as pb
 from apogeemq.mesh.v1 import methods
+from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
 from apogeemq.remoting_codec.bodies import TopicConfig
-from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
-from apogeemq.remoting_codec.record import decode_records
+from apogeemq.remoting_codec.codes import MessageSysFlag, RequestCode, ResponseCode
+from apogeemq.remoting_codec.record import decode_records, encode_host
 from apogeemq.store.memory_disk import MemoryDisk
 
 from packages.broker.tests.mesh_asking import BORN_HOST, BORN_TIMESTAMP_MS, Asker, handles_of, send_request
@@ -68,6 +69,44 @@ async def test_a_send_over_the_mesh_is_pulled_over_remoting() -> None:
         client = world.client()
         client.heartbeat(consumer_beat())
         assert decode_records(client.request(RequestCode.PULL_MESSAGE, pull_fields()).body)[0].body == b"crossing"
+
+
+async def test_a_batch_becomes_its_messages() -> None:
+    """Offsets follow the first one's; the ids are comma-joined, as over Remoting."""
+    async with await world_with_topic() as world:
+        request = send_request(body=encode_batch([BatchMessage(0, b"one", b""), BatchMessage(0, b"two", b"")]))
+        request.batch = True
+        reply = await Asker(world).ask(methods.SEND_MESSAGE, request)
+        assert [record.body for record in world.records("T")] == [b"one", b"two"]
+        assert (reply.queue_offset, reply.offset_message_id.count(",")) == (0, 1)
+
+
+async def test_a_client_with_an_ipv6_address_keeps_it() -> None:
+    """16 bytes of address go with the bit in the record's system flag."""
+    async with await world_with_topic() as world:
+        request = send_request()
+        request.born_host = encode_host("2001:db8::9", 40_001)
+        request.sys_flag = MessageSysFlag.BORNHOST_V6_FLAG
+        await Asker(world).ask(methods.SEND_MESSAGE, request)
+        record = world.record("T")
+        assert record.born_host == request.born_host
+        assert record.sys_flag & MessageSysFlag.BORNHOST_V6_FLAG
+
+
+@pytest.mark.parametrize(("maximum", "topic"), [(None, "%RETRY%G"), (3, "%RETRY%G"), (2, "%DLQ%G"), (0, "%DLQ%G")])
+async def test_a_retry_counts_against_the_senders_maximum(maximum: int | None, topic: str) -> None:
+    """0 is a maximum like any other; without one the group's 16 counts."""
+    async with await world_with_topic() as world:
+        world.broker.groups.find_or_create("G")
+        request = send_request("%RETRY%G")
+        request.reconsume_times = 3
+        if maximum is not None:
+            request.max_reconsume_times = maximum
+        sending = asyncio.ensure_future(Asker(world).ask(methods.SEND_MESSAGE, request))
+        await asyncio.sleep(0)
+        await world.broker.saver.save_topics()
+        await sending
+        assert len(world.records(topic)) == 1
 
 
 @pytest.mark.parametrize(
