@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from apogeemq.client_api.errors import ClientError
 from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage, Reject, RetryLater
+from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 
 from tests.e2e.process import ManagedProcess, Ready, fixed_ports, start_all_in_one
 from tests.e2e.wire_client import WireClient, pull_all
@@ -174,26 +175,26 @@ async def test_a_rejected_message_goes_to_the_dlq(namesrv: str, server: Ready) -
         assert [record.body for record in pull_all(client, f"%DLQ%{group}", group)] == [b"poison"]
 
 
-async def test_latest_means_what_is_sent_from_now_on(namesrv: str) -> None:
+async def test_latest_means_what_is_sent_from_now_on(namesrv: str, server: Ready) -> None:
     """A new group does not get what was sent before its first member started, on a young topic neither."""
     topic = fresh("latest")
     async with Producer(namesrv) as producer:
         await producer.send_batch([Message(topic, b"before"), Message(topic, b"before")])
         group = fresh("latest")
         async with PushConsumer(namesrv, group=group, subscriptions={topic: "*"}) as consumer:
-            await wait_until_offsets_are_there(namesrv, topic, group)
+            await wait_for(lambda: has_begun(server.listeners["broker.remoting"], topic, group))
             await producer.send(Message(topic, b"after"))
             async for message in consumer:
                 assert message.body == b"after"
                 break
 
 
-async def wait_until_offsets_are_there(namesrv: str, topic: str, group: str) -> None:
-    """Wait until another member of the group finds that the queues are begun: it asks for nothing else."""
-    await asyncio.sleep(0)
-    async with asyncio.timeout(WAIT_S):
-        async with PushConsumer(namesrv, group=group, subscriptions={topic: "*"}, start="earliest"):
-            await asyncio.sleep(0.3)
+def has_begun(broker: str, topic: str, group: str) -> bool:
+    """Whether the group has a committed offset on each of the topic's four queues."""
+    with WireClient(broker) as client:
+        fields = {"consumerGroup": group, "topic": topic, "setZeroIfNotFound": "false"}
+        replies = [client.request(RequestCode.QUERY_CONSUMER_OFFSET, {**fields, "queueId": str(n)}) for n in range(4)]
+    return all(reply.code == ResponseCode.SUCCESS for reply in replies)
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])

@@ -9,8 +9,7 @@ def test_the_commit_offset_waits_for_the_oldest() -> None:
     """Settling 6 and 7 does not pass 5; settling 5 passes all three."""
     queue: ProcessQueue[str] = ProcessQueue(5, is_committed=True)
     queue.put([(5, 10, "a"), (6, 20, "b"), (7, 30, "c")], next_offset=8)
-    assert (len(queue), queue.size_bytes, queue.span) == (3, 60, 3)
-    assert queue.uncommitted is None
+    assert (len(queue), queue.size_bytes, queue.span, queue.commit_offset) == (3, 60, 3, 5)
     queue.settle(6)
     queue.settle(7)
     assert (queue.commit_offset, len(queue), queue.size_bytes, queue.span) == (5, 1, 10, 3)

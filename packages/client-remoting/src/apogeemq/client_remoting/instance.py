@@ -17,7 +17,7 @@ from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, RouteNotF
 from apogeemq.client_remoting import link
 from apogeemq.client_remoting.connection import Connection
 from apogeemq.client_remoting.core.addresses import Address, parse_address, parse_addresses
-from apogeemq.client_remoting.core.route_cache import RouteCache, TopicRoute, borrowed_route, read_route
+from apogeemq.client_remoting.core.route_cache import RouteCache, TooManyTopics, TopicRoute, borrowed_route, read_route
 from apogeemq.client_remoting.name_servers import NameServers, NoNameServer
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.aio.client import RemotingClient
@@ -33,6 +33,8 @@ HEARTBEAT_INTERVAL_S = 30.0
 OVERDUE_INTERVAL_S = 5.0
 UNREGISTER_TIMEOUT_S = 1.0
 GREETING_TIMEOUT_S = 3.0
+
+_SOMEWHERE = "192.0.2.1"  # an address kept for documentation: only the way to it is looked at
 
 DEFAULT_TOPIC = "TBW102"
 """Its route is that of a topic which brokers make at its first message (autoCreateTopicEnable)."""
@@ -195,6 +197,8 @@ class ClientInstance:
         try:
             async with asyncio.timeout(timeout_s):
                 route = await asyncio.shield(self._ask(topic))
+        except TooManyTopics as error:
+            raise RouteNotFound(topic, f"the route of topic {topic} has no place: {error}") from error
         except (NoNameServer, TimeoutError) as error:
             raise RouteNotFound(
                 topic,
@@ -318,12 +322,18 @@ def _client_id(name_server: Address, chance: random.Random) -> str:
 
 
 def local_ip(towards: Address) -> str:
-    """The address that this machine has on the way to another; loopback when it cannot be told. Sends nothing."""
-    try:
-        family, kind, protocol, _, target = socket.getaddrinfo(*towards, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(target)
-            ip: str = probe.getsockname()[0]
-            return ip.partition("%")[0]
-    except OSError:
-        return "127.0.0.1"
+    """The address that this machine has on the way to another (for a host name: to the world); loopback when it cannot
+    be told. Sends nothing and looks no name up.
+    """
+    for host in (towards.host, _SOMEWHERE):
+        try:
+            family, kind, protocol, _, target = socket.getaddrinfo(
+                host, towards.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            )[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(target)
+                ip: str = probe.getsockname()[0]
+                return ip.partition("%")[0]
+        except OSError:
+            continue
+    return "127.0.0.1"

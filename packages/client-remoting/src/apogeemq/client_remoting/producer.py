@@ -36,7 +36,7 @@ from apogeemq.client_remoting.connection import NotSent
 from apogeemq.client_remoting.core.fault_latency import FaultLatency
 from apogeemq.client_remoting.core.pull_schedule import backoff_s
 from apogeemq.client_remoting.core.queue_choice import QueueChoice
-from apogeemq.client_remoting.core.refusals import PASSING, RETRIED_ELSEWHERE, hint_for
+from apogeemq.client_remoting.core.refusals import PASSING, RETRIED_ELSEWHERE, STORED, hint_for
 from apogeemq.client_remoting.core.route_cache import TopicRoute
 from apogeemq.client_remoting.core.unique_keys import UniqueKeys
 from apogeemq.client_remoting.instance import (
@@ -110,6 +110,9 @@ class Producer:
             address=ip_address(local_ip(self._instance.name_server)).packed,
             process_id=os.getpid(),
             instance_hash=int(self._instance.chance() * 2**32),
+        )
+        self._instance.route_listeners.append(
+            lambda _topic: self._faults.keep_only(self._instance.routes.broker_names())
         )
         self._is_open = False
 
@@ -372,8 +375,9 @@ def _given_up(error: ConnectionBroken, topic: str, queue: MessageQueue, attempts
 
 
 def _refused(refusal: link.Refusal, topic: str, queue: MessageQueue, attempts: int, elapsed_s: float) -> SendFailed:
+    what = "stored a message, but not as safely as it is set to," if refusal.code in STORED else "refused a message"
     return SendFailed(
-        f"the broker refused a message for topic {topic}",
+        f"the broker {what} for topic {topic}",
         code=refusal.code,
         code_name=refusal.code_name,
         remark=refusal.remark,
