@@ -3,6 +3,8 @@
 import time
 
 from apogeemq.proto.v2.definition_pb2 import (
+    Address,
+    AddressScheme,
     ClientType,
     Code,
     Encoding,
@@ -17,6 +19,7 @@ from apogeemq.proto.v2.definition_pb2 import (
 )
 from apogeemq.proto.v2.service_pb2 import (
     QueryRouteRequest,
+    QueryRouteResponse,
     SendMessageRequest,
     SendMessageResponse,
     SendResultEntry,
@@ -53,9 +56,18 @@ def send_request(topic: str, number: int) -> bytes:
     return SendMessageRequest(messages=[message]).SerializeToString()
 
 
-def route_request(topic: str) -> bytes:
+def route_request(topic: str, target: str) -> bytes:
     """Ask for the topic's route, which makes the topic where that is allowed."""
-    return QueryRouteRequest(topic=Resource(name=topic), endpoints=Endpoints()).SerializeToString()
+    host, _, port = target.rpartition(":")
+    endpoints = Endpoints(scheme=AddressScheme.IPv4, addresses=[Address(host=host, port=int(port))])
+    return QueryRouteRequest(topic=Resource(name=topic), endpoints=endpoints).SerializeToString()
+
+
+def check_route(reply: bytes) -> None:
+    """Raise RuntimeError when there is no route: what is measured afterwards would be refusals."""
+    status = QueryRouteResponse.FromString(reply).status
+    if status.code != Code.OK:
+        raise RuntimeError(f"no route: code {status.code}: {status.message}")
 
 
 def settings_command(topic: str) -> bytes:

@@ -49,7 +49,8 @@ async def _run(load: GrpcLoad) -> Outcome:
 async def _introduce(channel: grpc.aio.Channel, load: GrpcLoad) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
     """Do what a client does at its start; the Telemetry stream stays open."""
     route: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(grpc_frames.QUERY_ROUTE_PATH)
-    await route(grpc_frames.route_request(load.topic), metadata=grpc_frames.METADATA, timeout=CALL_TIMEOUT_S)
+    request = grpc_frames.route_request(load.topic, load.target)
+    grpc_frames.check_route(await route(request, metadata=grpc_frames.METADATA, timeout=CALL_TIMEOUT_S))
     opening: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(grpc_frames.TELEMETRY_PATH)
     telemetry = opening(metadata=grpc_frames.METADATA)
     await telemetry.write(grpc_frames.settings_command(load.topic))
