@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
@@ -28,8 +29,9 @@ from apogeemq.mesh.errors import (
 )
 from apogeemq.mesh.grpc_network import GrpcNetwork
 from apogeemq.mesh.memory_network import MemoryNetwork
-from apogeemq.mesh.network import Listening, MeshStream, Network, StreamHandler
-from apogeemq.mesh.v1.calls_pb2 import ENTRY_REPLY, Entry, Frame
+from apogeemq.mesh.network import CallTracing, Listening, MeshStream, Network, StreamHandler
+from apogeemq.mesh.telemetry import MeshTracing
+from apogeemq.mesh.v1.calls_pb2 import ENTRY_REPLY, ENTRY_REQUEST, Entry, Frame
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -58,16 +60,16 @@ TURNS_MAX = 1_000_000
 
 
 class World:
-    """A service that listens, and a caller of it."""
+    """A service that listens, and a caller of it. The network makes spans as well, where a stream is in a trace."""
 
-    def __init__(self, network: Network, clock: Clock) -> None:
-        self.network = network
+    def __init__(self, network_of: Callable[[CallTracing], Network], clock: Clock) -> None:
         self.clock = clock
         self.service = Service()
         self.exporter = InMemorySpanExporter()
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = provider.get_tracer("test")
+        self.network = network_of(MeshTracing(self.tracer))
         self.listening: Listening
         self.caller: StreamCaller
 
@@ -105,14 +107,18 @@ class World:
         return asyncio.ensure_future(self.caller.call(WAIT, StringValue(value=value), timeout_s=timeout_s))
 
 
+def in_memory() -> World:
+    clock = ManualClock()
+    return World(lambda tracing: MemoryNetwork(clock, SeededChance(1), tracing=tracing), clock)
+
+
 @pytest.fixture(params=["grpc", "memory"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """The service and a caller, on either network."""
     if request.param == "grpc":
-        world = World(GrpcNetwork(), SystemClock())
+        world = World(lambda tracing: GrpcNetwork(tracing=tracing), SystemClock())
     else:
-        clock = ManualClock()
-        world = World(MemoryNetwork(clock, SeededChance(1)), clock)
+        world = in_memory()
     await world.start()
     world.caller = world.new_caller()
     yield world
@@ -123,8 +129,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 @pytest.fixture
 async def memory() -> AsyncIterator[World]:
     """The same in memory only, for what needs weather or a clock moved by hand."""
-    clock = ManualClock()
-    world = World(MemoryNetwork(clock, SeededChance(1)), clock)
+    world = in_memory()
     await world.start()
     world.caller = world.new_caller()
     yield world
@@ -450,6 +455,27 @@ async def test_close(world: World) -> None:
     assert isinstance(await error_of(world.ack("b")), ChannelClosed)
 
 
+async def test_a_frame_of_many_calls_lets_others_work(memory: World) -> None:
+    """While thousands of small calls of one frame are answered, other tasks get their turns."""
+    turns: list[int] = []
+    answered = memory.service.infos
+
+    async def other() -> None:
+        while True:
+            turns.append(len(answered))
+            await asyncio.sleep(0)
+
+    channel = memory.network.channel(memory.target)
+    stream = channel.stream(CHANNELS[Channel.CONTROL])
+    working = asyncio.ensure_future(other())
+    entries = [Entry(id=number, kind=ENTRY_REQUEST, method=ACK.number) for number in range(1, 1001)]
+    await stream.send(Frame(entries=entries))
+    await memory.until(lambda: len(answered) == 1000)
+    working.cancel()
+    assert max(later - before for before, later in itertools.pairwise(turns)) < 100
+    await channel.close()
+
+
 async def test_askers_that_break_the_rules(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A stream against the rules is refused with the reason; other streams do not notice."""
     channel = world.network.channel(world.target)
@@ -537,6 +563,17 @@ class TestTraces:
         await world.ack("b")
         assert world.service.spans["a"].is_valid
         assert not world.service.spans["b"].is_valid
+
+    async def test_a_stream_opened_inside_a_trace(self, world: World) -> None:
+        """Calls without a trace stay so on a stream that its opener has put into one."""
+        channel = world.network.channel(world.target)
+        with world.tracer.start_as_current_span("opens"):
+            stream = channel.stream(CHANNELS[Channel.CONTROL], metadata={CALLER_KEY: "other"})
+        payload = StringValue(value="a").SerializeToString()
+        await stream.send(Frame(entries=[Entry(id=1, kind=ENTRY_REQUEST, method=ACK.number, payload=payload)]))
+        assert await stream.receive() is not None
+        assert not world.service.spans["a"].is_valid
+        await channel.close()
 
     async def test_unsampled_contexts_travel(self, world: World) -> None:
         """An unsampled trace makes no span, and its context and state reach the answer."""
