@@ -11,7 +11,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "compatibility.md"
-SECTIONS = {"broker": "Broker, Remoting", "namesrv": "Name server, Remoting"}
+SECTIONS = {"broker": "Broker, Remoting", "namesrv": "Name server, Remoting", "proxy": "Proxy, Remoting"}
+GRPC_FACE = ROOT / "packages" / "proxy" / "src" / "apogeemq" / "proxy" / "faces" / "grpc" / "face.py"
 
 
 def served(face: str) -> set[str]:
@@ -34,6 +35,16 @@ def test_the_document_names_what_is_served(service: str) -> None:
     in_code = {name for file in faces.rglob("*.py") for name in served(file.read_text(encoding="utf-8"))}
     assert in_code == documented(DOCUMENT.read_text(encoding="utf-8"), SECTIONS[service])
     assert in_code, "no table was found"
+
+
+def test_the_document_names_the_grpc_methods_that_are_served() -> None:
+    """The table of methods is the door's; those it has no function for are not in it."""
+    text = DOCUMENT.read_text(encoding="utf-8").partition("\n## Proxy, gRPC\n")[2].partition("\n## ")[0]
+    calls = [node for node in ast.walk(ast.parse(GRPC_FACE.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    named = [call.args[0] for call in calls if ast.unparse(call.func) in ("_Method", "_path") and call.args]
+    in_code = {node.value for node in named if isinstance(node, ast.Constant)}
+    assert in_code == set(re.findall(r"^\| `([A-Za-z]+)` \|", text, re.MULTILINE))
+    assert "SendMessage" in in_code
 
 
 def test_tables_are_found_in_code() -> None:
