@@ -40,6 +40,8 @@ class BrokerInMemory:
     send_status: mesh.SendStatus = mesh.SEND_OK
     orderly_groups: set[str] = field(default_factory=set)
     retry_max_times: int = 16
+    is_polling_full: bool = False
+    damages_records: bool = False
 
     def __post_init__(self) -> None:
         self.records: list[Record] = []
@@ -121,6 +123,8 @@ class BrokerInMemory:
 
     async def _pop(self, request: mesh.PopMessageRequest, info: CallInfo) -> mesh.PopMessageReply:
         await self._note(request)
+        if self.is_polling_full:
+            return mesh.PopMessageReply(status=mesh.POP_POLLING_FULL)
         deadline = self.clock.monotonic() + request.poll_time_ms / 1000
         while not (found := self._matching(request)):
             came = asyncio.ensure_future(self._came.wait())
@@ -146,10 +150,14 @@ class BrokerInMemory:
                     queue_id=0,
                     start_offset=found[0],
                     count=len(found),
-                    records=b"".join(encode_record(self.records[offset]) for offset in found),
+                    records=self._records(found),
                 )
             ],
         )
+
+    def _records(self, offsets: list[int]) -> bytes:
+        records = b"".join(encode_record(self.records[offset]) for offset in offsets)
+        return records[:-1] if self.damages_records else records
 
     def _matching(self, request: mesh.PopMessageRequest) -> list[int]:
         """Like a broker whose tag hashes all collide: whatever has a tag matches every expression."""

@@ -231,14 +231,88 @@ async def test_too_little_time_to_poll_is_refused(timeout_s: float) -> None:
     assert error.code == Code.ILLEGAL_POLLING_TIME
 
 
-async def test_a_broker_with_too_many_polls_asks_for_patience() -> None:
-    """POLLING_FULL is TOO_MANY_REQUESTS, on which clients back off."""
-    cluster = cluster_of(ManualClock(), "a")
-    cluster.brokers["a"].before = refuse(ResponseCode.POLLING_FULL, mesh.PopMessageRequest)
-    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a")))
+async def refusal_of(cluster: Cluster, request: v2.ReceiveMessageRequest) -> ProxyError:
+    """What a receive is refused with, within the time that settings are waited for."""
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request))
     await cluster.clock.run_for(1.5)
-    assert isinstance(error := receiving.exception(), ProxyError)
-    assert error.code == Code.TOO_MANY_REQUESTS
+    error = receiving.exception()
+    assert isinstance(error, ProxyError)
+    return error
+
+
+async def test_a_broker_with_too_many_polls_asks_for_patience() -> None:
+    """TOO_MANY_REQUESTS, on which clients back off; unless another broker has messages."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    cluster.brokers["a"].is_polling_full = True
+    assert (await refusal_of(cluster, request_of("a"))).code == Code.TOO_MANY_REQUESTS
+    cluster.brokers["b"].store("T", b"b")
+    assert kinds(await received(service_of(cluster), cluster, request_of())).count("message") == 1
+
+
+async def test_a_broker_that_refuses_a_pop_is_heard() -> None:
+    """Its code in the API's words: an unknown group is the client's matter."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].before = refuse(ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST, mesh.PopMessageRequest)
+    assert (await refusal_of(cluster, request_of("a"))).code == Code.CONSUMER_GROUP_NOT_FOUND
+
+
+async def test_a_topic_that_nobody_may_read_is_forbidden() -> None:
+    """Permission 2 is writing only."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.topics["T"] = 2
+    assert (await refusal_of(cluster, request_of("a"))).code == Code.FORBIDDEN
+
+
+async def test_a_damaged_record_hides_no_other_brokers_messages() -> None:
+    """It is the broker's fault and told so, where there is nothing else to hand out."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    cluster.brokers["a"].damages_records = True
+    for broker in cluster.brokers.values():
+        broker.store("T", broker.name.encode())
+    parts = await received(service_of(cluster), cluster, request_of())
+    assert [part.message.body for part in parts if part.HasField("message")] == [b"b"]
+    cluster.brokers["a"].store("T", b"again")
+    assert (await refusal_of(cluster, request_of("a"))).code == Code.INTERNAL_SERVER_ERROR
+
+
+async def test_settings_end_the_wait_for_them() -> None:
+    """A receive that came before its client's settings goes on with them at once, and the next one never waits."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].store("T", b"1")
+    service = service_of(cluster)
+    receiving = asyncio.ensure_future(parts_of(service, cluster, request_of("a")))
+    await cluster.clock.run_for(0.5)
+    assert not receiving.done()
+    settings = defs.Settings(client_type=defs.SIMPLE_CONSUMER, subscription=defs.Subscription(group=GROUP))
+    session = service.open_telemetry(context_of(cluster.clock), lambda command: None)
+    await session.on_command(v2.TelemetryCommand(settings=settings))
+    await cluster.clock.run_for(0.0)
+    assert kinds(receiving.result()) == ["status", "message", "delivery_timestamp"]
+    cluster.brokers["a"].store("T", b"2")
+    assert kinds(await received(service, cluster, request_of("a"), after_s=0.0)).count("message") == 1
+
+
+async def test_settings_that_never_come_are_waited_for_once() -> None:
+    """One second, then defaults; later receives of that client start at once."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    for after_s in (1.0, 0.0):
+        cluster.brokers["a"].store("T", b"x")
+        assert kinds(await received(service, cluster, request_of("a"), after_s)).count("message") == 1
+
+
+async def test_what_cannot_be_given_back_waits_for_its_time() -> None:
+    """The receive is answered all the same, and the service goes on."""
+    cluster = cluster_of(ManualClock(), "a")
+    for tag in ("A", "B"):
+        cluster.brokers["a"].store("T", tag.encode(), encode_properties({"TAGS": tag}))
+    cluster.brokers["a"].before = refuse(ResponseCode.SYSTEM_BUSY, mesh.AckMessageRequest)
+    request = request_of("a", filter_expression=defs.FilterExpression(type=defs.TAG, expression="B"))
+    parts = await received(service_of(cluster), cluster, request)
+    assert [part.message.body for part in parts if part.HasField("message")] == [b"B"]
+    assert cluster.brokers["a"].visible("G") == []
+    await cluster.clock.run_for(15.0)
+    assert cluster.brokers["a"].visible("G") == [0, 1]
 
 
 async def test_acks_of_one_request_are_one_call_per_broker_and_answered_one_by_one() -> None:
@@ -291,3 +365,28 @@ async def test_a_busy_broker_leaves_the_old_handle_good() -> None:
     change.invisible_duration.CopyFrom(duration(0))
     changed = await service_of(cluster).change_invisible_duration(change, context_of(cluster.clock))
     assert (changed.status.code, changed.receipt_handle) == (Code.TOO_MANY_REQUESTS, "0 1 2 3 0 a 0 0 0")
+
+
+async def test_a_change_that_a_broker_refuses_is_told() -> None:
+    """Only a busy broker's refusal keeps the handle."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].before = refuse(ResponseCode.NO_PERMISSION, mesh.ChangeInvisibleTimeRequest)
+    change = v2.ChangeInvisibleDurationRequest(group=GROUP, topic=TOPIC, receipt_handle="0 1 2 3 0 a 0 0 0")
+    change.invisible_duration.CopyFrom(duration(0))
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).change_invisible_duration(change, context_of(cluster.clock))
+    assert caught.value.code == Code.FORBIDDEN
+
+
+async def test_calls_of_later_issues_say_that_they_are_not_served() -> None:
+    """A status, not a broken stream: clients can tell."""
+    cluster = cluster_of(ManualClock(), "a")
+    service, context = service_of(cluster), context_of(cluster.clock)
+    statuses = [
+        (
+            await service.forward_message_to_dead_letter_queue(v2.ForwardMessageToDeadLetterQueueRequest(), context)
+        ).status,
+        (await service.end_transaction(v2.EndTransactionRequest(), context)).status,
+        (await service.recall_message(v2.RecallMessageRequest(), context)).status,
+    ]
+    assert {status.code for status in statuses} == {Code.NOT_IMPLEMENTED}

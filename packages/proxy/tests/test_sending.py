@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -212,3 +213,54 @@ async def test_messages_must_fit_their_topic(system: dict[str, Any], topic_type:
         with pytest.raises(ProxyError) as caught:
             await sending
         assert caught.value.code == code
+
+
+async def test_a_refusal_of_the_message_itself_goes_nowhere_else() -> None:
+    """MESSAGE_ILLEGAL would be said by every broker: one try, and the broker's text."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    for broker in cluster.brokers.values():
+        broker.before = refuse(ResponseCode.MESSAGE_ILLEGAL, mesh.SendMessageRequest)
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert (caught.value.code, caught.value.message) == (Code.BAD_REQUEST, "the twin says no")
+    assert sum(len(broker.asked(mesh.SendMessageRequest)) for broker in cluster.brokers.values()) == 1
+
+
+async def test_when_no_broker_has_the_topic_its_route_is_asked_for_anew() -> None:
+    """Each is tried once; the client is told what the last one said."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    for broker in cluster.brokers.values():
+        broker.before = refuse(ResponseCode.TOPIC_NOT_EXIST, mesh.SendMessageRequest)
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert caught.value.code == Code.TOPIC_NOT_FOUND
+    assert [len(broker.asked(mesh.SendMessageRequest)) for broker in cluster.brokers.values()] == [1, 1]
+    assert cluster.forgotten == ["T", "T"]
+
+
+async def test_bodies_of_a_batch_count_together() -> None:
+    """Each of two bodies may pass, both together are above 4 MiB."""
+    cluster = cluster_of(ManualClock(), "a")
+    request = v2.SendMessageRequest(messages=[message("M1", b"x" * (3 << 20)), message("M2", b"x" * (2 << 20))])
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(request, context_of(cluster.clock))
+    assert caught.value.code == Code.MESSAGE_BODY_TOO_LARGE
+
+
+async def test_a_client_that_came_by_ipv6_is_marked_so() -> None:
+    """The born host has 20 bytes then, which the system flag must say."""
+    cluster = cluster_of(ManualClock(), "a")
+    context = dataclasses.replace(context_of(cluster.clock), peer_host=bytes(15) + b"\1" + bytes(4))
+    await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context)
+    (sent,) = cluster.brokers["a"].asked(mesh.SendMessageRequest)
+    assert (sent.sys_flag, len(sent.born_host)) == (0x10, 20)
+
+
+async def test_a_call_without_time_left_is_not_begun() -> None:
+    """REQUEST_TIMEOUT before a broker is asked for anything."""
+    cluster = cluster_of(ManualClock(), "a")
+    request = v2.SendMessageRequest(messages=[message()])
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(request, context_of(cluster.clock, timeout_s=0.05))
+    assert caught.value.code == Code.REQUEST_TIMEOUT
+    assert cluster.brokers["a"].requests == []
