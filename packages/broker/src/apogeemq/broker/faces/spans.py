@@ -6,10 +6,11 @@
 Everything else costs one look at the properties. No span begins a trace, and what is not sampled makes none.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 from apogeemq.broker.core.properties import read_properties
+from apogeemq.broker.faces.error_codes import error_code
 from apogeemq.mesh.trace_context import TRACEPARENT, TRACESTATE, parse_traceparent, sampled_in_properties
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.codes import ResponseCode, request_code_name, response_code_name
@@ -85,11 +86,19 @@ class SendSpans:
             attributes={**_message_attributes(values, topic), NETWORK_PEER_ADDRESS: peer},
         )
 
-    def append(self, parent: Span | None = None) -> AbstractContextManager[Span]:
-        """Enter around the storing of a message; below `parent`, or below the current span."""
-        return self._tracer.start_as_current_span(
-            APPEND, context=None if parent is None else trace.set_span_in_context(parent), kind=SpanKind.INTERNAL
-        )
+    def append(self) -> AbstractContextManager[Span]:
+        """Enter around the storing of a message; below the current span."""
+        return self._tracer.start_as_current_span(APPEND, kind=SpanKind.INTERNAL)
+
+    @contextmanager
+    def append_of(self, request: Span) -> Iterator[None]:
+        """The same below a request's span, which ends here when the message is refused."""
+        try:
+            with trace.use_span(request, record_exception=False, set_status_on_exception=False), self.append():
+                yield
+        except Exception as error:
+            answered(request, error_code(error), str(error))
+            raise
 
 
 def answered(span: Span, code: int, remark: str | None = None, message_id: str | None = None) -> None:

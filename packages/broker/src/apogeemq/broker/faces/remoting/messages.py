@@ -5,7 +5,6 @@ Which header a send has is decided by its request code, never by its fields (tra
 
 import msgspec
 from apogeemq.broker.core.topics import Topic
-from apogeemq.broker.faces.error_codes import error_code
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.broker.faces.spans import SendSpans, answered
@@ -100,25 +99,14 @@ class MessageRequests:
         self, channel: Channel, command: RemotingCommand, header: SendMessageRequestHeader | SendMessageRequestHeaderV2
     ) -> Reply:
         self._acknowledger.check_room()
+        span = None
         if self._spans.may_be_traced(header.properties):
-            return self._store_traced(channel, command, header)
-        sent = self._send.send(header, command.body, channel.peer_host, command.version)
-        return self._when_safe(channel, command, sent, sent.end_offset, sent.topic, sent.wait)
-
-    def _store_traced(
-        self, channel: Channel, command: RemotingCommand, header: SendMessageRequestHeader | SendMessageRequestHeaderV2
-    ) -> Reply:
-        """The same with spans, if the message's trace is sampled."""
-        span = self._spans.received(command.code, header.properties or "", header.topic, channel.peer)
+            span = self._spans.received(command.code, header.properties or "", header.topic, channel.peer)
         if span is None:
             sent = self._send.send(header, command.body, channel.peer_host, command.version)
         else:
-            try:
-                with self._spans.append(span):
-                    sent = self._send.send(header, command.body, channel.peer_host, command.version)
-            except Exception as error:
-                answered(span, error_code(error), str(error))
-                raise
+            with self._spans.append_of(span):
+                sent = self._send.send(header, command.body, channel.peer_host, command.version)
         return self._when_safe(channel, command, sent, sent.end_offset, sent.topic, sent.wait, span)
 
     def _when_safe(
@@ -133,24 +121,27 @@ class MessageRequests:
     ) -> Reply:
         """The acknowledgement now, or later when something must be on disk first; it ends the span."""
         if self._acknowledger.is_safe(topic, wait):
-            if span is not None:
-                answered(span, ResponseCode.SUCCESS, None, sent and sent.unique_key)
-            return self._acknowledge(command, ResponseCode.SUCCESS, None, sent)
+            return self._acknowledge(command, ResponseCode.SUCCESS, None, sent, span)
 
         def done(verdict: Verdict) -> None:
             is_stored = verdict.code in (ResponseCode.SUCCESS, ResponseCode.FLUSH_DISK_TIMEOUT)
             told = sent if is_stored else None
-            if span is not None:
-                answered(span, verdict.code, verdict.remark, told and told.unique_key)
-            write_reply(channel, self._acknowledge(command, verdict.code, verdict.remark, told))
+            write_reply(channel, self._acknowledge(command, verdict.code, verdict.remark, told, span))
 
         self._acknowledger.when_safe(topic, end_offset, wait, done)
         return None
 
     def _acknowledge(
-        self, command: RemotingCommand, code: ResponseCode, remark: str | None, sent: Sent | None
+        self,
+        command: RemotingCommand,
+        code: ResponseCode,
+        remark: str | None,
+        sent: Sent | None,
+        span: Span | None = None,
     ) -> Reply:
         self._stats.count(command.code, code)
+        if span is not None:
+            answered(span, code, remark, None if sent is None else sent.unique_key)
         if command.is_oneway:
             return None
         if sent is None:
