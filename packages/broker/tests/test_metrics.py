@@ -14,6 +14,7 @@ from apogeemq.remoting_codec.codes import ResponseCode
 from prometheus_client.parser import text_string_to_metric_families
 
 from packages.broker.tests.mesh_asking import Asker
+from packages.broker.tests.test_pop import NORMAL_ONLY, ack, handles_of, let_it_be_over, popped, send
 from packages.broker.tests.world import World, consumer_beat, producer_beat, pull_fields, send_fields
 
 APACHE_NAMES = {
@@ -22,6 +23,10 @@ APACHE_NAMES = {
     "rocketmq_throughput_in_total",
     "rocketmq_throughput_out_total",
     "rocketmq_send_to_dlq_messages_total",
+    "rocketmq_consumer_inflight_messages",
+    "rocketmq_pop_revive_in_message_total",
+    "rocketmq_pop_revive_retry_messages_total",
+    "rocketmq_pop_checkpoint_buffer_size",
     "rocketmq_broker_permission",
     "rocketmq_topic_number",
     "rocketmq_consumer_group_number",
@@ -59,10 +64,35 @@ async def test_names_are_apaches_or_our_own() -> None:
         world.create_topic()
         world.client().request(310, send_fields(), b"x")
         world.client().request(11, pull_fields())
+        popped(world)
+        world.broker.popping.revive.revived["G", "T"] += 1
         world.broker.dead_letters["G", "T"] += 1
         names = {name for name, _ in scrape(world, {"remoting": ServerStats()})}
         assert {name for name in names if name.startswith("rocketmq_")} == APACHE_NAMES
         assert all(name.startswith(("rocketmq_", "apogeemq_")) for name in names)
+
+
+async def test_popped_messages_are_shown() -> None:
+    """How many are in flight, what was written down of them, what came again."""
+    async with World(pop=NORMAL_ONLY) as world:
+        world.create_topic("T", 2)
+        send(world, b"a", b"b", queue_id=0)
+        send(world, b"c", queue_id=1)
+        first, *_ = handles_of(popped(world))
+        ack(world, first)
+        in_flight = labels(consumer_group="G", topic="T", is_retry="false", is_system="false")
+        samples = scrape(world)
+        assert samples["rocketmq_consumer_inflight_messages", in_flight] == 2
+        assert samples["rocketmq_pop_checkpoint_buffer_size", NONE] == 2
+        kinds = {"consumer_group": "G", "topic": "T", "put_status": "PUT_OK"}
+        assert samples["rocketmq_pop_revive_in_message_total", labels(**kinds, revive_message_type="CK")] == 2
+        assert samples["rocketmq_pop_revive_in_message_total", labels(**kinds, revive_message_type="ACK")] == 1
+        await let_it_be_over(world)
+        popped(world)
+        samples = scrape(world)
+        assert samples["rocketmq_pop_revive_retry_messages_total", labels(**kinds)] == 2
+        again = labels(consumer_group="G", topic="%RETRY%G_T", is_retry="true", is_system="false")
+        assert samples["rocketmq_consumer_inflight_messages", again] == 2
 
 
 async def test_messages_are_counted_by_topic() -> None:

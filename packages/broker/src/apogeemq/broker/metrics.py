@@ -3,10 +3,12 @@
 Everything is counted elsewhere in plain ints and only read here, when scraped. Source: reference metrics.tsv.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from apogeemq.broker.assembly import Broker
-from apogeemq.broker.core.names import is_system_topic
+from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, is_system_topic
+from apogeemq.broker.core.pop_records import CHECKPOINT_TAG
 from apogeemq.broker.core.topics import Topic
 from apogeemq.broker.faces.remoting.table import UNKNOWN_REQUEST_CODE
 from apogeemq.mesh.metrics import Registry
@@ -19,6 +21,7 @@ Samples = Iterable[tuple[Sequence[str], float]]
 def register_metrics(registry: Registry, broker: Broker, servers: dict[str, ServerStats]) -> None:
     """Declare all metrics of a broker; `servers` are the counts of its Remoting listeners by name."""
     _register_messages(registry, broker)
+    _register_pops(registry, broker)
     _register_tables(registry, broker)
     _register_store(registry, broker)
     _register_requests(registry, broker, servers)
@@ -51,6 +54,63 @@ def _register_messages(registry: Registry, broker: Broker) -> None:
         ("consumer_group", "topic"),
         lambda: list(broker.dead_letters.items()),
     )
+
+
+def _register_pops(registry: Registry, broker: Broker) -> None:
+    popping = broker.popping
+    identity = broker.config.identity
+    own_names = frozenset({identity.cluster_name, identity.broker_name})
+
+    def in_flight() -> Samples:
+        by_topic: Counter[tuple[str, str]] = Counter()
+        for (group, topic, _), count in popping.log.table.in_flight():
+            by_topic[group, topic] += count
+        for (group, topic), count in by_topic.items():
+            is_retry = topic.startswith(RETRY_TOPIC_PREFIX)
+            yield (group, topic, _text(is_retry), _text(is_system_topic(topic, own_names))), count
+
+    def written() -> Samples:
+        by_kind: Counter[tuple[str, str, str, str]] = Counter()
+        for (group, topic, tag), count in list(popping.log.written.items()):
+            by_kind[group, topic, "CK" if tag == CHECKPOINT_TAG else "ACK", "PUT_OK"] += count
+        return list(by_kind.items())
+
+    registry.observed_gauges(
+        "rocketmq_consumer_inflight_messages",
+        "Messages that are popped and not acknowledged.",
+        ("consumer_group", "topic", "is_retry", "is_system"),
+        in_flight,
+    )
+    registry.observed_counters(
+        "rocketmq_pop_revive_in_message_total",
+        "Checkpoints and acknowledgements written down since start.",
+        ("consumer_group", "topic", "revive_message_type", "put_status"),
+        written,
+    )
+    registry.observed_counters(
+        "rocketmq_pop_revive_retry_messages_total",
+        "Messages that were not acknowledged in time and went to a retry topic since start.",
+        ("consumer_group", "topic", "put_status"),
+        lambda: [((*key, "PUT_OK"), count) for key, count in list(popping.revive.revived.items())],
+    )
+    for name, help_text, read in (
+        (
+            "rocketmq_pop_checkpoint_buffer_size",
+            "Pops of a queue with messages that are not acknowledged.",
+            lambda: popping.log.table.checkpoints,
+        ),
+        ("apogeemq_held_pops", "Pops that wait for a message.", lambda: len(popping.polls)),
+        (
+            "apogeemq_popped_messages_unreadable",
+            "Popped messages and revive records that could not be read any more since start.",
+            lambda: popping.revive.unreadable,
+        ),
+    ):
+        registry.observed_gauge(name, help_text, read)
+
+
+def _text(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _register_tables(registry: Registry, broker: Broker) -> None:
