@@ -200,8 +200,9 @@ class BrokerInMemory:
         results = [self._judge(request.consumer_group, handle) for handle in request.handles]
         for handle, result in zip(request.handles, results, strict=True):
             if result == mesh.HANDLE_OK:
+                key = (request.consumer_group, handle.queue_offset)
                 until_ms = self.clock.now_ms() + request.invisible_time_ms
-                self.invisible_until_ms[request.consumer_group, handle.queue_offset] = until_ms
+                self.invisible_until_ms[key] = max(self.invisible_until_ms[key], until_ms)
         return mesh.ExtendInvisibleReply(results=results)
 
     def _topic(self, request: mesh.QueryTopicRequest) -> mesh.QueryTopicReply:

@@ -159,8 +159,12 @@ async def test_what_a_gone_client_was_working_on_comes_again_soon(leaves: bool) 
             session.closed()
         await cluster.clock.run_for(8.0)
         assert broker.visible("G") == [0, 1, 2]
-        (request,) = broker.asked(mesh.ExtendInvisibleRequest)
-        assert (len(request.handles), request.invisible_time_ms) == (3, 1000)
+        changed = broker.asked(mesh.ChangeInvisibleTimeRequest)
+        assert [(change.handle.queue_offset, change.invisible_time_ms) for change in changed] == [
+            (0, 1000),
+            (1, 1000),
+            (2, 1000),
+        ]
 
 
 async def test_a_broker_that_fails_for_some_seconds_costs_nothing() -> None:

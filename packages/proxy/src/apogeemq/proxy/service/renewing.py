@@ -9,7 +9,7 @@ from itertools import islice
 
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.v1 import broker_pb2 as mesh
-from apogeemq.mesh.v1.methods import EXTEND_INVISIBLE
+from apogeemq.mesh.v1.methods import CHANGE_INVISIBLE_TIME, EXTEND_INVISIBLE
 from apogeemq.proxy.core import receipt_handle
 from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.renewal import AFTER_CLIENT_MS, Renewal, RenewalTable
@@ -20,6 +20,7 @@ from apogeemq.proxy.service.broker_calls import BrokerCalls
 SCAN_S = 1.0
 HANDLES_PER_CALL_MAX = 1024
 RENEWED_AT_ONCE_MAX = 16 * HANDLES_PER_CALL_MAX
+GIVEN_BACK_AT_ONCE = 64
 
 _log = logging.getLogger(__name__)
 
@@ -65,12 +66,9 @@ class Renewing:
 
     def client_gone(self, client_id: str) -> None:
         """The client is gone: its messages are handed out again soon."""
-        by_destination: dict[_Destination, list[Renewal]] = defaultdict(list)
-        for renewal in self._renewals.client_gone(client_id):
-            by_destination[renewal.handle.broker_name, renewal.group, renewal.topic, AFTER_CLIENT_MS].append(renewal)
-        for destination, renewals in by_destination.items():
-            for start in range(0, len(renewals), HANDLES_PER_CALL_MAX):
-                self._background.start(self._give_back(destination, renewals[start : start + HANDLES_PER_CALL_MAX]))
+        renewals = self._renewals.client_gone(client_id)
+        if renewals:
+            self._background.start(self._give_back(renewals))
 
     async def _renew(self, destination: _Destination, renewals: list[Renewal], last_times: set[Renewal]) -> None:
         """Prolong what one call can, and note what came of it."""
@@ -88,11 +86,27 @@ class Renewing:
             else:
                 self._renewals.drop(renewal)
 
-    async def _give_back(self, destination: _Destination, renewals: list[Renewal]) -> None:
+    async def _give_back(self, renewals: list[Renewal]) -> None:
+        for start in range(0, len(renewals), GIVEN_BACK_AT_ONCE):
+            await asyncio.gather(*(self._shorten(one) for one in renewals[start : start + GIVEN_BACK_AT_ONCE]))
+
+    async def _shorten(self, renewal: Renewal) -> None:
+        """Let one message come again soon. A renewal only ever adds time; a change of the time may take some away."""
+        request = mesh.ChangeInvisibleTimeRequest(
+            consumer_group=renewal.group,
+            topic=renewal.topic,
+            handle=receipt_handle.to_mesh(renewal.handle),
+            invisible_time_ms=AFTER_CLIENT_MS,
+        )
         try:
-            await self._extend(destination, renewals)
+            await self._calls.call(
+                renewal.handle.broker_name,
+                CHANGE_INVISIBLE_TIME,
+                request,
+                timeout_s=self._limits.broker_timeout_s,
+            )
         except ProxyError as error:
-            _log.info("%d messages of a client that went wait for their invisible time: %s", len(renewals), error)
+            _log.info("a message of a client that went waits for its invisible time: %s", error)
 
     async def _extend(self, destination: _Destination, renewals: list[Renewal]) -> mesh.ExtendInvisibleReply:
         broker_name, group, topic, extension_ms = destination
