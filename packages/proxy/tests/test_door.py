@@ -293,6 +293,23 @@ async def test_a_request_above_the_bound_is_refused(make_door: MakeDoor) -> None
         assert len(await unary(channel)(bytes(1000))) == 1000
 
 
+async def test_a_request_that_unfolds_above_the_bound_is_refused(make_door: MakeDoor) -> None:
+    """What counts is the size after decompression: a small message may be a large one in disguise."""
+    seen: list[int] = []
+
+    async def look(call: DoorCall, request: bytes) -> bytes:
+        seen.append(len(request))
+        return b""
+
+    limits = DoorLimits(request_size_bytes_max=100_000)
+    async with served(make_door, Handlers(unary={METHOD: look}), limits) as (_, channel):
+        bomb = unary(channel)(bytes(10 << 20), compression=grpc.Compression.Gzip)
+        code, _ = await refusal(bomb)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await unary(channel)(bytes(1000), compression=grpc.Compression.Gzip)
+    assert seen == [1000]
+
+
 async def test_calls_beyond_the_bound_are_refused(make_door: MakeDoor) -> None:
     """At calls_max a further call is RESOURCE_EXHAUSTED; there is room again when one has ended."""
     held = Held()
@@ -421,3 +438,42 @@ async def test_two_handlers_for_one_path_are_an_error(make_door: MakeDoor) -> No
         await make_door(DoorLimits()).serve(
             TcpAddress("127.0.0.1", 0), Handlers(unary={"/a/A": echo}, bidi={"/a/A": held.bidi})
         )
+
+
+PING_FRAME, GOAWAY_FRAME = 6, 7
+
+
+async def ping_often(make_door: MakeDoor, interval_s_min: float) -> list[int]:
+    """Ping twenty times on a connection without calls; the types of the frames that come back, up to an answer each."""
+    limits = DoorLimits(client_ping_interval_s_min=interval_s_min)
+    async with served(make_door, Handlers(), limits) as (listening, _), asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04\x00" + bytes(4))
+        seen: list[int] = []
+        for number in range(20):
+            writer.write(b"\x00\x00\x08\x06\x00" + bytes(4) + number.to_bytes(8, "big"))
+            await asyncio.sleep(0.01)  # the door measures time between pings
+            while seen.count(PING_FRAME) <= number and GOAWAY_FRAME not in seen:
+                head = await reader.readexactly(9)
+                payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] != PING_FRAME or payload == number.to_bytes(8, "big"):
+                    seen.append(head[3])
+            if GOAWAY_FRAME in seen:
+                break
+        writer.transport.abort()
+        return seen
+
+
+async def test_pings_are_answered(make_door: MakeDoor) -> None:
+    """A client that keeps the interval may ping a connection without calls for as long as it likes.
+
+    grpc drops options that it does not know without a word, so the name of this one is tried here.
+    """
+    seen = await ping_often(make_door, 0.001)
+    assert GOAWAY_FRAME not in seen
+    assert seen.count(PING_FRAME) == 20
+
+
+async def test_a_flood_of_pings_ends_the_connection(make_door: MakeDoor) -> None:
+    """One that pings much oftener is told to go away."""
+    assert GOAWAY_FRAME in await ping_often(make_door, 3600.0)

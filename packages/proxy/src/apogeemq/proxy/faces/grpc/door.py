@@ -224,7 +224,7 @@ def _options(limits: DoorLimits) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", limits.metadata_size_bytes_max),
         ("grpc.absolute_max_metadata_size", limits.metadata_size_bytes_max),
         ("grpc.max_connection_idle_ms", _ms(limits.connection_idle_s)),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(limits.client_ping_interval_s_min)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(limits.client_ping_interval_s_min)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", _ms(limits.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _ms(limits.keepalive_timeout_s)),
