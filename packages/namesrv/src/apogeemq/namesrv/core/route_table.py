@@ -100,8 +100,7 @@ class RouteTable:
         """
         queue_datas: list[QueueData] = []
         broker_datas: list[BrokerData] = []
-        for broker_name in sorted(name for name, members in self._sets.items() if topic in _leading(members).topics):
-            members = self._sets[broker_name]
+        for broker_name, members in self._sets_that_serve(topic):
             broker = _broker_data(broker_name, members)
             if broker.broker_addrs:
                 queue_datas.append(_queue_data(broker_name, _leading(members).topics[topic]))
@@ -124,15 +123,11 @@ class RouteTable:
 
     def serving(self, topic: str) -> list[tuple[TopicQueues, list[BrokerIdentity]]]:
         """Return who serves a topic, by broker name: the queues, and the broker set's members, lowest id first."""
-        return [
-            (_leading(members).topics[topic], _identities(members))
-            for _, members in sorted(self._sets.items())
-            if topic in _leading(members).topics
-        ]
+        return [(_leading(members).topics[topic], _identities(members)) for _, members in self._sets_that_serve(topic)]
 
     def broker_sets(self) -> list[list[BrokerIdentity]]:
         """Return all broker sets, sorted by name, each with its members, lowest id first."""
-        return [_identities(members) for _, members in sorted(self._sets.items())]
+        return [_identities(self._sets[broker_name]) for broker_name in sorted(self._sets)]
 
     # Apply
 
@@ -180,6 +175,12 @@ class RouteTable:
         before = self._leading_topics(key.broker_name)
         if self._take_out(key):
             self._tell_brokers_changed(key.broker_name, before)
+
+    def _sets_that_serve(self, topic: str) -> list[tuple[str, dict[int, Member]]]:
+        """Return the broker sets in whose leading member's table a topic is, sorted by broker name."""
+        return sorted(
+            (item for item in self._sets.items() if topic in _leading(item[1]).topics), key=lambda item: item[0]
+        )
 
     def _leading_topics(self, broker_name: str) -> Mapping[str, TopicQueues]:
         members = self._sets.get(broker_name)
