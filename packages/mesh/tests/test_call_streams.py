@@ -563,6 +563,10 @@ class TestTraces:
         await world.ack("b")
         assert world.service.spans["a"].is_valid
         assert not world.service.spans["b"].is_valid
+        await world.caller.close()
+        await world.until(lambda: world.service.gone != [])
+        names = sorted(span.name for span in world.exporter.get_finished_spans())
+        assert names == [f"{SERVICE}/Ack", f"{SERVICE}/Ack", "opens"]
 
     async def test_a_stream_opened_inside_a_trace(self, world: World) -> None:
         """Calls without a trace stay so on a stream that its opener has put into one."""

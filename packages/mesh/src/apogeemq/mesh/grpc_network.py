@@ -39,7 +39,7 @@ _COMMON_OPTIONS: list[tuple[str, int]] = [
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_COMMON_OPTIONS,
     ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a silent share of the calls
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 ]
 
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
