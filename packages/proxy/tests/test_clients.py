@@ -16,8 +16,9 @@ from apogeemq.proto.v2.definition_pb2 import Code
 from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.service.messaging import MessagingService
+from apogeemq.remoting_codec.codes import ResponseCode
 
-from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of
+from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of, refuse
 
 GROUP = defs.Resource(name="G")
 TOPIC = defs.Resource(name="T")
@@ -222,3 +223,38 @@ async def test_a_client_is_gone_some_time_after_its_last_stream() -> None:
         assert len(service.clients) == 1
         await cluster.clock.run_for(2.0)
         assert len(service.clients) == 0
+
+
+async def test_brokers_that_do_not_answer_hold_up_no_expiry() -> None:
+    """Clients go when they go, whoever listens; and brokers that refuse to hear of one change nothing."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    service = service_of(cluster)
+    cluster.brokers["a"].before = lambda request: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+    cluster.brokers["b"].before = refuse(ResponseCode.SYSTEM_BUSY, object)
+    async with running(service):
+        for number in range(100):
+            context = context_of(cluster.clock, client_id=f"c@{number}")
+            session = service.open_telemetry(context, lambda command: None)
+            await session.on_command(producer())
+            session.closed()
+        await cluster.clock.run_for(7.0)
+        assert len(service.clients) == 0
+
+
+async def test_a_client_that_leaves_while_its_settings_are_merged_is_there_again() -> None:
+    """Settings are the last word: whoever sends them wants to be known."""
+    cluster = cluster_of(ManualClock(), "a")
+    service, context = service_of(cluster), context_of(cluster.clock)
+    gate = asyncio.Event()
+    await service.open_telemetry(context, lambda command: None).on_command(producer())
+    cluster.brokers["a"].before = lambda request: (
+        gate.wait() if isinstance(request, mesh.QueryGroupRequest) else None  # type: ignore[assignment,return-value]
+    )
+    session = service.open_telemetry(context, lambda command: None)
+    merging = asyncio.ensure_future(session.on_command(consumer()))
+    await cluster.clock.run_for(0.0)
+    await service.notify_client_termination(v2.NotifyClientTerminationRequest(), context)
+    gate.set()
+    await merging
+    beat = v2.HeartbeatRequest(group=GROUP, client_type=defs.SIMPLE_CONSUMER)
+    assert (await service.heartbeat(beat, context)).status.code == Code.OK

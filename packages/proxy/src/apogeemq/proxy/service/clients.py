@@ -262,15 +262,16 @@ class ClientService:
         """
         check_settings(settings, self.limits)
         client_type = _client_type(settings)
-        client = self.seen(context)
         merged = Settings()
         merged.CopyFrom(settings)
         merged.client_type = client_type
         if client_type == PRODUCER:
-            client.settings = producer_settings(merged, self.limits)
+            merged = producer_settings(merged, self.limits)
         else:
             policy = await self._policy(full_name(settings.subscription.group), _subscribed(settings))
-            client.settings = consumer_settings(merged, policy, self.limits)
+            merged = consumer_settings(merged, policy, self.limits)
+        client = self.seen(context)  # not earlier: it may have left meanwhile
+        client.settings = merged
         client.settings_known.set()
         client.beat_due = self.clock.monotonic() + BEAT_S
         self._background.start(self._beat(client))
@@ -288,11 +289,22 @@ class ClientService:
 
     async def run(self) -> None:
         """Expire clients, and tell brokers of the others, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._expire())
+            tasks.create_task(self._beat_all())
+
+    async def _expire(self) -> None:
         while True:
             await self.clock.sleep(SCAN_S)
             now = self.clock.monotonic()
             for client in [client for client in self._clients.values() if self._is_gone(client, now)]:
                 self._remove(client)
+
+    async def _beat_all(self) -> None:
+        """Apart from expiry, which brokers that do not answer must not hold up."""
+        while True:
+            await self.clock.sleep(SCAN_S)
+            now = self.clock.monotonic()
             due = [client for client in self._clients.values() if client.beat_due <= now]
             for start in range(0, len(due), BEATS_AT_ONCE):
                 await asyncio.gather(*(self._beat(client) for client in due[start : start + BEATS_AT_ONCE]))
