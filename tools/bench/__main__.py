@@ -8,6 +8,7 @@
     ./task bench -- start --runs 5                           from exec to the first accepted send
     ./task bench -- grpc                                     SendMessage through the proxy beside a bare echo
     ./task bench -- mesh                                     one call between two services, both sides together
+    ./task bench -- clients                                  CPU of our own clients: sends, batches, handlers, async for
 
 The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
 are 1 KiB. "server µs/msg" is the CPU time, user and system, of the server's processes. "ceiling" is the same case
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.interop.deployments import DEPLOYMENTS
-from tools.bench import cases, grpc_cases, mesh_cases, report, server_process
+from tools.bench import cases, client_cases, client_load, grpc_cases, mesh_cases, report, server_process
 from tools.bench.server_process import Server
 
 
@@ -33,6 +34,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return measure_grpc(options, loadavg_before)
     if options.measurement == "mesh":
         return measure_mesh(options, loadavg_before)
+    if options.measurement == "clients":
+        return measure_clients(options, loadavg_before)
     with chosen_server(options) as server:
         result, text, errors = measure(options, server)
         surroundings = report.Surroundings.of(server.description, loadavg_before)
@@ -65,6 +68,18 @@ def measure_mesh(options: argparse.Namespace, loadavg_before: tuple[float, float
     else:
         print(mesh_cases.table(results), surroundings.text(), sep="\n")
     return 1 if any(outcome.error_count for result in results for outcome in result.outcomes) else 0
+
+
+def measure_clients(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+    """The clients' cases share one server, and raise what goes wrong."""
+    clients, loops = options.client or list(client_cases.CLIENTS), options.loop or list(client_cases.LOOPS)
+    outcomes = client_cases.measure(clients, loops, options.seconds, options.warmup)
+    surroundings = report.Surroundings.of("all-in-one, started for this run", loadavg_before)
+    if options.output == "json":
+        print(report.as_json("clients", outcomes, surroundings))
+    else:
+        print(client_load.table(outcomes), surroundings.text(), sep="\n")
+    return 0
 
 
 def measure(options: argparse.Namespace, server: Server) -> tuple[object, str, int]:
@@ -104,6 +119,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         "grpc", help="CPU of one SendMessage: a bare echo, one process, proxy and broker apart"
     )
     mesh = measurements.add_parser("mesh", help="CPU of one call between two services, both sides together")
+    clients = measurements.add_parser("clients", help="CPU of our own clients per message sent or received")
+    clients.add_argument("--client", action="append", choices=list(client_cases.CLIENTS), help="default: every one")
+    clients.add_argument("--loop", action="append", choices=client_cases.LOOPS, help="default: both")
+    clients.add_argument("--seconds", type=float, default=4.0, help="measured time of each case of sends")
+    clients.add_argument("--warmup", type=float, default=1.0, metavar="SECONDS", help="before it")
+    clients.add_argument("-o", "--output", choices=["table", "json"], default="table")
     for measurement, depths in ((grpc, "1, 32"), (mesh, "32")):
         measurement.add_argument(
             "--in-flight", type=int, action="append", help=f"calls at a time; may be repeated (default: {depths})"

@@ -19,6 +19,7 @@ from tools.bench.requests import Load
 from tools.bench.server_process import MemorySampler, Server, memory_kib, split_address
 
 AnyLoad = TypeVar("AnyLoad")
+AnyOutcome = TypeVar("AnyOutcome")
 
 BACKLOG_MESSAGES = 64_000
 FIRST_SEND_TIMEOUT_S = 60.0
@@ -125,7 +126,7 @@ def in_own_process(load: Load) -> Outcome:
     return in_process_of_its_own(run_without_gc, load)
 
 
-def in_process_of_its_own(run_load: Callable[[AnyLoad], Outcome], load: AnyLoad) -> Outcome:
+def in_process_of_its_own(run_load: Callable[[AnyLoad], AnyOutcome], load: AnyLoad) -> AnyOutcome:
     """Runs a load in a fresh process, so that neither this one's threads nor its memory are in the figures."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
