@@ -1,8 +1,12 @@
 package apogeemq.interop;
 
+import java.io.Closeable;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.time.Duration;
 import java.util.Collections;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.client.apis.ClientConfiguration;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
 
@@ -18,6 +22,7 @@ public final class GrpcDriver {
     static final int EXIT_DEADLINE = 2;
     static final int EXIT_USAGE = 64;
     private static final long REQUEST_TIMEOUT_SECONDS = 10;
+    private static final long CLOSE_WAIT_SECONDS = 30;
 
     private GrpcDriver() {
     }
@@ -67,6 +72,26 @@ public final class GrpcDriver {
         return Stop.listen(line -> {
             throw new IllegalArgumentException("stdin takes stop, not " + line);
         });
+    }
+
+    /**
+     * Closes a client, within bounds: one that lost its Telemetry stream less than a second before may open it anew while it closes, and
+     * then waits for that stream's end for ever.
+     */
+    static void close(Closeable client) throws InterruptedException {
+        Thread closer = new Thread(() -> {
+            try {
+                client.close();
+            } catch (IOException error) {
+                throw new UncheckedIOException(error);
+            }
+        }, "closer");
+        closer.setDaemon(true);
+        closer.start();
+        closer.join(TimeUnit.SECONDS.toMillis(CLOSE_WAIT_SECONDS));
+        if (closer.isAlive()) {
+            System.err.println("the client did not close within " + CLOSE_WAIT_SECONDS + " s, going on without");
+        }
     }
 
     static void reportStarted(String command) {

@@ -48,7 +48,7 @@ final class GrpcProduce {
         arguments.refuseUnknown();
     }
 
-    int run() throws Exception {
+    int run() throws InterruptedException {
         Stop stop = GrpcDriver.listen();
         GrpcDriver.reportStarted("produce");
         List<Thread> senders = new ArrayList<>();
@@ -59,7 +59,7 @@ final class GrpcProduce {
         for (Thread sender : senders) {
             sender.join();
         }
-        producer.close();
+        GrpcDriver.close(producer);
         return abandoned.get() == 0 ? GrpcDriver.EXIT_DONE : GrpcDriver.EXIT_DEADLINE;
     }
 

@@ -1,6 +1,5 @@
 package apogeemq.interop;
 
-import java.io.IOException;
 import org.apache.rocketmq.client.apis.ClientException;
 import org.apache.rocketmq.client.apis.ClientServiceProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
@@ -23,13 +22,13 @@ final class GrpcPush {
         arguments.refuseUnknown();
     }
 
-    int run() throws IOException, InterruptedException {
+    int run() throws InterruptedException {
         Stop stop = GrpcDriver.listen();
         GrpcDriver.reportStarted("push");
         while (!stop.await(1000)) {
             // Nothing to do meanwhile.
         }
-        consumer.close();
+        GrpcDriver.close(consumer);
         return GrpcDriver.EXIT_DONE;
     }
 

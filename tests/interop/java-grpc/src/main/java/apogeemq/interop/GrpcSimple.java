@@ -1,6 +1,5 @@
 package apogeemq.interop;
 
-import java.io.IOException;
 import java.time.Duration;
 import java.util.List;
 import org.apache.rocketmq.client.apis.ClientException;
@@ -32,7 +31,7 @@ final class GrpcSimple {
         arguments.refuseUnknown();
     }
 
-    int run() throws IOException, InterruptedException {
+    int run() throws InterruptedException {
         Stop stop = GrpcDriver.listen();
         GrpcDriver.reportStarted("simple");
         for (int i = 0; i < threads; i++) {
@@ -43,7 +42,7 @@ final class GrpcSimple {
         while (!stop.await(1000)) {
             // Nothing to do meanwhile.
         }
-        consumer.close();
+        GrpcDriver.close(consumer);
         return GrpcDriver.EXIT_DONE;
     }
 
