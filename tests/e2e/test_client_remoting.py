@@ -7,6 +7,9 @@ import asyncio
 import collections
 import itertools
 import pathlib
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 
@@ -19,6 +22,7 @@ from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from tests.e2e.process import ManagedProcess, Ready, fixed_ports, start_all_in_one
 from tests.e2e.wire_client import WireClient, pull_all
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 WAIT_S = 30.0
 RECOVERY_S = 5.0
 FIRST_MESSAGE_S = 1.0
@@ -213,6 +217,35 @@ def test_both_event_loops(run: Runner, namesrv: str) -> None:
                 break
 
     run(send_and_receive())
+
+
+# -- what the documents show
+
+
+def run_program(*argv: str) -> str:
+    """Standard output of a Python program in this environment."""
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def readme_program(name: str, namesrv: str) -> str:
+    """One of the README's programs, with this test's name server, and no longer waits than it needs."""
+    readme = (ROOT / "packages" / "client-remoting" / "README.md").read_text()
+    (program,) = re.findall(rf"```python {name}\n(.*?)```", readme, re.DOTALL)
+    return str(program).replace("127.0.0.1:9876", namesrv).replace("asyncio.sleep(5)", "asyncio.sleep(1)")
+
+
+def test_the_readmes_programs(namesrv: str) -> None:
+    """The producer's message is handled by the consumer."""
+    assert re.fullmatch(r"sent [0-9A-F]{32,56}\n", run_program("-c", readme_program("producer", namesrv)))
+    assert run_program("-c", readme_program("push", namesrv)) == "handled order 7\n"
+
+
+def test_the_quickstart_prints_what_its_readme_says(namesrv: str) -> None:
+    """With another message id."""
+    printed = run_program(str(ROOT / "examples" / "client-remoting-quickstart" / "quickstart.py"), namesrv)
+    assert re.fullmatch(r"sent: FirstTopic [0-9A-F]{32,56}\nreceived: hello, queue \(delivery 1\)\n", printed)
 
 
 # -- SIGKILL
