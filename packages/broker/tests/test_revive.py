@@ -333,3 +333,25 @@ async def test_a_clean_stop_leaves_little_to_read() -> None:
     await again.broker.popping.restore()
     assert len(again.broker.popping.log.table) == 1
     await again.stop()
+
+
+async def test_a_long_backlog_lets_others_have_their_turn() -> None:
+    """The loop is not held while many messages come again at once: time passes, so others are let in between."""
+
+    class Ticking(ManualClock):
+        def monotonic(self) -> float:
+            self.advance(0.001)
+            return super().monotonic()
+
+    async with World(clock=Ticking(), pop=NORMAL_ONLY) as world:
+        world.create_topic("T", 1)
+        send(world, *[b"%d" % number for number in range(32)])
+        popped(world)
+        world.clock.advance(21)
+        reviving = asyncio.create_task(world.broker.popping.revive._revive_due())
+        turns = 0
+        while not reviving.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > 4
+        assert len(world.records("%RETRY%G_T")) == 32

@@ -86,6 +86,7 @@ class ReviveService:
         self._offset_message_id = offset_message_id
         self._sleeps_until_ms: int | None = None
         self._woken = asyncio.Event()
+        self._turn_began = 0.0
         self.revived: Counter[tuple[str, str]] = Counter()
         """Messages that went to a retry topic since start, by (group, topic)."""
         self.unreadable = 0
@@ -137,16 +138,13 @@ class ReviveService:
         await self._woken.wait()
 
     async def _revive_due(self) -> None:
-        turn_began = self._clock.monotonic()
+        self._turn_began = self._clock.monotonic()
         while (checkpoint := self._table.due(self._clock.now_ms())) is not None:
             try:
                 await self._revive(checkpoint)
             except BrokerError as error:
                 log.warning("messages of %s can't come again yet: %s", checkpoint.key, error)
                 self._table.postpone(checkpoint, self._clock.now_ms() + FAILURE_WAIT_MS)
-            if self._clock.monotonic() - turn_began >= TURN_S_MAX:
-                await asyncio.sleep(0)
-                turn_began = self._clock.monotonic()
 
     async def _revive(self, checkpoint: Checkpoint) -> None:
         """Bring back all messages that a checkpoint still has.
@@ -158,14 +156,20 @@ class ReviveService:
             for queue_offset in self._table.messages_of(checkpoint):
                 record = await self._read(checkpoint.key, queue_offset)
                 if self._table.holder(checkpoint.key, queue_offset) is not checkpoint:
-                    continue  # popped once more while the disk was read: the group's position was set back
+                    continue  # popped once more meanwhile: the group's position was set back
                 if record is not None:
                     self._bring_back(checkpoint, record)
                 self._table.settle(checkpoint, queue_offset, acknowledged=False)
                 revived.append(queue_offset)
+                await self._let_others_have_their_turn()
         finally:
             if revived:
                 self._log.write_acks(checkpoint, revived)
+
+    async def _let_others_have_their_turn(self) -> None:
+        if self._clock.monotonic() - self._turn_began >= TURN_S_MAX:
+            await asyncio.sleep(0)
+            self._turn_began = self._clock.monotonic()
 
     async def _read(self, key: QueueKey, queue_offset: int) -> Record | None:
         """The message, from memory or disk; None, counted and told, when there is none that can be read."""
