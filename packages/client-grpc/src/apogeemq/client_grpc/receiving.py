@@ -76,23 +76,18 @@ async def receive(
     Raises ReceiveFailed, ConnectionBroken, ClientClosed.
     """
     await client.session(question.queue.endpoints)
-    origin = Origin(
-        group=group,
-        broker_name=question.queue.broker_name,
-        endpoints=question.queue.endpoints,
-        now_s=client.clock.monotonic(),
-        invisible_s=RENEWED_INVISIBLE_S if question.invisible_s is None else question.invisible_s,
-    )
     parts = client.link.receive(
         question.queue.endpoints,
         _request(group, question),
         timeout_s=max(question.polling_s, POLLING_S_MIN) + REQUEST_TIMEOUT_S,
         traceparent=traceparent,
     )
+    origin: Origin | None = None  # of the first message: their time runs from when the server began to answer
     async with contextlib.aclosing(parts):
         async for part in parts:
             if part.HasField("message"):
-                _take(part.message, dataclasses.replace(origin, now_s=client.clock.monotonic()), into)
+                origin = origin or _origin(group, question, client.clock.monotonic())
+                _take(part.message, origin, into)
             elif part.HasField("status") and not _is_fine(part.status):
                 if part.status.code == _Code.UNRECOGNIZED_CLIENT_TYPE:
                     await client.introduce(question.queue.endpoints)
@@ -122,6 +117,16 @@ def rotated(queues: Sequence[MessageQueue], turn: int) -> list[MessageQueue]:
     """The same queues, beginning with another one each turn."""
     start = turn % len(queues) if queues else 0
     return [*queues[start:], *queues[:start]]
+
+
+def _origin(group: str, question: Question, now_s: float) -> Origin:
+    return Origin(
+        group=group,
+        broker_name=question.queue.broker_name,
+        endpoints=question.queue.endpoints,
+        now_s=now_s,
+        invisible_s=RENEWED_INVISIBLE_S if question.invisible_s is None else question.invisible_s,
+    )
 
 
 def _is_fine(status: definition_pb2.Status) -> bool:

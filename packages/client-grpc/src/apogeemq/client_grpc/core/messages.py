@@ -15,6 +15,7 @@ from apogeemq.proto.v2 import definition_pb2
 DECOMPRESSED_SIZE_MAX: Final = 64 * 1024 * 1024
 """Bytes that a compressed body may unfold to; sixteen times what a server takes by default."""
 
+_AS_IT_IS: Final = frozenset({definition_pb2.Encoding.IDENTITY, definition_pb2.Encoding.ENCODING_UNSPECIFIED})
 _ANY_HEADER: Final = zlib.MAX_WBITS | 32  # gzip, and the zlib form in which Remoting producers compress
 
 
@@ -154,10 +155,10 @@ _DIGESTS: Final[dict[int, Callable[[bytes], int]]] = {
 
 
 def _decoded(encoding: int, body: bytes) -> bytes:
+    if encoding in _AS_IT_IS:
+        return body
     if encoding == definition_pb2.Encoding.GZIP:
         return _decompressed(body)
-    if encoding in {definition_pb2.Encoding.IDENTITY, definition_pb2.Encoding.ENCODING_UNSPECIFIED}:
-        return body
     raise Corrupted(f"its body has the unknown encoding {encoding}")
 
 
