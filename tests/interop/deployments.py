@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import socket
+import types
 from collections.abc import Mapping
 from typing import Self
 
@@ -42,7 +43,8 @@ ANY_PORT = {service: {f"listeners.{name}.port": "0" for name in names} for servi
 class Deployment(abc.ABC):
     """A cluster; `settings` are broker settings under the official names, such as autoCreateTopicEnable.
 
-    `with_proxy` asks for a proxy as well; the all-in-one always has one.
+    `with_proxy` asks for a proxy as well; the all-in-one always has one. `proxy_settings` are ours, such as
+    listeners.grpc.tls.mode; Apache's proxy takes TLS and plain text as it is, and none of them.
 
     As a context manager it is started on entering, and killed on leaving where it still runs. Whatever is started again
     gets the addresses and the data that it had before.
@@ -51,8 +53,16 @@ class Deployment(abc.ABC):
     exit_code = 0
     """How its processes end on SIGTERM."""
 
-    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str], *, with_proxy: bool = False) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        settings: Mapping[str, str],
+        *,
+        with_proxy: bool = False,
+        proxy_settings: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> None:
         self.with_proxy = with_proxy
+        self.proxy_settings = dict(proxy_settings)
         self.data = directory / "data"
         self.log_directory = directory / "logs"
         self.settings = dict(settings)
@@ -131,6 +141,7 @@ class AllInOne(Deployment):
 
     def start(self) -> None:
         settings = {f"broker.{key}": value for key, value in self.settings.items()}
+        settings |= {f"proxy.{key}": value for key, value in self.proxy_settings.items()}
         settings |= fixed_ports(self._ready) if self._ready else {}
         process = start_all_in_one(
             self.data, log_directory=self.log_directory, settings=settings, ports=None if self._ready else "free"
@@ -158,8 +169,15 @@ class AllInOne(Deployment):
 class Processes(Deployment):
     """apogeemq-namesrv, apogeemq-broker and apogeemq-proxy of the tests' environment, each a process of its own."""
 
-    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str], *, with_proxy: bool = False) -> None:
-        super().__init__(directory, settings, with_proxy=with_proxy)
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        settings: Mapping[str, str],
+        *,
+        with_proxy: bool = False,
+        proxy_settings: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> None:
+        super().__init__(directory, settings, with_proxy=with_proxy, proxy_settings=proxy_settings)
         self._ready: dict[str, Ready] = {}
 
     @property
@@ -196,7 +214,7 @@ class Processes(Deployment):
         self.processes["broker"].kill()
 
     def start_proxy(self) -> None:
-        settings = {"identity.namesrv_addr": self._namesrv_mesh, "topics.auto_create": "true"}
+        settings = {"identity.namesrv_addr": self._namesrv_mesh, "topics.auto_create": "true", **self.proxy_settings}
         command = os.fspath(console_script("apogeemq-proxy", self.environment()))
         argv = [command, *set_options(settings | self._ports("proxy"))]
         self._adopt("proxy", ManagedProcess("proxy", argv, log_directory=self.log_directory))
@@ -242,8 +260,15 @@ class Apache(Deployment):
 
     exit_code = 143  # a JVM ends with 128 + 15 after its shutdown hooks
 
-    def __init__(self, directory: pathlib.Path, settings: Mapping[str, str], *, with_proxy: bool = False) -> None:
-        super().__init__(directory, settings, with_proxy=with_proxy)
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        settings: Mapping[str, str],
+        *,
+        with_proxy: bool = False,
+        proxy_settings: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> None:
+        super().__init__(directory, settings, with_proxy=with_proxy, proxy_settings=proxy_settings)
         self._class_path = build.apache_server(APACHE_VERSION)
         self._java = build.java_command()
         self._namesrv_port, self._broker_port, self._ha_port = free_ports()

@@ -1,15 +1,19 @@
 """The official Java and Python gRPC clients against a started cluster, at length.
 
-tests/e2e/test_official_python.py has a shorter run for every change. Every scenario but the kill of a proxy under the
-Python client must also hold against Apache's servers (`--deployment apache`): that client sends its settings to a proxy
-that was started again only minutes later, until then Apache refuses its receives, and ours must not.
+tests/e2e/test_official_python.py has a shorter run for every change. The scenarios must also hold against Apache's
+servers (`--deployment apache`), but for two of the Python client: it sends its settings to a proxy that was started
+again only minutes later, until then Apache refuses its receives, and ours must not; and it does not trust the
+certificate that Apache's proxy makes for itself.
 """
 
 import contextlib
+import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 
 import pytest
+import trustme
 
 from tests.interop import grpc_scenarios
 from tests.interop.conftest import NewGrpcClient
@@ -19,6 +23,7 @@ from tests.interop.grpc_clients import GrpcClient
 pytestmark = pytest.mark.verify
 
 COUNT = 10_000
+COUNT_TLS = 500
 
 
 def test_every_message_is_received_and_acknowledged_once(
@@ -93,3 +98,33 @@ def test_nothing_acknowledged_is_lost_by_a_kill(
     sent = load.end()
     record_property("recovery_ms", recovery_ms)
     print(f"{len(sent)} messages, ms from the restart to the first success: {dict(recovery_ms)}")
+
+
+def test_tls_and_plain_text_on_one_port(
+    java_command: str,
+    deployment_kind: str,
+    new_grpc_client: NewGrpcClient,
+    running: contextlib.ExitStack,
+    topic: str,
+    tmp_path: pathlib.Path,
+) -> None:
+    """The Java client speaks TLS unless it is told otherwise: both kinds of clients reach the same proxy."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    paths = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(str(paths["ca"]))
+    certificate.private_key_pem.write_to_path(str(paths["key"]))
+    certificate.cert_chain_pems[0].write_to_path(str(paths["cert"]))
+    tls = {"mode": "permissive", "cert_path": str(paths["cert"]), "key_path": str(paths["key"])}
+    settings = {f"listeners.grpc.tls.{key}": value for key, value in tls.items()}
+    settings["listeners.grpc.host"] = "127.0.0.1"
+    cluster = running.enter_context(
+        DEPLOYMENTS[deployment_kind](tmp_path / "cluster", {}, with_proxy=True, proxy_settings=settings)
+    )
+    plain = new_grpc_client(cluster)
+    # The Java client trusts anyone; the Python one whom gRPC's own variable names.
+    trust = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": os.fspath(paths["ca"])}
+    secure = dataclasses.replace(plain, tls=True, environ={**plain.environ, **trust})
+    for name, client in (("secure", secure), ("plain", plain)):
+        cluster.make_topic(f"{name}_{topic}")
+        grpc_scenarios.many_messages(client, running, f"{name}_{topic}", COUNT_TLS)
