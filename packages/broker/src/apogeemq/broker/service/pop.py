@@ -11,6 +11,7 @@ Source: reference broker_behaviour.md §8; traps 24.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX
@@ -58,8 +59,7 @@ class Pop:
     retry_topics: tuple[tuple[RetryMark, str], ...]
 
 
-@dataclass(slots=True, frozen=True)
-class Source:
+class Source(NamedTuple):
     """A queue that a pop looks at."""
 
     mark: RetryMark
@@ -260,8 +260,8 @@ class PopService:
         """Take from one queue what still fits."""
         _, topic, queue_id = source.key
         end = self._store.max_offset(topic, queue_id)
-        if source.mark is not RetryMark.NORMAL and end == 0:
-            return  # nothing ever failed here
+        if end == 0 and (source.mark is not RetryMark.NORMAL or pop.init_mode == InitMode.MIN):
+            return  # never used: the group will begin at 0 whenever that is
         start = self._cursor(source, pop.init_mode)
         if start == end or source.key in self._busy:
             return
