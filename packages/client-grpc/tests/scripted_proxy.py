@@ -53,7 +53,13 @@ class Held:
 class ScriptedProxy:
     """Topics exist as soon as they are named. `faults[name]` are answered, one by one, instead of what is right."""
 
-    def __init__(self, brokers: tuple[str, ...] = ("broker-a",), queues: int = 2) -> None:
+    def __init__(
+        self,
+        brokers: tuple[str, ...] = ("broker-a",),
+        queues: int = 2,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self._credentials = credentials
         self.brokers = brokers
         self.queues = queues
         self.asked: list[Asked] = []
@@ -93,7 +99,11 @@ class ScriptedProxy:
         """Listen; on the same port as before after a stop."""
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((_Handlers(self),))
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self._credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, self._credentials)
         await self._server.start()
 
     async def stop(self) -> None:

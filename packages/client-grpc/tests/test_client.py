@@ -98,6 +98,33 @@ async def test_other_places_of_a_route_are_introduced_before_they_are_used() -> 
     assert front.names()[-1] == other.names()[-1] == "NotifyClientTermination"
 
 
+async def test_one_place_that_is_down_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    """A route leads to two proxies and one of them is not there: messages go through the other."""
+    async with ScriptedProxy(("a", "b")) as front, ScriptedProxy() as gone:
+        await gone.stop()
+        leading_there = front.query_route
+
+        async def query_route(request: object) -> object:
+            answer = await leading_there(request)  # type: ignore[arg-type]  # as the proxy itself is called
+            for queue in answer.message_queues:
+                if queue.broker.name == "b":
+                    queue.broker.endpoints.addresses[0].port = gone.port
+            return answer
+
+        front.query_route = query_route  # type: ignore[method-assign, assignment]  # this proxy answers so
+        clock = ManualClock()
+        async with Producer(front.address, clock=clock) as producer:
+            sending = asyncio.create_task(producer.send(Message("T", b"body"), timeout_s=60))
+            await until(lambda: front.requests("QueryRoute"))
+            while not sending.done():
+                await clock.run_for(1.0)
+            await sending
+            for _ in range(5):
+                await producer.send(Message("T", b"body"))
+    assert "a place on the route of topic T is not there" in caplog.text
+    assert len(front.held) == 6
+
+
 async def test_a_proxy_without_answers_fails_the_start(proxy: ScriptedProxy) -> None:
     """3 s without settings are enough to know; the error says what to look at."""
     clock = ManualClock()

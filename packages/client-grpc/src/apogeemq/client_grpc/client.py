@@ -206,9 +206,19 @@ class Client:
         if not is_fine(answer.status):
             raise no_route(topic, answer.status, broker=str(self.access_point))
         route = TopicRoute.of(topic, answer.message_queues)
-        await asyncio.gather(*(self.session(endpoints) for endpoints in route.endpoints))
+        await self._introduce_to(route)
         self._routes[topic] = route
         return route
+
+    async def _introduce_to(self, route: TopicRoute) -> None:
+        """A session with every place of a route; one that is down does no harm while another is there."""
+        waiting = (self.session(endpoints) for endpoints in route.endpoints)
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        errors = [result for result in results if result is not None]
+        for error in errors:
+            if len(errors) == len(results) or not isinstance(error, ClientError):
+                raise error
+            _log.warning("a place on the route of topic %s is not there: %s", route.topic, error)
 
     async def _refresh_routes(self) -> None:
         for topic in list(self._routes):

@@ -49,7 +49,7 @@ class Batch:
 async def assigned_queues(client: Client, group: str, topic: str) -> tuple[MessageQueue, ...]:
     """The queues that the group may receive this topic from now; none where nothing is readable.
 
-    Every proxy that they name knows this client when this returns. Raises RouteNotFound, ConnectionBroken.
+    Raises RouteNotFound, ConnectionBroken.
     """
     request = service_pb2.QueryAssignmentRequest(
         topic=definition_pb2.Resource(name=topic),
@@ -61,10 +61,7 @@ async def assigned_queues(client: Client, group: str, topic: str) -> tuple[Messa
         return ()
     if not is_fine(answer.status):
         raise no_route(topic, answer.status, broker=str(client.access_point))
-    queues = tuple(MessageQueue.of(assignment.message_queue) for assignment in answer.assignments)
-    for endpoints in {queue.endpoints for queue in queues}:
-        await client.session(endpoints)
-    return queues
+    return tuple(MessageQueue.of(assignment.message_queue) for assignment in answer.assignments)
 
 
 async def receive(
@@ -72,7 +69,8 @@ async def receive(
 ) -> None:
     """Ask once and wait for the answer, at most the polling time and a little more; an empty answer is one too.
 
-    A message whose body is damaged is reported in the log, and is in `into.corrupted` without its body.
+    The proxy is told first who asks, if it does not know yet. A message whose body is damaged is reported in the log,
+    and is in `into.corrupted` without its body.
     Raises ReceiveFailed, ConnectionBroken, ClientClosed.
     """
     await client.session(question.queue.endpoints)

@@ -133,6 +133,8 @@ class Session:
             except ClientError as error:
                 self._last_error = error
                 _log.info("the Telemetry stream to %s broke: %s", self._name, error)
+            except Exception:  # noqa: BLE001 — whatever a server sends, the client has to come back to it
+                _log.exception("the Telemetry stream to %s was given up", self._name)
             finally:
                 self._ready.clear()
             await self._clock.sleep(REOPEN_S * (1 + self._jitter() / 2))
