@@ -14,7 +14,7 @@ from tests.interop import grpc_scenarios
 from tests.interop.deployments import AllInOne, Deployment, Processes
 from tests.interop.grpc_clients import GrpcClient, python_client
 
-COUNT_ALL_IN_ONE = 2_500
+COUNT_ALL_IN_ONE = 2_000
 COUNT_PROCESSES = 1_000
 
 
