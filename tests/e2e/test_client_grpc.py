@@ -4,6 +4,7 @@ Time limits here are what the client promises, or far above what a busy machine 
 """
 
 import asyncio
+import contextlib
 import itertools
 import pathlib
 import re
@@ -279,7 +280,8 @@ async def test_kill_9_of_the_proxy_alone(server: Ready, tmp_path: pathlib.Path) 
         held.set()
         await go_on.wait()
 
-    with start_proxy(server, tmp_path / "first", "0") as first:
+    with contextlib.ExitStack() as proxies:
+        first = proxies.enter_context(start_proxy(server, tmp_path / "first", "0"))
         address = (await asyncio.to_thread(first.wait_ready)).listeners["grpc"]
         async with Producer(address) as producer:
             await producer.send(Message(topic, b"before"))
@@ -287,13 +289,13 @@ async def test_kill_9_of_the_proxy_alone(server: Ready, tmp_path: pathlib.Path) 
                 await asyncio.wait_for(held.wait(), WAIT_S)
                 await asyncio.to_thread(first.kill)
                 sending = asyncio.create_task(producer.send(Message(topic, b"after"), timeout_s=WAIT_S))
-                with start_proxy(server, tmp_path / "second", address.rpartition(":")[2]) as second:
-                    await asyncio.to_thread(second.wait_ready)
-                    back = time.monotonic()
-                    await sending
-                    go_on.set()
-                    await wait_for(lambda: b"after" in bodies)
-                    assert time.monotonic() - back < RECOVERY_S
+                second = proxies.enter_context(start_proxy(server, tmp_path / "second", address.rpartition(":")[2]))
+                await asyncio.to_thread(second.wait_ready)
+                back = time.monotonic()
+                await sending
+                go_on.set()
+                await wait_for(lambda: b"after" in bodies)
+                assert time.monotonic() - back < RECOVERY_S
     assert bodies == {b"before": 1, b"after": 1}
 
 
@@ -329,15 +331,18 @@ async def test_kill_9_under_load(mortal: ManagedProcess, tmp_path: pathlib.Path)
                 acknowledged[body] = time.monotonic()
                 await asyncio.sleep(0.005)  # so that the two clients, in one process, have time for both
 
-    async with Producer(proxy) as producer:
-        await producer.send(Message(topic, b"first"))
-        async with PushConsumer(proxy, group=group, subscriptions={topic: "*"}, handler=handle):
-            senders = [asyncio.create_task(send_on(producer)) for _ in range(8)]
-            await wait_for(lambda: len(acknowledged) >= 500 and len(received) >= 300)
-            await asyncio.to_thread(mortal.kill)
-            with start_all_in_one(
-                tmp_path / "data", log_directory=tmp_path / "second", ports=None, settings=fixed_ports(ready)
-            ) as process:
+    with contextlib.ExitStack() as servers:
+        async with Producer(proxy) as producer:
+            await producer.send(Message(topic, b"first"))
+            async with PushConsumer(proxy, group=group, subscriptions={topic: "*"}, handler=handle):
+                senders = [asyncio.create_task(send_on(producer)) for _ in range(8)]
+                await wait_for(lambda: len(acknowledged) >= 500 and len(received) >= 300)
+                await asyncio.to_thread(mortal.kill)
+                process = servers.enter_context(
+                    start_all_in_one(
+                        tmp_path / "data", log_directory=tmp_path / "second", ports=None, settings=fixed_ports(ready)
+                    )
+                )
                 await asyncio.to_thread(process.wait_ready)
                 back = time.monotonic()
                 await wait_for(lambda: any(moment > back for moment in acknowledged.values()))
@@ -349,9 +354,9 @@ async def test_kill_9_under_load(mortal: ManagedProcess, tmp_path: pathlib.Path)
                 is_over.set()
                 await asyncio.gather(*senders)
                 await wait_for(lambda: len(acknowledged.keys() - received.keys()) <= IN_TRANSIT)
-                # What was on its way to the client when the server died stays invisible for a minute: so that nobody
-                # waits for it here, another group reads everything.
-                await read_all(proxy, topic, acknowledged.keys())
+            # What was on its way to the client when the server died stays invisible for a minute: so that nobody waits
+            # for it here, another group reads everything.
+            await read_all(proxy, topic, acknowledged.keys())
 
 
 async def read_all(proxy: str, topic: str, bodies: AbstractSet[bytes]) -> None:

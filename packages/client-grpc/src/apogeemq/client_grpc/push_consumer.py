@@ -160,7 +160,11 @@ class PushConsumer:
         try:
             await within(self._clock, self._close_timeout_s, self._drain())
         except TimeoutError:
-            _log.warning("%d handlers are cancelled: they did not end in %g s", self._running, self._close_timeout_s)
+            _log.warning(
+                "not everything was settled %g s after closing began, and comes again; %d handlers are cancelled",
+                self._close_timeout_s,
+                self._running,
+            )
         finally:
             self._row.put_nowait(None)
             await end_tasks(self._workers)
