@@ -52,5 +52,4 @@ def test_settings_without_anything_are_the_defaults() -> None:
     consumer = consumer_settings(definition_pb2.Settings())
     assert (consumer.fifo, consumer.receive_batch_size, consumer.long_polling_timeout_s) == (False, 32, 20.0)
     assert consumer.retry.max_attempts == 17
-    producer = producer_settings(definition_pb2.Settings())
-    assert (producer.retry.max_attempts, producer.body_size_max) == (3, 4 * 1024 * 1024)
+    assert producer_settings(definition_pb2.Settings()).retry.max_attempts == 3

@@ -9,7 +9,6 @@ from apogeemq.client_grpc.core.backoff import CONSUMER_RETRY, PRODUCER_RETRY, re
 from apogeemq.client_grpc.core.endpoints import Endpoints
 from apogeemq.proto.v2 import definition_pb2
 
-BODY_SIZE_MAX = 4 * 1024 * 1024
 RECEIVE_BATCH_SIZE = 32
 LONG_POLLING_TIMEOUT_S = 20.0
 
@@ -63,7 +62,6 @@ class ProducerSettings:
     """What a server tells a producer."""
 
     retry: Retry = PRODUCER_RETRY
-    body_size_max: int = BODY_SIZE_MAX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,10 +76,7 @@ class ConsumerSettings:
 
 def producer_settings(sent: definition_pb2.Settings) -> ProducerSettings:
     """Read a server's settings for a producer; a field that is not there keeps its default."""
-    return ProducerSettings(
-        retry=retry_policy(sent.backoff_policy, PRODUCER_RETRY),
-        body_size_max=sent.publishing.max_body_size if sent.publishing.max_body_size > 0 else BODY_SIZE_MAX,
-    )
+    return ProducerSettings(retry=retry_policy(sent.backoff_policy, PRODUCER_RETRY))
 
 
 def consumer_settings(sent: definition_pb2.Settings) -> ConsumerSettings:
