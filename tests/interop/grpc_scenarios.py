@@ -240,6 +240,7 @@ class Load:
     """
 
     WARM_UP = 200
+    AFTERWARDS = 100
     INTERVAL_MS = 5
     THREADS = 2
 
@@ -264,7 +265,10 @@ class Load:
         self._wait_progress(0, self.WARM_UP, "the load did not begin")
 
     def survive(self, kill: Callable[[], None], start: Callable[[], None]) -> Mapping[str, int]:
-        """One kill and the start after it; how many ms later each client had its first success, by its name."""
+        """One kill and the start after it; how many ms later each client had its first success, by its name.
+
+        The load has gone on for a while when it returns.
+        """
         self._kills += 1
         kill()
         start()
@@ -272,6 +276,7 @@ class Load:
         self._wait_progress(ready_ms, 1, "not every client came back")
         recovery_ms = {run.name: self._successes_ms(run, ready_ms)[0] - ready_ms for run in self.runs}
         assert max(recovery_ms.values()) <= RECOVERY_MAX_MS, f"ms from the restart to the first success: {recovery_ms}"
+        self._wait_progress(ready_ms, self.AFTERWARDS, "the load did not go on")
         return recovery_ms
 
     def end(self) -> list[Sent]:
