@@ -1,5 +1,6 @@
-"""One message's whole way, read back from what separate processes exported: exact parents and links, no orphans."""
+"""One message's whole way, read back from what the services exported: exact parents and links, no orphans."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -62,20 +63,26 @@ def collector() -> Iterator[TraceCollector]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def listeners(collector: TraceCollector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
-    """Name server, broker and proxy, each a process of its own that exports its spans."""
-    directory = tmp_path_factory.mktemp("traced")
+@contextlib.contextmanager
+def services(collector: TraceCollector, directory: pathlib.Path, *arguments: str) -> Iterator[Ready]:
+    """Name server, broker and proxy, which export their spans."""
     process = start_all_in_one(
         directory / "data",
         log_directory=directory / "logs",
         settings={},
-        arguments=["--processes"],
+        arguments=arguments,
         environ=collector.environ,
     )
     with process:
         yield process.wait_ready()
         process.stop()
+
+
+@pytest.fixture(scope="module")
+def listeners(collector: TraceCollector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
+    """Each service is a process of its own."""
+    with services(collector, tmp_path_factory.mktemp("traced"), "--processes") as ready:
+        yield ready
 
 
 def run_clients(collector: TraceCollector, ready: Ready, role: str, protocol: str, topic: str, count: int) -> list[str]:
@@ -192,3 +199,14 @@ def test_from_a_grpc_producer_to_a_remoting_consumer(collector: TraceCollector, 
     sends = chains(collector, f"send {topic}", sent_by_grpc("send", topic), 2)
     processed = chains(collector, f"process {topic}", [("process", f"process {topic}", "CONSUMER")], 3)
     assert links([chain[0] for chain in processed]) == contexts(sends)
+
+
+def test_services_that_share_a_process(collector: TraceCollector, tmp_path: pathlib.Path) -> None:
+    """The proxy asks the broker beside it without a connection: the same tree, and each span names its own service."""
+    topic = "TracedTogether"
+    with services(collector, tmp_path) as ready:
+        make_topic(ready, topic)
+        run_clients(collector, ready, "send", "grpc", topic, 2)
+        run_clients(collector, ready, "receive", "grpc", topic, 3)
+    chains(collector, f"send {topic}", sent_by_grpc("send", topic), 2)
+    chains(collector, f"ack {topic}", acknowledged("receive", topic), 3)

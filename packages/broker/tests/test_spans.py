@@ -137,7 +137,7 @@ async def test_what_is_not_sampled_makes_no_span(properties: str) -> None:
 
 @pytest.mark.parametrize("sampled", [True, False])
 async def test_a_send_over_the_mesh_appends_below_the_call(*, sampled: bool) -> None:
-    """The call's own SERVER span is its parent; without a sampled trace there is none of them."""
+    """The call's own SERVER span, by the broker's tracer, is its parent; without a sampled trace there is neither."""
     traced = Traced()
     async with traced.world as world:
         asker = Asker(world, traced.tracer)

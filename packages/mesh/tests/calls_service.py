@@ -28,7 +28,7 @@ UNKNOWN = Call(99, "Unknown", StringValue, StringValue, Channel.CONTROL)
 class Service:
     """Notes what it is asked; what waits, waits for `release`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self.infos: list[tuple[str, CallInfo]] = []
         self.spans: dict[str, trace.SpanContext] = {}
         self.started: list[str] = []
@@ -48,6 +48,7 @@ class Service:
                 Answer(WRONG, self.wrong),
             ],
             on_owner_gone=self.owner_gone,
+            tracer=tracer,
         )
 
     def owner_gone(self, owner: Hashable) -> None:

@@ -64,11 +64,11 @@ class World:
 
     def __init__(self, network_of: Callable[[CallTracing], Network], clock: Clock) -> None:
         self.clock = clock
-        self.service = Service()
         self.exporter = InMemorySpanExporter()
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = provider.get_tracer("test")
+        self.service = Service(self.tracer)
         self.network = network_of(MeshTracing(self.tracer))
         self.listening: Listening
         self.caller: StreamCaller
@@ -78,7 +78,7 @@ class World:
         return f"127.0.0.1:{self.listening.port}"
 
     async def start(self, port: int = 0) -> None:
-        handlers = call_handlers(CHANNELS, self.service.table, clock=self.clock, tracer=self.tracer)
+        handlers = call_handlers(CHANNELS, self.service.table, clock=self.clock)
         self.listening = await self.network.serve("127.0.0.1", port, handlers)
 
     def new_caller(self, target: str | None = None) -> StreamCaller:

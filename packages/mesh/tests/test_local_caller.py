@@ -12,6 +12,7 @@ from apogeemq.mesh.errors import CallRefused, ChannelClosed, DeadlineExceeded
 from apogeemq.mesh.local_caller import LocalCaller
 from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -25,14 +26,15 @@ MISSING = Call(9, "Missing", StringValue, StringValue, Channel.CONTROL)
 class Service:
     """Answers at once, waits, refuses or fails, as it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self.clock = ManualClock()
         self.seen: list[tuple[StringValue, CallInfo]] = []
         self.current: list[SpanContext] = []
         self.cancelled: list[str] = []
         self.gone: list[object] = []
         self.release = asyncio.Event()
-        self.table = CallTable([Answer(GREET, self.greet), Answer(WAIT, self.wait)], on_owner_gone=self.gone.append)
+        answers = [Answer(GREET, self.greet), Answer(WAIT, self.wait)]
+        self.table = CallTable(answers, on_owner_gone=self.gone.append, tracer=tracer)
 
     def caller(self, tracer: trace.Tracer | None = None) -> LocalCaller:
         return LocalCaller("broker-a:10921", self.table, clock=self.clock, tracer=tracer)
@@ -154,7 +156,7 @@ async def test_spans_of_a_sampled_call() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("test")
-    service = Service()
+    service = Service(tracer)
     service.release.set()
     caller = service.caller(tracer)
     for call in (GREET, WAIT):
@@ -188,10 +190,36 @@ async def test_refusal_in_spans() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("test")
     with tracer.start_as_current_span("root"), pytest.raises(CallRefused):
-        await Service().caller(tracer).call(GREET, StringValue(value="refuse"), timeout_s=1.0)
+        await Service(tracer).caller(tracer).call(GREET, StringValue(value="refuse"), timeout_s=1.0)
     server, client, _ = exporter.get_finished_spans()
     for span in (server, client):
         assert (span.attributes or {})["rpc.response.status_code"] == "17"
+
+
+async def test_each_side_has_its_own_tracer() -> None:
+    """The asking is a span of who asks, the answering one of who answers, in one tree; either may have none."""
+    exporter = InMemorySpanExporter()
+    tracers: dict[str, trace.Tracer] = {}
+    for name in ("apogeemq-proxy", "apogeemq-broker"):
+        provider = TracerProvider(resource=Resource({"service.name": name}))
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        tracers[name] = provider.get_tracer("test")
+    proxy, broker = tracers.values()
+
+    async def spans_of(asker: trace.Tracer | None, answerer: trace.Tracer | None) -> list[tuple[object, SpanKind]]:
+        exporter.clear()
+        with proxy.start_as_current_span("root") as root:
+            await Service(answerer).caller(asker).call(GREET, StringValue(), timeout_s=1.0)
+        *inside_out, _ = exporter.get_finished_spans()
+        below = inside_out[::-1]
+        own_ids = [root.get_span_context().span_id, *(span.context.span_id for span in below if span.context)]
+        assert [span.parent.span_id for span in below if span.parent] == own_ids[:-1]
+        return [(span.resource.attributes["service.name"], span.kind) for span in below]
+
+    asked, answered = ("apogeemq-proxy", SpanKind.CLIENT), ("apogeemq-broker", SpanKind.SERVER)
+    assert await spans_of(proxy, broker) == [asked, answered]
+    assert await spans_of(proxy, None) == [asked]
+    assert await spans_of(None, broker) == [answered]
 
 
 @pytest.mark.parametrize("sampled", [False, True])

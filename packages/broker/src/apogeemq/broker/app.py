@@ -229,7 +229,7 @@ class BrokerApp:
             _, port = await vip.start(listeners.vip.host, listeners.vip.port)
             self.endpoints["vip"] = advertised_address(listeners.vip, port)
         if listeners.mesh.enabled:
-            handlers = call_handlers(BROKER_CHANNELS, broker.calls, clock=self._clock, tracer=self._tracer)
+            handlers = call_handlers(BROKER_CHANNELS, broker.calls, clock=self._clock)
             self._mesh = await self._network.serve(
                 listeners.mesh.host, listeners.mesh.port, handlers, tls=self._mesh_tls
             )

@@ -285,6 +285,7 @@ class Broker:
             offsets=OffsetAnswers(self.offset_service, self.cold_reads),
             stats=self.call_stats,
             on_owner_gone=self.owner_gone,
+            tracer=tracer,
         )
 
     def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:

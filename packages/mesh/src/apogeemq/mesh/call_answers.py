@@ -28,7 +28,7 @@ from apogeemq.mesh.network import MeshStream, Stream, StreamHandler
 from apogeemq.mesh.telemetry import remote_context
 from apogeemq.mesh.v1.calls_pb2 import Frame
 from google.protobuf.message import DecodeError, Message
-from opentelemetry.trace import INVALID_SPAN, Span, SpanContext, Tracer
+from opentelemetry.trace import INVALID_SPAN, Span, SpanContext
 
 CALLER_KEY = "apogeemq-caller"
 """Stream metadata: a random id that is the same on all streams of one caller, and so makes them one owner."""
@@ -40,13 +40,13 @@ _log = logging.getLogger(__name__)
 
 
 def call_handlers(
-    channels: Mapping[Channel, Stream[Frame, Frame]], table: CallTable, *, clock: Clock, tracer: Tracer | None = None
+    channels: Mapping[Channel, Stream[Frame, Frame]], table: CallTable, *, clock: Clock
 ) -> list[StreamHandler[Frame, Frame]]:
     """Make what a Network has to serve so that the calls of `table` are answered on these streams."""
     owners = _Owners(table.on_owner_gone)
 
     def handler(stream: Stream[Frame, Frame]) -> StreamHandler[Frame, Frame]:
-        spans = CallSpans(stream.path.rpartition("/")[0].removeprefix("/"), tracer)
+        spans = CallSpans(stream.path.rpartition("/")[0].removeprefix("/"), table.tracer)
 
         async def handle(mesh_stream: MeshStream[Frame, Frame]) -> None:
             owner = mesh_stream.metadata.get(CALLER_KEY) or object()

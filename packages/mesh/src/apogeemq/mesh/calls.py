@@ -20,7 +20,7 @@ from apogeemq.mesh.errors import CallRefused
 from apogeemq.mesh.network import Req, Resp
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
+    from opentelemetry.trace import SpanContext, Tracer
 
 BROKER_SERVICE = "apogeemq.mesh.v1.BrokerService"
 """The service whose calls these are; traces name a call "service/call"."""
@@ -84,16 +84,25 @@ class Answer(Generic[Req, Resp]):
 
 
 class CallTable:
-    """All the calls that a service answers, and whom to tell when an owner is gone."""
+    """All the calls that a service answers, and whom to tell when an owner is gone.
+
+    `tracer` is the answering service's own: the spans in which its functions run bear its name, whoever asks and by
+    whatever way, also from within the same process. Without one there are none.
+    """
 
     def __init__(
-        self, answers: Iterable[Answer[Any, Any]], *, on_owner_gone: Callable[[Hashable], None] = lambda owner: None
+        self,
+        answers: Iterable[Answer[Any, Any]],
+        *,
+        on_owner_gone: Callable[[Hashable], None] = lambda owner: None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.by_number: dict[int, Answer[Any, Any]] = {}
         for answer in answers:
             if self.by_number.setdefault(answer.call.number, answer) is not answer:
                 raise ValueError(f"two answers to call {answer.call.number}, {answer.call.name}")
         self.on_owner_gone = on_owner_gone
+        self.tracer = tracer
 
 
 def unknown_call(number: int) -> CallRefused:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class LocalCaller:
-    """A Caller whose other side is a CallTable.
+    """A Caller whose other side is a CallTable. `tracer` is the asking service's own, for the span around the asking.
 
     Neither side may change a request or a reply once it has handed it over: both have the same object. An answer that
     comes at once costs no task. The caller is the owner of all its calls; close() tells the table that it is gone.
@@ -40,7 +40,8 @@ class LocalCaller:
         self.target = target
         self._table = table
         self._clock = clock
-        self._spans = CallSpans(service, tracer)
+        self._asking = CallSpans(service, tracer)
+        self._answering = CallSpans(service, table.tracer)
         self._waits: set[_Wait] = set()
         self._deadlines = Deadlines(clock, _Wait.give_up)
         self._closed = False
@@ -52,8 +53,8 @@ class LocalCaller:
         asker = current_context()
         if asker is None:
             return await self._answer(call, request, timeout_s, None)
-        with self._spans.asking(call.name, self.target, asker) as sent:
-            span = self._spans.answering(call.name, PEER, sent)
+        with self._asking.asking(call.name, self.target, asker) as sent:
+            span = self._answering.answering(call.name, PEER, sent)
             try:
                 with current(span):
                     sampled = span.get_span_context() if sent.trace_flags.sampled else None

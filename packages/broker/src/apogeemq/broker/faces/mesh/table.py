@@ -11,6 +11,7 @@ from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
 from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.v1 import methods
+from opentelemetry.trace import Tracer
 
 
 def call_table(
@@ -23,6 +24,7 @@ def call_table(
     offsets: OffsetAnswers,
     stats: CallStats,
     on_owner_gone: Callable[[Hashable], None],
+    tracer: Tracer | None,
 ) -> CallTable:
     """Put the families together."""
     return CallTable(
@@ -41,4 +43,5 @@ def call_table(
             answer(methods.UPDATE_OFFSET, offsets.update_offset, stats),
         ],
         on_owner_gone=on_owner_gone,
+        tracer=tracer,
     )
