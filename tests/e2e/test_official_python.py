@@ -14,8 +14,8 @@ from tests.interop import grpc_scenarios
 from tests.interop.deployments import AllInOne, Deployment, Processes
 from tests.interop.grpc_clients import GrpcClient, python_client
 
-COUNT_ALL_IN_ONE = 2_000
-COUNT_PROCESSES = 1_000
+COUNT_ALL_IN_ONE = 1_500
+COUNT_PROCESSES = 500
 
 
 @pytest.fixture(scope="module")

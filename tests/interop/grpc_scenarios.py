@@ -19,7 +19,7 @@ from tests.interop.grpc_clients import GrpcClient
 from tests.interop.grpc_events import Received, ReceiveFailed, SendFailed, Sent, Settled
 from tests.interop.grpc_judge import Content
 
-WORK_TIMEOUT_S = 90.0
+WORK_TIMEOUT_S = 180.0
 SHORTEST_INVISIBLE_S = 10
 """Servers take no shorter time from a client that chooses one."""
 RECOVERY_MAX_MS = 5000
@@ -241,7 +241,7 @@ class Load:
 
     WARM_UP = 200
     AFTERWARDS = 100
-    INTERVAL_MS = 5
+    INTERVAL_MS = 1
     THREADS = 2
 
     def __init__(
