@@ -227,6 +227,16 @@ async def test_a_client_id_has_a_bound(rig: Rig) -> None:
     assert "x-mq-client-id" in answer.status.message
 
 
+async def test_a_language_that_no_name_is_so_long_is_refused(rig: Rig) -> None:
+    """It is kept with the client: 64 characters, not the 16 KiB that metadata may have."""
+    rig.service.answers["heartbeat"] = lambda request, context: ok(v2.HeartbeatResponse)
+    for size, code in ((64, Code.OK), (65, Code.BAD_REQUEST)):
+        metadata = (("x-mq-client-id", "c"), ("x-mq-language", "x" * size))
+        answer = await call(rig.channel, "Heartbeat", v2.HeartbeatRequest(), v2.HeartbeatResponse, metadata)
+        assert answer.status.code == code
+    assert "x-mq-language" in answer.status.message
+
+
 async def test_metadata_becomes_the_context(rig: Rig) -> None:
     """Everything that the service learns of a client comes from its metadata, its connection and its deadline."""
     rig.service.answers["heartbeat"] = lambda request, context: ok(v2.HeartbeatResponse)
@@ -434,12 +444,13 @@ async def test_telemetry_answers_commands(rig: Rig) -> None:
     [
         (ProxyError(Code.BAD_REQUEST, "settings.…"), grpc.StatusCode.INVALID_ARGUMENT),
         (ProxyError(Code.TOO_MANY_REQUESTS, "…"), grpc.StatusCode.INVALID_ARGUMENT),
+        (ProxyError(Code.NOT_IMPLEMENTED, "…"), grpc.StatusCode.INVALID_ARGUMENT),
         (ProxyError(Code.INTERNAL_SERVER_ERROR, "…"), grpc.StatusCode.INTERNAL),
         (KeyError("the secret"), grpc.StatusCode.INTERNAL),
     ],
 )
 async def test_a_refused_command_ends_the_stream(rig: Rig, error: Exception, code: grpc.StatusCode) -> None:
-    """4xxxx is INVALID_ARGUMENT, all else INTERNAL (reference grpc_v2.md §4); the session learns of the end."""
+    """4xxxx and NOT_IMPLEMENTED: INVALID_ARGUMENT, else INTERNAL (grpc_v2.md §4); the session learns of the end."""
 
     def refuse(command: v2.TelemetryCommand) -> None:
         raise error

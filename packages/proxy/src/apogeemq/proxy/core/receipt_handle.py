@@ -21,6 +21,10 @@ HANDLE_SIZE_MAX = 512
 """Seven 19-digit numbers and a broker name fit; what is longer is not ours."""
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
+QUEUE_ID_MAX = 16_383
+"""No topic of a broker has more queues. A broker refuses a call as a whole for one handle beyond its bounds, so that
+such a handle may not get there: the others of its acknowledgement are good."""
+
 _INT64_MAX = 2**63 - 1
 _INT32_MAX = 2**31 - 1
 _RETRY_MARKS = (mesh.RETRY_MARK_NORMAL, mesh.RETRY_MARK_V1, mesh.RETRY_MARK_V2)
@@ -62,6 +66,8 @@ def parse(text: str) -> ReceiptHandle:
     if len(fields) not in (8, 9) or not fields[5]:
         raise _invalid("it does not have the nine fields of a receipt handle; send back what was received")
     start_offset, pop_time_ms, invisible_time_ms = (_number(field, _INT64_MAX) for field in fields[:3])
+    if pop_time_ms == 0:
+        raise _invalid("its pop time is 0")
     retry_mark = _number(fields[4], _INT32_MAX)
     if retry_mark not in _RETRY_MARKS:
         raise _invalid(f"{retry_mark} is no kind of topic")
@@ -69,10 +75,10 @@ def parse(text: str) -> ReceiptHandle:
         start_offset=start_offset,
         pop_time_ms=pop_time_ms,
         invisible_time_ms=invisible_time_ms,
-        revive_queue_id=_number(fields[3], _INT32_MAX),
+        revive_queue_id=_number(fields[3], QUEUE_ID_MAX),
         retry_mark=_RETRY_MARKS[retry_mark],
         broker_name=fields[5],
-        queue_id=_number(fields[6], _INT32_MAX),
+        queue_id=_number(fields[6], QUEUE_ID_MAX),
         queue_offset=_number(fields[7], _INT64_MAX),
         physical_offset=_number(fields[8], _INT64_MAX) if len(fields) == 9 else 0,
     )

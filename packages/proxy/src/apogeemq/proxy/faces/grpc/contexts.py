@@ -12,8 +12,11 @@ from apogeemq.proxy.faces.grpc.port import DoorCall
 from apogeemq.remoting_codec.errors import LocalProtocolError
 from apogeemq.remoting_codec.record import encode_host
 
-CLIENT_ID_SIZE_MAX = 512
-"""Characters of a client id. Official clients make theirs of host name, process, number and clock: some 60."""
+CLIENT_ID_SIZE_MAX = 255
+"""Characters of a client id; brokers take no more. Official clients make theirs of host, process and clock: some 60."""
+
+LANGUAGE_SIZE_MAX = 64
+"""Characters of a language's name. It is kept for as long as the client is known."""
 
 PEERS_KEPT = 4_096
 """Connections whose packed address is kept."""
@@ -34,9 +37,15 @@ def request_context(call: DoorCall, now: float, default_timeout_s: float) -> Req
             Code.BAD_REQUEST,
             f"metadata x-mq-client-id has {len(client_id)} characters; at most {CLIENT_ID_SIZE_MAX} are allowed",
         )
+    language = metadata.get("x-mq-language", "")
+    if len(language) > LANGUAGE_SIZE_MAX:
+        raise ProxyError(
+            Code.BAD_REQUEST,
+            f"metadata x-mq-language has {len(language)} characters; at most {LANGUAGE_SIZE_MAX} are allowed",
+        )
     return RequestContext(
         client_id=client_id,
-        language=metadata.get("x-mq-language", ""),
+        language=language,
         client_version=metadata.get("x-mq-client-version", ""),
         namespace=metadata.get("x-mq-namespace", ""),
         peer=call.peer,

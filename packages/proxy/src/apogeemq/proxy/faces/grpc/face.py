@@ -138,14 +138,21 @@ class MessagingFace:
         """Answer one unary call."""
         begun = self._clock.monotonic()
         try:
-            context = self._context(call)
+            context = request_context(call, begun, self._request_timeout_s)
             request = _decoded(method.request_type, payload)
-            with self._spans.around(f"{SERVICE}/{method.name}", carrier_of(call.metadata, request)) as set_status:
+            carrier = carrier_of(call.metadata, request)
+            if carrier is None:
                 response = await self._response(method, request, context)
-                set_status(_name(response.status.code), _is_fault(response.status.code))
+                code = response.status.code
+            else:
+                with self._spans.around(f"{SERVICE}/{method.name}", carrier) as set_status:
+                    response = await self._response(method, request, context)
+                    code = response.status.code
+                    set_status(_name(code), _is_fault(code))
         except ProxyError as refused:
+            code = refused.code
             response = method.response_type(status=status_of(refused))
-        self._observe(method.name, _name(response.status.code), self._clock.monotonic() - begun)
+        self._observe(method.name, _name(code), self._clock.monotonic() - begun)
         return cast("bytes", response.SerializeToString())
 
     async def _response(self, method: _Method[Any, Any], request: Message, context: RequestContext) -> Any:  # noqa: ANN401 — the method's own type
@@ -288,8 +295,12 @@ def _received(refused: ProxyError) -> bytes:
 
 
 def _stream_refusal(refused: ProxyError) -> DoorRefused:
-    """How a Telemetry stream ends: INVALID_ARGUMENT for what the client did, else INTERNAL."""
-    code = RefusalCode.INTERNAL if _is_fault(refused.code) else RefusalCode.INVALID_ARGUMENT
+    """How a Telemetry stream ends: INVALID_ARGUMENT for what the client did, else INTERNAL.
+
+    What is not served was asked for by the client: INTERNAL would read like a fault that passes.
+    """
+    is_ours = _is_fault(refused.code) and refused.code != Code.NOT_IMPLEMENTED
+    code = RefusalCode.INTERNAL if is_ours else RefusalCode.INVALID_ARGUMENT
     return DoorRefused(code, f"{_name(refused.code)}: {refused.message}")
 
 
