@@ -221,6 +221,9 @@ def _options(limits: DoorLimits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.request_size_bytes_max),
         ("grpc.max_send_message_length", -1),  # what is sent is ours, and bounded where it is made
         ("grpc.max_concurrent_streams", limits.streams_per_connection_max),
+        # Calls that the loop has not taken yet: from 1,000 on grpc drops some by lot, whoever's they are.
+        ("grpc.server.max_pending_requests", limits.calls_max),
+        ("grpc.server.max_pending_requests_hard_limit", limits.calls_max),
         ("grpc.max_metadata_size", limits.metadata_size_bytes_max),
         ("grpc.absolute_max_metadata_size", limits.metadata_size_bytes_max),
         ("grpc.max_connection_idle_ms", _ms(limits.connection_idle_s)),
