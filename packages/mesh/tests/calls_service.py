@@ -22,6 +22,7 @@ FAIL = Call(5, "Fail", StringValue, StringValue, Channel.CONTROL)
 SEND_WAIT = Call(6, "SendWait", BytesValue, BytesValue, Channel.SEND)
 ACK_WAIT = Call(7, "AckWait", StringValue, StringValue, Channel.CONTROL, is_idempotent=True)
 WRONG = Call(8, "Wrong", StringValue, StringValue, Channel.CONTROL)
+TAKE = Call(9, "Take", StringValue, StringValue, Channel.FETCH, hands_out=True)
 UNKNOWN = Call(99, "Unknown", StringValue, StringValue, Channel.CONTROL)
 
 
@@ -35,6 +36,7 @@ class Service:
         self.cancelled: list[str] = []
         self.gone: list[Hashable] = []
         self.cancelled_before_gone: list[str] = []
+        self.taken: list[str] = []
         self.release = asyncio.Event()
         self.table = CallTable(
             [
@@ -46,6 +48,7 @@ class Service:
                 Answer(SEND_WAIT, self.send_wait),
                 Answer(ACK_WAIT, self.wait_ack),
                 Answer(WRONG, self.wrong),
+                Answer(TAKE, self.take),
             ],
             on_owner_gone=self.owner_gone,
             tracer=tracer,
@@ -80,6 +83,13 @@ class Service:
         self.started.append("send")
         await self.release.wait()
         return BytesValue()
+
+    async def take(self, request: StringValue, info: CallInfo) -> StringValue:
+        """Hand out what can be had once, after some turns of the loop."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.taken.append(request.value)
+        return request
 
     async def wait_ack(self, request: StringValue, info: CallInfo) -> StringValue:
         return await self.wait(request, info)

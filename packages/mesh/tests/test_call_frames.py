@@ -26,6 +26,7 @@ from apogeemq.mesh.call_frames import (
     PeerViolation,
 )
 from apogeemq.mesh.errors import CallsOverloaded, MessageTooLarge
+from apogeemq.mesh.late_replies import LATE_MAX, LATE_S
 from apogeemq.mesh.v1.calls_pb2 import (
     ENTRY_CANCEL,
     ENTRY_KIND_UNSPECIFIED,
@@ -86,9 +87,9 @@ class Stream:
         self.asked += asked
         return cancelled
 
-    def arrive_down(self) -> None:
+    def arrive_down(self, now: float = NOW) -> None:
         if self.down:
-            self.ended += self.asker.receive(self.down.popleft())
+            self.ended += self.asker.receive(self.down.popleft(), now)
 
     def run(self, answer: Callable[[Asked], None] | None = None) -> None:
         """Exchange frames until nothing moves any more; `answer` is given each request."""
@@ -301,7 +302,7 @@ def test_too_large() -> None:
         stream.ask("a", ENTRY_SIZE_BYTES_MAX + 1)
     stream.ask("b")
     stream.run(lambda asked: stream.answerer.reply(asked, b"x" * (ENTRY_SIZE_BYTES_MAX + 1)))
-    ((ticket, payload, code, text),) = stream.ended
+    ((ticket, payload, code, text, _),) = stream.ended
     assert (ticket, payload, code) == ("b", None, 1)
     assert str(ENTRY_SIZE_BYTES_MAX + 1) in text
 
@@ -318,7 +319,7 @@ def test_bounds_on_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     outgoing = [stream.ask(name) for name in ("a", "b", "c")]
     with pytest.raises(CallsOverloaded, match="calls in flight"):
         stream.ask("d")
-    stream.asker.cancel(outgoing[0])
+    stream.asker.cancel(outgoing[0], NOW)
     stream.ask("d")
     stream.run(stream.echo)
     assert [ended.ticket for ended in stream.ended] == ["b", "c", "d"]
@@ -353,8 +354,8 @@ class TestCancel:
         """Nothing of it is sent, and nothing is left of it."""
         stream = Stream()
         outgoing = stream.ask("a", 10_000_000)
-        stream.asker.cancel(outgoing)
-        stream.asker.cancel(outgoing)
+        stream.asker.cancel(outgoing, NOW)
+        stream.asker.cancel(outgoing, NOW)
         assert stream.asker.frame(NOW) is None
         assert stream.asker.waiting_bytes == 0
 
@@ -363,7 +364,7 @@ class TestCancel:
         stream = Stream()
         outgoing = stream.ask("a")
         stream.run()
-        stream.asker.cancel(outgoing)
+        stream.asker.cancel(outgoing, NOW)
         stream.send_up()
         assert stream.arrive_up() == stream.asked
         stream.answerer.reply(stream.asked[0], b"late")
@@ -377,7 +378,7 @@ class TestCancel:
         outgoing = stream.ask("a", ENTRY_SIZE_BYTES_MAX)
         stream.send_up()
         stream.arrive_up()
-        stream.asker.cancel(outgoing)
+        stream.asker.cancel(outgoing, NOW)
         stream.run(stream.echo)
         for name in ("b", "c"):
             stream.ask(name, ENTRY_SIZE_BYTES_MAX)
@@ -393,7 +394,7 @@ class TestCancel:
         outgoing = stream.ask("a")
         stream.run()
         stream.answerer.reply(stream.asked[0], b"x" * ENTRY_SIZE_BYTES_MAX)
-        stream.asker.cancel(outgoing)
+        stream.asker.cancel(outgoing, NOW)
         stream.send_up()
         stream.arrive_up()
         assert stream.answerer.waiting_bytes == 0
@@ -410,7 +411,7 @@ class TestCancel:
         stream.answerer.reply(stream.asked[0], b"x" * ENTRY_SIZE_BYTES_MAX)
         stream.send_down()
         stream.arrive_down()
-        stream.asker.cancel(outgoing)
+        stream.asker.cancel(outgoing, NOW)
         stream.run()
         assert stream.ended == []
         assert stream.answerer.frame(NOW) is None
@@ -422,8 +423,105 @@ class TestCancel:
             stream.ask(name, ENTRY_SIZE_BYTES_MAX)
         stream.run()
         for number in range(100_000):
-            stream.asker.cancel(stream.ask(f"{number}"))
+            stream.asker.cancel(stream.ask(f"{number}"), NOW)
         assert len(stream.asker._waiting) < 10
+
+
+class TestLateReplies:
+    """Replies that come after their requests were cancelled."""
+
+    def test_one_that_passes_its_cancellation(self) -> None:
+        """It is given once, as late, to whom the canceller named; the cancellation that arrives then does no harm."""
+        stream = Stream()
+        outgoing = stream.ask("a")
+        stream.run()
+        stream.echo(stream.asked.pop())
+        stream.send_down()
+        stream.asker.cancel(outgoing, NOW, "heir")
+        stream.asker.cancel(outgoing, NOW, "another")
+        stream.run()
+        assert stream.ended == [Ended("heir", b"a", 0, "", is_late=True)]
+
+    def test_one_in_pieces(self) -> None:
+        """A large one whose first pieces have come is given whole."""
+        stream = Stream()
+        outgoing = stream.ask("a")
+        stream.run()
+        stream.answerer.reply(stream.asked.pop(), b"x" * ENTRY_SIZE_BYTES_MAX)
+        stream.send_down()
+        stream.arrive_down()
+        stream.asker.cancel(outgoing, NOW, "heir")
+        stream.run()
+        assert stream.ended == [Ended("heir", b"x" * ENTRY_SIZE_BYTES_MAX, 0, "", is_late=True)]
+
+    @pytest.mark.parametrize("is_kept", [True, False])
+    def test_one_that_waits_to_be_sent(self, is_kept: bool) -> None:
+        """Only a kept reply is sent when its cancellation comes before that."""
+        stream = Stream()
+        outgoing = stream.ask("a")
+        stream.run()
+        stream.answerer.reply(stream.asked.pop(), b"x" * ENTRY_SIZE_BYTES_MAX, is_kept=is_kept)
+        stream.asker.cancel(outgoing, NOW, "heir")
+        stream.send_up()
+        assert stream.arrive_up() == []
+        stream.run()
+        assert [(ended.ticket, ended.is_late) for ended in stream.ended] == ([("heir", True)] if is_kept else [])
+        assert list(stream.answerer.in_flight) == []
+
+    def test_refusals_are_none(self) -> None:
+        """Nobody is told of a refusal, and nothing is remembered behind it."""
+        stream = Stream()
+        stream.ask("a")
+        outgoing = stream.ask("b")
+        stream.run()
+        stream.asker.cancel(outgoing, NOW, "heir")
+        stream.run(lambda asked: stream.answerer.refuse(asked, 1, ""))
+        assert [ended.ticket for ended in stream.ended] == ["a"]
+        assert len(stream.asker._late) == 0
+
+    def test_what_was_not_asked_has_no_reply(self) -> None:
+        """A request that did not leave, or not to its end, is not remembered."""
+        stream = Stream()
+        waiting, begun = stream.ask("a"), stream.ask("b", ENTRY_SIZE_BYTES_MAX)
+        stream.asker.cancel(waiting, NOW, "heir")
+        stream.send_up()
+        stream.asker.cancel(begun, NOW, "heir")
+        assert len(stream.asker._late) == 0
+        stream.run(stream.echo)
+        assert stream.ended == []
+
+    @pytest.mark.parametrize(("after_s", "told"), [(LATE_S, ["heir"]), (LATE_S + 0.001, [])])
+    def test_too_late(self, after_s: float, told: list[str]) -> None:
+        """Behind the bound in time nobody is told any more."""
+        stream = Stream()
+        outgoing = stream.ask("a")
+        stream.run()
+        stream.echo(stream.asked.pop())
+        stream.send_down()
+        stream.asker.cancel(outgoing, NOW, "heir")
+        stream.arrive_down(NOW + after_s)
+        assert [ended.ticket for ended in stream.ended] == told
+
+    def test_too_many(self) -> None:
+        """Beyond the bound in number the oldest is forgotten, and what is too old makes room first."""
+        stream = Stream()
+        outgoing = [stream.ask(f"{number}") for number in range(LATE_MAX + 2)]
+        stream.run()
+        for number, one in enumerate(outgoing):
+            stream.asker.cancel(one, NOW + number / 1e6, number)
+        assert len(stream.asker._late) == LATE_MAX
+        stream.run(lambda asked: stream.answerer.reply(asked, b"", is_kept=True))
+        assert sorted(int(str(ended.ticket)) for ended in stream.ended) == list(range(2, LATE_MAX + 2))
+        assert len(stream.asker._late) == 0
+
+    def test_old_ones_go(self) -> None:
+        """One that nobody wants any more is not remembered for longer than until the next."""
+        stream = Stream()
+        old, young = stream.ask("old"), stream.ask("young")
+        stream.run()
+        stream.asker.cancel(old, NOW, "heir")
+        stream.asker.cancel(young, NOW + LATE_S + 1, "heir")
+        assert len(stream.asker._late) == 1
 
 
 def test_lost_streams_tell_what_was_sent() -> None:
@@ -433,7 +531,7 @@ def test_lost_streams_tell_what_was_sent() -> None:
     stream.run(stream.echo)
     stream.ask("whole")
     stream.ask("in part", ENTRY_SIZE_BYTES_MAX)
-    stream.asker.cancel(stream.ask("cancelled"))
+    stream.asker.cancel(stream.ask("cancelled"), NOW)
     stream.send_up()
     stream.ask("waits")
     unsent, sent = stream.asker.lost()
@@ -521,13 +619,13 @@ def test_answerers_that_break_the_rules(entries: Sequence[Entry], what: str) -> 
     asker.ask("b", METHOD, b"x" * 1_000_000, LATER)
     asker.frame(NOW)
     with pytest.raises(PeerViolation, match=what):
-        asker.receive(Frame(entries=entries))
+        asker.receive(Frame(entries=entries), NOW)
 
 
 def test_too_much_credit() -> None:
     """Credit beyond the window is a breach on either side."""
     with pytest.raises(PeerViolation, match="window"):
-        Asker("broker-a:10921").receive(Frame(credit_bytes=1))
+        Asker("broker-a:10921").receive(Frame(credit_bytes=1), NOW)
     with pytest.raises(PeerViolation, match="window"):
         Answerer().receive(Frame(credit_bytes=1), NOW)
 
@@ -539,7 +637,7 @@ def test_cancelling_what_was_answered_meanwhile_is_no_breach() -> None:
     stream.run()
     stream.echo(stream.asked.pop())
     stream.send_down()
-    stream.asker.cancel(outgoing)
+    stream.asker.cancel(outgoing, NOW)
     stream.send_up()
     assert stream.arrive_up() == []
     stream.arrive_down()
@@ -560,6 +658,7 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
                 "ask",
                 "ask",
                 "cancel",
+                "cancel but want it",
                 "reply",
                 "reply",
                 "refuse",
@@ -587,12 +686,20 @@ def small_bounds() -> Iterator[None]:
         yield
 
 
+def is_even(name: str) -> bool:
+    return int(name.strip("<>")) % 2 == 0
+
+
 class Twin:
-    """Runs steps on a stream, and keeps account by name of what was asked, cancelled, and answered with what."""
+    """Runs steps on a stream, and keeps account by name of what was asked, cancelled, and answered with what.
+
+    Replies whose name is even are kept ones. `wanted_late` is by name: whether all of the request had left.
+    """
 
     def __init__(self) -> None:
         self.stream = Stream()
         self.waited_for: dict[str, Outgoing] = {}
+        self.wanted_late: dict[str, bool] = {}
         self.answers: dict[str, bytes | None] = {}
         self.count = 0
         self.given_up: list[Asked] = []
@@ -604,8 +711,11 @@ class Twin:
             name = f"<{self.count}>"
             self.waited_for[name] = stream.ask(name, max(size_bytes, len(name)))
         elif what == "cancel" and self.waited_for:
-            name = sorted(self.waited_for)[number % len(self.waited_for)]
-            stream.asker.cancel(self.waited_for.pop(name))
+            stream.asker.cancel(self.give_up(number)[1], NOW)
+        elif what == "cancel but want it" and self.waited_for:
+            name, outgoing = self.give_up(number)
+            self.wanted_late[name] = outgoing.is_sent
+            stream.asker.cancel(outgoing, NOW, name)
         elif what in ("reply", "refuse") and stream.asked:
             self.answer(stream.asked.pop(number % len(stream.asked)), None if what == "refuse" else size_bytes)
         elif what in ("send_up", "send_down"):
@@ -616,6 +726,10 @@ class Twin:
             stream.arrive_down()
             self.check_ended()
 
+    def give_up(self, number: int) -> tuple[str, Outgoing]:
+        name = sorted(self.waited_for)[number % len(self.waited_for)]
+        return name, self.waited_for.pop(name)
+
     def answer(self, asked: Asked, size_bytes: int | None) -> None:
         name = asked.payload[: asked.payload.index(b">") + 1].decode()
         if size_bytes is None:
@@ -623,15 +737,27 @@ class Twin:
             self.stream.answerer.refuse(asked, 1, name)
         else:
             self.answers[name] = name.encode().ljust(size_bytes, b"y")
-            self.stream.answerer.reply(asked, self.answers[name] or b"")
+            self.stream.answerer.reply(asked, self.answers[name] or b"", is_kept=is_even(name))
 
     def check_ended(self) -> None:
         for ended in self.stream.ended:
             assert isinstance(ended.ticket, str)
-            assert self.waited_for.pop(ended.ticket)
+            if ended.is_late:
+                assert self.wanted_late.pop(ended.ticket)
+                assert ended.payload is not None
+            else:
+                assert self.waited_for.pop(ended.ticket)
             assert ended.payload == self.answers[ended.ticket]
             assert ended.text == ("" if ended.payload is not None else ended.ticket)
         self.stream.ended.clear()
+
+    def missing(self) -> list[str]:
+        """The kept replies that were wanted late and never came."""
+        return [
+            name
+            for name, was_sent in self.wanted_late.items()
+            if was_sent and is_even(name) and self.answers.get(name) is not None
+        ]
 
     def finish(self) -> None:
         self.stream.run(lambda asked: self.answer(asked, 5))
@@ -641,13 +767,17 @@ class Twin:
 @settings(max_examples=300, deadline=None)
 @given(STEPS)
 def test_any_interleaving(steps: list[Step]) -> None:
-    """Whatever the order of steps: all that is waited for ends once, with its own answer, and nothing stays behind."""
+    """Whatever the order of steps: all that is waited for ends once, with its own answer; each kept reply that is
+    wanted late comes, once; and nothing stays behind.
+    """
     with small_bounds():
         twin = Twin()
         for step in steps:
             twin.step(*step)
         twin.finish()
         assert twin.waited_for == {}
+        assert twin.missing() == []
+        assert len(twin.stream.asker._late) == 0
         for sender, receiver in (
             (twin.stream.asker, twin.stream.answerer),
             (twin.stream.answerer, twin.stream.asker),
@@ -706,7 +836,7 @@ def test_any_split_into_pieces_and_frames(
             if row is rows[0]:
                 got_requests.update((asked.id, asked.payload) for asked in answerer.receive(frame, NOW)[0])
             else:
-                got_replies.update((ended.ticket, ended.payload) for ended in asker.receive(frame))
+                got_replies.update((ended.ticket, ended.payload) for ended in asker.receive(frame, NOW))
     assert got_requests == dict(enumerate(sent, 1))
     assert got_replies == dict(enumerate(sent))
 
@@ -728,12 +858,12 @@ def test_any_frame_is_taken_or_a_violation(frames: list[Frame]) -> None:
     with small_bounds():
         asker, answerer = Asker("broker-a:10921"), Answerer()
         asker.ask("a", METHOD, b"", LATER)
-        asker.cancel(asker.ask("b", METHOD, b"x" * 5_000, LATER))
+        asker.cancel(asker.ask("b", METHOD, b"x" * 5_000, LATER), NOW)
         asker.ask("c", METHOD, b"x" * 5_000, LATER)
         asker.frame(NOW)
         for frame in frames:
             try:
-                asker.receive(frame)
+                asker.receive(frame, NOW)
             except PeerViolation:
                 break
         for frame in frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,6 +48,7 @@ from packages.mesh.tests.calls_service import (
     FAIL,
     REFUSE,
     SEND_WAIT,
+    TAKE,
     UNKNOWN,
     WAIT,
     WRONG,
@@ -307,6 +309,120 @@ async def test_calls_that_wait_to_be_sent_have_deadlines(memory: World) -> None:
     assert isinstance(await error_of(late), DeadlineExceeded)
     memory.service.release.set()
     await asyncio.gather(*sends)
+
+
+class TestLateReplies:
+    """Replies to askers that have given up."""
+
+    async def take(
+        self, world: World, value: str, timeout_s: float = TIMEOUT_S, late: list[StringValue] | None = None
+    ) -> str:
+        on_late = None if late is None else late.append
+        request = StringValue(value=value)
+        return (await world.caller.call(TAKE, request, timeout_s=timeout_s, on_late=on_late)).value
+
+    @pytest.mark.parametrize(("end", "timeout_s"), [("cancelled", 9.0), ("out of time", 3.0)])
+    async def test_one_that_passes_the_cancellation(self, memory: World, end: str, timeout_s: float) -> None:
+        """The asker goes as it would; the reply that was under way is handed over when it comes, once."""
+        await self.take(memory, "connected")
+        late: list[StringValue] = []
+        weather(memory).delay(memory.target, 2.0, 2.0)
+        asking = asyncio.ensure_future(self.take(memory, "a", timeout_s, late))
+        await manual(memory).run_for(3.1)
+        assert memory.service.taken == ["connected", "a"]
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError if end == "cancelled" else DeadlineExceeded):
+            await asking
+        assert late == []
+        await manual(memory).run_for(9.0)
+        assert late == [StringValue(value="a")]
+        weather(memory).heal(memory.target)
+        assert await self.take(memory, "b") == "b"
+
+    async def test_nobody_else_is_told(self, memory: World) -> None:
+        """A reply in time, a refusal and a cancelled answer are none; neither is what is lost with its stream."""
+        late: list[StringValue] = []
+        assert await self.take(memory, "in time", late=late) == "in time"
+        waiting = memory.caller.call(WAIT, StringValue(value="a"), timeout_s=TIMEOUT_S, on_late=late.append)
+        cancelled = asyncio.ensure_future(waiting)
+        await memory.until(lambda: memory.service.started == ["a"])
+        cancelled.cancel()
+        await memory.until(lambda: memory.service.cancelled == ["a"])
+        weather(memory).delay(memory.target, 2.0, 2.0)
+        asking = asyncio.ensure_future(self.take(memory, "lost", late=late))
+        await manual(memory).run_for(3.0)
+        asking.cancel()
+        await manual(memory).run_for(0.1)
+        weather(memory).cut(memory.target)
+        await manual(memory).run_for(9.0)
+        assert memory.service.taken == ["in time", "lost"]
+        assert late == []
+
+    async def test_bytes_that_are_no_reply(self, memory: World, caplog: pytest.LogCaptureFixture) -> None:
+        """A late reply that can't be read is logged and handed to nobody."""
+        wrong = Call(ECHO.number, "Echo", BytesValue, StringValue, Channel.SEND)
+        await memory.caller.call(ECHO, BytesValue(), timeout_s=TIMEOUT_S)
+        weather(memory).delay(memory.target, 2.0, 2.0)
+        late: list[StringValue] = []
+        ask = memory.caller.call(wrong, BytesValue(value=b"\xff\xff"), timeout_s=3.0, on_late=late.append)
+        asking = asyncio.ensure_future(ask)
+        await manual(memory).run_for(9.0)
+        assert isinstance(asking.exception(), DeadlineExceeded)
+        assert late == []
+        assert "is no google.protobuf.StringValue" in caplog.text
+
+    async def test_a_hook_that_fails(self, memory: World, caplog: pytest.LogCaptureFixture) -> None:
+        """It is logged, and the stream goes on."""
+
+        def fail(reply: StringValue) -> None:
+            raise KeyError(reply.value)
+
+        await self.take(memory, "connected")
+        weather(memory).delay(memory.target, 2.0, 2.0)
+        ask = memory.caller.call(TAKE, StringValue(value="a"), timeout_s=3.0, on_late=fail)
+        asking = asyncio.ensure_future(ask)
+        await manual(memory).run_for(9.0)
+        assert isinstance(asking.exception(), DeadlineExceeded)
+        assert "a late reply could not be dealt with" in caplog.text
+        weather(memory).heal(memory.target)
+        assert await self.take(memory, "b") == "b"
+
+    async def test_outside_of_any_trace(self, memory: World) -> None:
+        """Whatever was current where it was asked, nothing is where the late reply is handed over."""
+        await self.take(memory, "connected")
+        seen: list[SpanContext] = []
+        weather(memory).delay(memory.target, 2.0, 2.0)
+        with memory.tracer.start_as_current_span("root"):
+            asking = asyncio.ensure_future(
+                memory.caller.call(
+                    TAKE,
+                    StringValue(),
+                    timeout_s=3.0,
+                    on_late=lambda reply: seen.append(trace.get_current_span().get_span_context()),
+                )
+            )
+        await manual(memory).run_for(9.0)
+        assert isinstance(asking.exception(), DeadlineExceeded)
+        assert [context.is_valid for context in seen] == [False]
+
+    async def test_a_cancellation_at_any_turn(self, world: World) -> None:
+        """In whichever turn of the loop the asker is cancelled: what was handed out it gets, or gets late; once."""
+        got: list[str] = []
+        late: list[StringValue] = []
+        await self.take(world, "connected")
+        for turns in range(60):
+            asking = asyncio.ensure_future(self.take(world, f"{turns}", late=late))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                got.append(await asking)
+            await self.take(world, "the next on the same stream: the one before has ended")
+            handed_out = [value for value in world.service.taken if value.isdecimal()]
+            assert sorted(handed_out) == sorted(got + [reply.value for reply in late])
+        if isinstance(world.clock, ManualClock):  # over sockets it takes as many turns as it takes
+            assert got != []
+            assert late != []
 
 
 class TestLoss:

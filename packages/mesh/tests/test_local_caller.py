@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -20,6 +21,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFl
 
 GREET = Call(1, "Greet", StringValue, StringValue, Channel.CONTROL)
 WAIT = Call(2, "Wait", StringValue, StringValue, Channel.FETCH)
+TAKE = Call(3, "Take", StringValue, StringValue, Channel.FETCH, hands_out=True)
 MISSING = Call(9, "Missing", StringValue, StringValue, Channel.CONTROL)
 
 
@@ -32,8 +34,9 @@ class Service:
         self.current: list[SpanContext] = []
         self.cancelled: list[str] = []
         self.gone: list[object] = []
+        self.taken: list[str] = []
         self.release = asyncio.Event()
-        answers = [Answer(GREET, self.greet), Answer(WAIT, self.wait)]
+        answers = [Answer(GREET, self.greet), Answer(WAIT, self.wait), Answer(TAKE, self.take)]
         self.table = CallTable(answers, on_owner_gone=self.gone.append, tracer=tracer)
 
     def caller(self, tracer: trace.Tracer | None = None) -> LocalCaller:
@@ -58,6 +61,17 @@ class Service:
         if request.value == "time out inside":
             raise TimeoutError
         return StringValue(value="done")
+
+    async def take(self, request: StringValue, info: CallInfo) -> StringValue:
+        """Hand out what can be had once, after some turns of the loop; once asked a stubborn one can't be stopped."""
+        if request.value == "stubborn":
+            while not self.release.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.release.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.taken.append(request.value)
+        return request
 
 
 async def test_same_objects_and_what_the_answer_knows() -> None:
@@ -132,6 +146,77 @@ async def test_cancelling_the_asker_cancels_the_answer() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert service.cancelled == ["a"]
+
+
+@pytest.mark.parametrize(("end", "timeout_s"), [("cancelled", 99.0), ("out of time", 5.0)])
+@pytest.mark.parametrize(("after_s", "told"), [(29.0, ["stubborn"]), (31.0, [])])
+async def test_an_answer_that_cannot_be_stopped(end: str, timeout_s: float, after_s: float, told: list[str]) -> None:
+    """Its asker goes at once, and gets the reply late, once, if it comes soon enough."""
+    service = Service()
+    late: list[StringValue] = []
+    ask = service.caller().call(TAKE, StringValue(value="stubborn"), timeout_s=timeout_s, on_late=late.append)
+    asking = asyncio.ensure_future(ask)
+    await service.clock.run_for(5.01)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError if end == "cancelled" else DeadlineExceeded):
+        await asking
+    assert service.taken == []
+    await service.clock.run_for(after_s)
+    service.release.set()
+    await service.clock.run_for(1.0)
+    assert service.taken == ["stubborn"]
+    assert [reply.value for reply in late] == told
+
+
+async def test_a_cancellation_at_any_turn() -> None:
+    """In whichever turn of the loop the asker is cancelled: what was handed out it gets, or gets late; once."""
+    service = Service()
+    caller = service.caller()
+    got: list[str] = []
+    late: list[StringValue] = []
+    for turns in range(12):
+        ask = caller.call(TAKE, StringValue(value=f"{turns}"), timeout_s=9.0, on_late=late.append)
+        asking = asyncio.ensure_future(ask)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            got.append((await asking).value)
+        await service.clock.run_for(0)
+        assert sorted(service.taken) == sorted(got + [reply.value for reply in late])
+    assert got != []
+    assert late != []
+
+
+async def test_failures_behind_the_asker(caplog: pytest.LogCaptureFixture) -> None:
+    """An answer that fails when nobody waits for it any more is logged, and nobody is told."""
+    service = Service()
+
+    async def fail(request: StringValue, info: CallInfo) -> StringValue:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("while it was stopped")
+
+    table = CallTable([Answer(WAIT, fail)])
+    caller = LocalCaller("broker-a", table, clock=service.clock)
+    late: list[StringValue] = []
+    asking = asyncio.ensure_future(caller.call(WAIT, StringValue(), timeout_s=1.0, on_late=late.append))
+    await service.clock.run_for(2.0)
+    assert isinstance(asking.exception(), DeadlineExceeded)
+    assert "call Wait failed after it was given up" in caplog.text
+    assert late == []
+
+
+async def test_an_answer_that_cancels_itself_is_a_refusal() -> None:
+    """Its asker, who was not cancelled, is not made to believe so."""
+
+    async def give_up(request: StringValue, info: CallInfo) -> StringValue:
+        raise asyncio.CancelledError
+
+    caller = LocalCaller("broker-a", CallTable([Answer(WAIT, give_up)]), clock=ManualClock())
+    with pytest.raises(CallRefused, match="nobody waits any more"):
+        await caller.call(WAIT, StringValue(), timeout_s=1.0)
 
 
 async def test_close() -> None:

@@ -12,13 +12,13 @@ from typing import Any, cast
 from apogeemq.mesh.call_frames import Answerer, Asked, PeerViolation
 from apogeemq.mesh.call_spans import CallSpans, current, end
 from apogeemq.mesh.calls import (
-    SYSTEM_BUSY,
     SYSTEM_ERROR,
     Answer,
     CallInfo,
     CallTable,
     Channel,
     failed_call,
+    given_up_call,
     unknown_call,
 )
 from apogeemq.mesh.clock import Clock
@@ -167,7 +167,7 @@ class _Conversation:
         except Exception as error:  # noqa: BLE001 — whatever it is, _fail logs it and the asker hears of it
             self._fail(request, answer, error, span)
             return
-        self._reply(request, cast("Message", reply), span)
+        self._reply(request, answer, cast("Message", reply), span)
 
     def _wait_for(
         self, request: Asked, answer: Answer[Any, Any], reply: asyncio.Future[Message], span: Span | None
@@ -183,17 +183,17 @@ class _Conversation:
         self._waiting.discard(reply)
         self._deadlines.remove(request, request.deadline)
         if reply.cancelled():
-            self._fail(request, answer, CallRefused(SYSTEM_BUSY, "given up: nobody waits any more"), span)
+            self._fail(request, answer, given_up_call(), span)
         elif (error := reply.exception()) is not None:
             self._fail(request, answer, error, span)
         elif type(reply.result()) is not answer.call.response_type:
             self._fail(request, answer, TypeError(f"{reply.result()!r} is no reply"), span)
         else:
-            self._reply(request, reply.result(), span)
+            self._reply(request, answer, reply.result(), span)
 
-    def _reply(self, request: Asked, reply: Message, span: Span | None) -> None:
+    def _reply(self, request: Asked, answer: Answer[Any, Any], reply: Message, span: Span | None) -> None:
         if not self._is_over:
-            self._answerer.reply(request, reply.SerializeToString())
+            self._answerer.reply(request, reply.SerializeToString(), is_kept=answer.call.hands_out)
             self._has_work.set()
         if span is not None:
             end(span, None)

@@ -6,14 +6,16 @@ An entry's life, as the asking side sees it:
     WAITING    ask() took it                        credit for all of it: SENDING; cancel(): gone, nothing was sent
     SENDING    its first piece is in a frame        its last piece: ASKED; cancel(): ABANDONED
     ASKED      the whole request is in frames       REPLY or REFUSAL: gone; cancel(): ABANDONED
-    ABANDONED  CANCEL is in a frame, or about to    REPLY or REFUSAL: gone, nobody is told
+    ABANDONED  CANCEL is in a frame, or about to    REPLY: gone, told as a late one where it is still wanted;
+                                                    REFUSAL: gone, nobody is told
 
 and as the answering side sees it:
 
     state      what has happened                    ends by
     ARRIVING   the first of several pieces came     its last piece: ANSWERING; CANCEL: REFUSAL
     ANSWERING  receive() handed it out              reply(), refuse(): REPLYING; CANCEL is told to who answers
-    REPLYING   the reply waits for room or credit   its last piece is in a frame: gone; CANCEL before the first: REFUSAL
+    REPLYING   the reply waits for room or credit   its last piece is in a frame: gone; CANCEL before the first:
+                                                    REFUSAL, but for a kept one, which goes on
 
 Every request whose first piece was sent ends with exactly one REPLY or REFUSAL, also a cancelled one: so both sides
 agree on what is in flight, and an id that is not is a violation by the peer.
@@ -36,6 +38,7 @@ from typing import NamedTuple, cast
 
 from apogeemq.mesh.calls import SYSTEM_BUSY, SYSTEM_ERROR
 from apogeemq.mesh.errors import CallsOverloaded, MessageTooLarge
+from apogeemq.mesh.late_replies import LateReplies
 from apogeemq.mesh.network import MESSAGE_SIZE_BYTES_MAX
 from apogeemq.mesh.v1.calls_pb2 import (
     ENTRY_CANCEL,
@@ -354,12 +357,16 @@ class _Side(_Outbox):
 
 
 class Ended(NamedTuple):
-    """How a request ended: with a reply, or with a refusal where `payload` is None."""
+    """How a request ended: with a reply, or with a refusal where `payload` is None.
+
+    `is_late`: with a reply after it was cancelled; `ticket` is what cancel() was given.
+    """
 
     ticket: object
     payload: bytes | None
     code: int
     text: str
+    is_late: bool = False
 
 
 class Asker(_Side):
@@ -371,6 +378,7 @@ class Asker(_Side):
         self._last_id = 0
         self._waiting_count = 0
         self._in_flight: dict[int, Outgoing] = {}
+        self._late: LateReplies[int, object] = LateReplies()
 
     def ask(
         self, ticket: object, method: int, payload: bytes, deadline: float, traceparent: str = "", tracestate: str = ""
@@ -389,8 +397,11 @@ class Asker(_Side):
         self.put(outgoing)
         return outgoing
 
-    def cancel(self, outgoing: Outgoing) -> None:
-        """Wait for its reply no more. Harmless when it has ended."""
+    def cancel(self, outgoing: Outgoing, now: float, late_ticket: object = None) -> None:
+        """Wait for its reply no more. Harmless when it has ended.
+
+        With a `late_ticket`, a reply that comes all the same, soon enough, is given under that by receive().
+        """
         if outgoing.ticket is None:
             return
         outgoing.ticket = None
@@ -398,25 +409,29 @@ class Asker(_Side):
             self._waiting_count -= 1
             self.drop(outgoing)
         elif outgoing.id in self._in_flight:
+            if outgoing.is_sent and late_ticket is not None:
+                self._late.keep(outgoing.id, late_ticket, now)
             self.drop(outgoing)
             self.notify(outgoing.id, ENTRY_CANCEL)
 
-    def receive(self, frame: Frame) -> list[Ended]:
+    def receive(self, frame: Frame, now: float) -> list[Ended]:
         """Take a frame from the answerer; gives what ended by it. Raises PeerViolation."""
         self._open_frame(frame)
         ended: list[Ended] = []
         for entry in frame.entries:
             kind = entry.kind
             if kind == ENTRY_REPLY:
-                self._begin_reply(entry, ended)
+                self._begin_reply(entry, now, ended)
             elif kind == ENTRY_PIECE:
                 whole = self.inbox.add_piece(entry)
                 if whole is not None:
-                    self._end_reply(self._in_flight.pop(entry.id), whole[1], ended)
+                    self._end_reply(self._in_flight.pop(entry.id), whole[1], now, ended)
             elif kind == ENTRY_REFUSAL:
                 asked = self._answered(entry)
                 if asked.ticket is not None:
                     ended.append(Ended(asked.ticket, None, entry.code, entry.text))
+                else:
+                    self._late.forget(asked.id)
             else:
                 raise PeerViolation(f"an entry of kind {kind} from the answering side")
         return ended
@@ -444,11 +459,11 @@ class Asker(_Side):
     def _end(self, outgoing: Outgoing) -> None:
         """Keep it in flight: its reply is still to come."""
 
-    def _begin_reply(self, entry: Entry, ended: list[Ended]) -> None:
+    def _begin_reply(self, entry: Entry, now: float, ended: list[Ended]) -> None:
         payload = entry.payload
         size = self.inbox.open(entry, payload)
         if size == len(payload):
-            self._end_reply(self._answered(entry), payload, ended)
+            self._end_reply(self._answered(entry), payload, now, ended)
             return
         asked = self._answered(entry)
         self._in_flight[entry.id] = asked
@@ -463,10 +478,12 @@ class Asker(_Side):
             raise PeerViolation(f"an answer to {entry.id} before all of it was sent")
         return asked
 
-    def _end_reply(self, asked: Outgoing, payload: bytes, ended: list[Ended]) -> None:
+    def _end_reply(self, asked: Outgoing, payload: bytes, now: float, ended: list[Ended]) -> None:
         self.inbox.release(len(payload))
         if asked.ticket is not None:
             ended.append(Ended(asked.ticket, payload, 0, ""))
+        elif (late_ticket := self._late.take(asked.id, now)) is not None:
+            ended.append(Ended(late_ticket, payload, 0, "", is_late=True))
 
 
 class Asked:
@@ -476,6 +493,7 @@ class Asked:
         "deadline",
         "id",
         "is_answered",
+        "is_kept",
         "method",
         "payload",
         "reply",
@@ -494,6 +512,7 @@ class Asked:
         self.size_bytes = size_bytes
         self.payload = b""
         self.is_answered = False
+        self.is_kept = False
         self.reply: Outgoing | None = None
         self.ticket: object = None
 
@@ -533,8 +552,11 @@ class Answerer(_Side):
                 raise PeerViolation(f"an entry of kind {kind} from the asking side")
         return asked, cancelled
 
-    def reply(self, asked: Asked, payload: bytes) -> None:
-        """Answer a request; refuses it instead when the reply is too large, or too many bytes wait already."""
+    def reply(self, asked: Asked, payload: bytes, *, is_kept: bool = False) -> None:
+        """Answer a request; refuses it instead when the reply is too large, or too many bytes wait already.
+
+        A kept reply is sent also when the request is cancelled before it is on its way.
+        """
         if len(payload) > ENTRY_SIZE_BYTES_MAX:
             text = f"the reply has {len(payload)} bytes, the bound is {ENTRY_SIZE_BYTES_MAX}; ask for less at a time"
             self.refuse(asked, SYSTEM_ERROR, text)
@@ -542,6 +564,7 @@ class Answerer(_Side):
             self.refuse(asked, SYSTEM_BUSY, "carried out, but the reply was dropped: this caller reads too slowly")
         else:
             self._answer(asked)
+            asked.is_kept = is_kept
             asked.reply = Outgoing(payload, asked, asked.id)
             self.put(asked.reply)
 
@@ -592,6 +615,8 @@ class Answerer(_Side):
             self.refuse(request, SYSTEM_BUSY, "cancelled before all of it came")
         elif not request.is_answered:
             cancelled.append(request)
+        elif request.is_kept:
+            return
         elif request.reply is not None and not request.reply.is_sent and request.reply.offset == 0:
             self.drop(request.reply)
             del self._in_flight[number]

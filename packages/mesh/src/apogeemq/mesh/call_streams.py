@@ -14,7 +14,8 @@ import asyncio
 import contextvars
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from apogeemq.mesh.call_answers import CALLER_KEY, call_handlers
@@ -33,6 +34,7 @@ from apogeemq.mesh.errors import (
     PeerUnavailable,
     StreamLost,
 )
+from apogeemq.mesh.late_replies import tell_late
 from apogeemq.mesh.network import MeshChannel, MeshStream, Metadata, Network, Req, Resp, Stream
 from apogeemq.mesh.telemetry import trace_headers
 from apogeemq.mesh.v1.calls_pb2 import Frame
@@ -76,26 +78,50 @@ class StreamCaller:
         paths = [stream.path for stream in channels.values()]
         self._spans = CallSpans(paths[0].rpartition("/")[0].removeprefix("/"), tracer)
 
-    async def call(self, call: Call[Req, Resp], request: Req, *, timeout_s: float) -> Resp:
+    async def call(
+        self,
+        call: Call[Req, Resp],
+        request: Req,
+        *,
+        timeout_s: float,
+        on_late: Callable[[Resp], None] | None = None,
+    ) -> Resp:
         """See Caller.call."""
         link = self._links[call.channel]
         payload = request.SerializeToString()
+        late = None if on_late is None else partial(self._late, call, on_late)
         asker = current_context()
         if asker is None:
-            reply = await link.ask(call, payload, timeout_s, "", "")
+            reply = await link.ask(call, payload, timeout_s, "", "", late)
         else:
             with self._spans.asking(call.name, self.target, asker) as sent:
-                reply = await link.ask(call, payload, timeout_s, *trace_headers(sent))
+                reply = await link.ask(call, payload, timeout_s, *trace_headers(sent), late)
+        return self._decode(call, reply)
+
+    async def close(self) -> None:
+        """Fail what waits with ChannelClosed and disconnect. Idempotent."""
+        for link in self._links.values():
+            await link.close()
+
+    def _decode(self, call: Call[Any, Resp], reply: bytes) -> Resp:
         try:
             return call.response_type.FromString(reply)
         except DecodeError as error:
             name = call.response_type.DESCRIPTOR.full_name
             raise CallRefused(SYSTEM_ERROR, f"the reply of {self.target} to {call.name} is no {name}") from error
 
-    async def close(self) -> None:
-        """Fail what waits with ChannelClosed and disconnect. Idempotent."""
-        for link in self._links.values():
-            await link.close()
+    def _late(self, call: Call[Any, Resp], on_late: Callable[[Resp], None], payload: bytes) -> None:
+        """Hand a late reply to who wants it."""
+        try:
+            reply = self._decode(call, payload)
+        except CallRefused as refused:
+            _log.warning("a late reply is of no use: %s", refused)
+        else:
+            tell_late(on_late, reply)
+
+
+_OnLate = Callable[[bytes], None]
+"""Gets a reply that came too late, as it came."""
 
 
 class _Pending:
@@ -105,6 +131,7 @@ class _Pending:
         "call",
         "deadline",
         "is_asked_again",
+        "on_late",
         "outgoing",
         "payload",
         "reply",
@@ -122,6 +149,7 @@ class _Pending:
         traceparent: str,
         tracestate: str,
         reply: asyncio.Future[bytes],
+        on_late: _OnLate | None,
     ) -> None:
         self.call = call
         self.payload = payload
@@ -130,6 +158,7 @@ class _Pending:
         self.traceparent = traceparent
         self.tracestate = tracestate
         self.reply = reply
+        self.on_late = on_late
         self.outgoing: Outgoing | None = None
         self.is_asked_again = False
 
@@ -158,7 +187,7 @@ class _Link:
         self._asker = Asker(target)
         self._again: dict[_Pending, None] = {}
         self._has_work = asyncio.Event()
-        self._deadlines = Deadlines(clock, self._late)
+        self._deadlines = Deadlines(clock, self._expire)
         self._running: asyncio.Task[None] | None = None
         self._failures = 0
         self._failure = ""
@@ -166,12 +195,18 @@ class _Link:
         self._is_closed = False
 
     async def ask(
-        self, call: Call[Any, Any], payload: bytes, timeout_s: float, traceparent: str, tracestate: str
+        self,
+        call: Call[Any, Any],
+        payload: bytes,
+        timeout_s: float,
+        traceparent: str,
+        tracestate: str,
+        on_late: _OnLate | None,
     ) -> bytes:
         """Send a request and wait for its reply; see Caller.call for what it raises."""
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         deadline = self._clock.monotonic() + timeout_s
-        pending = _Pending(call, payload, timeout_s, deadline, traceparent, tracestate, reply)
+        pending = _Pending(call, payload, timeout_s, deadline, traceparent, tracestate, reply, on_late)
         self._check_open()
         self._submit(pending)
         self._deadlines.add(pending, deadline)
@@ -179,6 +214,8 @@ class _Link:
             return await reply
         except asyncio.CancelledError:
             self._drop(pending)
+            if on_late is not None and _has_result(reply):
+                on_late(reply.result())
             raise
         finally:
             self._deadlines.remove(pending, deadline)
@@ -227,10 +264,10 @@ class _Link:
         """Wait for a call no more, wherever it is."""
         self._again.pop(pending, None)
         if pending.outgoing is not None:
-            self._asker.cancel(pending.outgoing)
+            self._asker.cancel(pending.outgoing, self._clock.monotonic(), pending.on_late)
             self._has_work.set()
 
-    def _late(self, pending: _Pending) -> None:
+    def _expire(self, pending: _Pending) -> None:
         self._drop(pending)
         _fail(pending, DeadlineExceeded(self._target, pending.call.name, pending.timeout_s))
 
@@ -298,7 +335,7 @@ class _Link:
         asker = self._asker
         while (frame := await stream.receive()) is not None:
             self._failures = 0
-            for ended in asker.receive(frame):
+            for ended in asker.receive(frame, self._clock.monotonic()):
                 _settle(ended)
             if asker.has_work:
                 self._has_work.set()
@@ -332,14 +369,24 @@ class _Link:
 
 
 def _settle(ended: Ended) -> None:
-    """Give a reply or refusal to who waits for it."""
-    reply = cast("_Pending", ended.ticket).reply
-    if reply.done():
+    """Give a reply or refusal to who waits for it, a late reply to who wants it."""
+    if ended.is_late:
+        cast("_OnLate", ended.ticket)(ended.payload or b"")
         return
-    if ended.payload is None:
+    pending = cast("_Pending", ended.ticket)
+    reply = pending.reply
+    if reply.done():  # cancelled in this very turn: ask() has not come to its end yet
+        if pending.on_late is not None and ended.payload is not None:
+            pending.on_late(ended.payload)
+    elif ended.payload is None:
         reply.set_exception(CallRefused(ended.code, ended.text))
     else:
         reply.set_result(ended.payload)
+
+
+def _has_result(reply: asyncio.Future[bytes]) -> bool:
+    """Whether a reply came, which its asker, cancelled in this very turn, never got."""
+    return reply.done() and not reply.cancelled() and reply.exception() is None
 
 
 def _fail(pending: _Pending, error: MeshError) -> None:

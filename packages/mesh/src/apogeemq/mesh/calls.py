@@ -44,6 +44,8 @@ class Call(Generic[Req, Resp]):
     """One call. `number` is its identity on the wire, `name` what traces and logs show.
 
     `is_idempotent`: it may be carried out twice without harm, so it is asked again after a lost stream.
+    `hands_out`: its reply takes something away from others at the answering side. Once made it is sent also to an asker
+    that has given up, which can give back what is in it (`on_late` of Caller.call).
     """
 
     number: int
@@ -52,6 +54,7 @@ class Call(Generic[Req, Resp]):
     response_type: type[Resp]
     channel: Channel
     is_idempotent: bool = False
+    hands_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,11 @@ def failed_call(name: str) -> CallRefused:
     return CallRefused(SYSTEM_ERROR, f"{name} failed; the reason is in the answering service's log")
 
 
+def given_up_call() -> CallRefused:
+    """Refuse a call whose function was cancelled, as its asker went or its time was up."""
+    return CallRefused(SYSTEM_BUSY, "given up: nobody waits any more")
+
+
 class Caller(Protocol):
     """Calls to one service."""
 
@@ -123,8 +131,19 @@ class Caller(Protocol):
         """Whom it reaches, for logs and traces."""
         ...
 
-    async def call(self, call: Call[Req, Resp], request: Req, *, timeout_s: float) -> Resp:
+    async def call(
+        self,
+        call: Call[Req, Resp],
+        request: Req,
+        *,
+        timeout_s: float,
+        on_late: Callable[[Resp], None] | None = None,
+    ) -> Resp:
         """Ask and wait. The current span's trace goes along with this very entry.
+
+        `on_late` gets the reply when it comes after this was cancelled or has raised DeadlineExceeded: once, on the
+        event loop, outside of any trace. It does not wait and does not raise. It is called for no refusal, nor later
+        than late_replies.LATE_S, nor for more than LATE_MAX calls at a time, nor for what was lost with its stream.
 
         Raises:
             CallRefused: the other side said no.

@@ -35,7 +35,7 @@ BROKER_CHANNELS: dict[Channel, Stream[Frame, Frame]] = {
 
 # Numbers are for ever: a call that is no more leaves its number unused.
 SEND_MESSAGE = Call(1, "SendMessage", broker.SendMessageRequest, broker.SendMessageReply, Channel.SEND)
-POP_MESSAGE = Call(2, "PopMessage", broker.PopMessageRequest, broker.PopMessageReply, Channel.FETCH)
+POP_MESSAGE = Call(2, "PopMessage", broker.PopMessageRequest, broker.PopMessageReply, Channel.FETCH, hands_out=True)
 ACK_MESSAGE = Call(
     3, "AckMessage", broker.AckMessageRequest, broker.AckMessageReply, Channel.CONTROL, is_idempotent=True
 )
