@@ -1,6 +1,7 @@
 """The calls of the mesh door: sends, pops, settling, topics, groups, clients, offsets, as a proxy sees them."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Iterable
 
 import pytest
@@ -255,6 +256,39 @@ async def test_more_time_leaves_the_handle_alive() -> None:
         world.clock.advance(30.0)
         ack = pb.AckMessageRequest(consumer_group="G", topic="T", handles=[handle])
         assert (await asker.ask(methods.ACK_MESSAGE, ack)).results == [pb.HANDLE_OK]
+
+
+async def test_a_pop_that_is_cancelled_at_any_turn() -> None:
+    """What it popped is told, late; and what was not told is there for the next."""
+    async with await world_with_topic() as world:
+        asker = Asker(world)
+        late: list[pb.PopMessageReply] = []
+        got: list[bytes] = []
+        left: list[bytes] = []
+        for turns in range(8):
+            request = pb.PopMessageRequest(
+                consumer_group="G",
+                topic="T",
+                queue_id=-1,
+                max_msg_nums=1,
+                invisible_time_ms=60_000,
+                poll_time_ms=5_000,
+            )
+            pop = asker.caller.call(methods.POP_MESSAGE, request, timeout_s=9.0, on_late=late.append)
+            popping = asyncio.ensure_future(pop)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            sending = asyncio.ensure_future(asker.send(body=b"%d" % turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            popping.cancel()
+            await sending
+            with contextlib.suppress(asyncio.CancelledError):
+                got += bodies_of((await popping).runs)
+            left += bodies_of((await asker.pop()).runs)
+        told = [body for reply in late for body in bodies_of(reply.runs)]
+        assert sorted(got + told + left) == [b"%d" % turns for turns in range(8)]
+        assert all((got, told, left))
 
 
 async def test_a_pop_waits_for_a_message() -> None:

@@ -189,6 +189,57 @@ async def test_a_cancelled_caller_pops_nothing() -> None:
         assert bodies_of(popped(world)) == [b"a"]
 
 
+async def test_who_is_cancelled_before_the_pop_pops_nothing() -> None:
+    """Also in the turn of the loop in which the message came, before the task itself knows of its cancellation."""
+    async with World() as world:
+        world.create_topic("T", 1)
+        polls = world.broker.popping.polls
+        gone = asyncio.create_task(polls.pop(request(), world.clock.monotonic() + 5, "asker"))
+        await one_turn()
+        here = Poll(world)
+        send(world, b"a")
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert gone.cancelled()
+        assert here.bodies == [b"a"]
+        assert len(polls) == 0
+
+
+async def test_who_is_cancelled_behind_the_pop_has_popped() -> None:
+    """Its messages are its own by then: it ends with them, so that they can still be told, and given back."""
+    async with World() as world:
+        world.create_topic("T", 1)
+        polls = world.broker.popping.polls
+        task = asyncio.create_task(polls.pop(request(), world.clock.monotonic() + 5, "asker"))
+        await one_turn()
+        send(world, b"a")
+        while len(polls):
+            await one_turn()
+        assert not task.done()
+        task.cancel()
+        assert bodies_of(await task) == [b"a"]
+
+
+async def test_a_cancellation_at_any_turn() -> None:
+    """In whichever turn: a message is either popped for who asked, or there for the next."""
+    async with World() as world:
+        world.create_topic("T", 1)
+        outcomes = set()
+        for turns in range(8):
+            pop = world.broker.popping.polls.pop(request(), world.clock.monotonic() + 5, "asker")
+            task = asyncio.create_task(pop)
+            await one_turn()
+            send(world, b"%d" % turns)
+            for _ in range(turns):
+                await one_turn()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            outcomes.add(task.cancelled())
+            for_next = [] if isinstance(Poll(world, 0).outcomes[0], PollingTimeout) else [b"%d" % turns]
+            assert for_next == ([b"%d" % turns] if task.cancelled() else [])
+        assert outcomes == {True, False}
+
+
 # -- old messages ------------------------------------------------------------------------------------------------------
 
 

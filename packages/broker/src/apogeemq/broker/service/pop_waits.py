@@ -2,7 +2,10 @@
 
 A pop that finds nothing stands in a line until a message arrives in a queue of its topic, or in the retry topic (where
 messages come to whose time is over), or until its time is over. Nobody pops for an asker that is gone: what waits for
-it is forgotten first. Messages that are not in memory any more are read in a thread, while the loop goes on.
+it is forgotten first. What was popped when its asker gave up is still answered, so that it can be given back; where the
+answer can't be delivered any more, it comes again after its invisible time.
+
+Messages that are not in memory any more are read in a thread, while the loop goes on.
 """
 
 import asyncio
@@ -28,16 +31,23 @@ SERVED_PER_TURN_MAX = 16
 class Poll:
     """A pop, and whom to give its messages."""
 
-    __slots__ = ("answer", "deadline", "is_gone", "owner", "pop", "waiter")
+    __slots__ = ("answer", "deadline", "is_forgotten", "is_given_up", "owner", "pop", "waiter")
 
-    def __init__(self, pop: Pop, deadline: float, owner: Hashable, answer: Answer) -> None:
+    def __init__(
+        self, pop: Pop, deadline: float, owner: Hashable, answer: Answer, is_given_up: Callable[[], bool]
+    ) -> None:
         self.pop = pop
         self.deadline = deadline
         self.owner = owner
         self.answer = answer
+        self.is_given_up = is_given_up
         self.waiter: PopWaiter[Poll] | None = None
-        self.is_gone = False
+        self.is_forgotten = False
+
+    @property
+    def is_gone(self) -> bool:
         """Whether nobody wants the answer any more."""
+        return self.is_forgotten or self.is_given_up()
 
 
 class PopPolls:
@@ -80,33 +90,49 @@ class PopPolls:
     async def pop(self, request: PopRequest, deadline: float, owner: Hashable) -> Popped:
         """Pop, waiting until `deadline` (monotonic seconds). A caller that is cancelled pops nothing any more.
 
+        One that is cancelled when it has popped already gets its messages all the same: nobody else can have them.
+
         Raises PollingTimeout (nothing came), PollingFull, and what `PopService.check` and `PopService.pop` raise.
         """
         done: asyncio.Future[Popped] = self._loop.create_future()
 
         def answer(outcome: Popped | Exception) -> None:
             if done.done():
-                return  # cancelled in this very turn: what was popped comes again after its invisible time
+                return  # cancelled in this very turn, before anything was popped
             if isinstance(outcome, Exception):
                 done.set_exception(outcome)
             else:
                 done.set_result(outcome)
 
-        poll = self.begin(self._pops.check(request), deadline, owner, answer)
+        poll = self.begin(self._pops.check(request), deadline, owner, answer, done.cancelled)
         try:
             return await done
+        except asyncio.CancelledError:
+            if done.cancelled():
+                raise
+            return done.result()
         finally:
             self.forget(poll)
 
-    def begin(self, pop: Pop, deadline: float, owner: Hashable, answer: Answer) -> Poll:
-        """Pop now, or wait for it; `answer` is called exactly once (perhaps before this returns), unless forgotten."""
-        poll = Poll(pop, min(deadline, self._monotonic() + self._hold_s_max), owner, answer)
+    def begin(
+        self,
+        pop: Pop,
+        deadline: float,
+        owner: Hashable,
+        answer: Answer,
+        is_given_up: Callable[[], bool] = lambda: False,
+    ) -> Poll:
+        """Pop now, or wait for it; `answer` is called exactly once (perhaps before this returns), unless forgotten.
+
+        `is_given_up` is asked before each pop, for askers that can go without having called forget() yet.
+        """
+        poll = Poll(pop, min(deadline, self._monotonic() + self._hold_s_max), owner, answer, is_given_up)
         self._go_on(poll, self._try(poll))
         return poll
 
     def forget(self, poll: Poll) -> None:
         """The asker does not want it any more."""
-        poll.is_gone = True
+        poll.is_forgotten = True
         if poll.waiter is not None:
             self._table.remove(poll.waiter)
 
@@ -115,7 +141,7 @@ class PopPolls:
         self._table.drop_owner(owner)
         for poll in self._reading.values():
             if poll.owner == owner:
-                poll.is_gone = True
+                poll.is_forgotten = True
 
     def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
         """A message can be read: serve who waits for it, once what was read from the network with it is all stored."""
@@ -185,6 +211,9 @@ class PopPolls:
             if waiter is None:
                 return
             poll = waiter.what
+            if poll.is_gone:
+                self._table.remove(waiter)
+                continue
             outcome = self._try(poll)
             if isinstance(outcome, NothingPopped):
                 if outcome.more:
