@@ -264,6 +264,9 @@ class Cluster:
             ],
         )
 
+    def kept(self, topic: str) -> None:
+        """None is: whoever wants a route asks for it."""
+
     def brokers_of(self, topic: str) -> Sequence[str]:
         return list(self.brokers) if topic in self.topics else ()
 

@@ -168,6 +168,9 @@ class Rig:
             raise ProxyError(Code.TOPIC_NOT_FOUND, f"no broker serves topic {topic}")
         return TopicRoute(topic=topic, queues=self.routes[topic])
 
+    def kept(self, topic: str) -> None:
+        """None is: whoever wants a route asks for it."""
+
     def brokers_of(self, topic: str) -> Sequence[str]:
         """All of them."""
         return [queue.broker_name for queue in self.routes.get(topic, [])]

@@ -122,6 +122,18 @@ async def test_a_route_is_asked_for_once(world: World, namesrv: NameServer) -> N
     assert namesrv.asked == ["T"]
 
 
+async def test_what_holds_is_given_without_waiting(world: World, namesrv: NameServer) -> None:
+    """Only then: neither before it was asked for, nor once it has changed."""
+    async with world.running("ns:9877") as link:
+        assert link.kept("T") is None
+        await world.done("T")
+        kept = link.kept("T")
+        assert kept is not None
+        assert kept is await link.route("T", timeout_s=1.0)
+        await world.tell(namesrv, "T")
+        assert link.kept("T") is None
+
+
 async def test_a_change_makes_it_ask_again(world: World, namesrv: NameServer) -> None:
     """A topic that the watch names is asked for when it is needed next; others are not."""
     namesrv.routes["U"] = [queue_data("a")]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 from apogeemq.mesh.chance import SeededChance
 from apogeemq.mesh.clock import ManualClock
@@ -247,10 +247,23 @@ async def test_bodies_of_a_batch_count_together() -> None:
     assert caught.value.code == Code.MESSAGE_BODY_TOO_LARGE
 
 
+async def test_a_topic_is_asked_about_once_in_a_while() -> None:
+    """The type of a topic holds for 20 s; within them a send costs one call."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    broker = cluster.brokers["a"]
+    for asked in (1, 1, 1):
+        await service.send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+        assert len(broker.asked(mesh.QueryTopicRequest)) == asked
+    await cluster.clock.run_for(20.0)
+    await service.send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert len(broker.asked(mesh.QueryTopicRequest)) == 2
+
+
 async def test_a_client_that_came_by_ipv6_is_marked_so() -> None:
     """The born host has 20 bytes then, which the system flag must say."""
     cluster = cluster_of(ManualClock(), "a")
-    context = dataclasses.replace(context_of(cluster.clock), peer_host=bytes(15) + b"\1" + bytes(4))
+    context = msgspec.structs.replace(context_of(cluster.clock), peer_host=bytes(15) + b"\1" + bytes(4))
     await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context)
     (sent,) = cluster.brokers["a"].asked(mesh.SendMessageRequest)
     assert (sent.sys_flag, len(sent.born_host)) == (0x10, 20)

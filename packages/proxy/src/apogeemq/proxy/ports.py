@@ -41,6 +41,10 @@ class Routes(Protocol):
         """
         ...
 
+    def kept(self, topic: str) -> TopicRoute | None:
+        """The topic's route where `route` would give it at once, else None. Never waits; shared, as that of `route`."""
+        ...
+
     def brokers_of(self, topic: str) -> Sequence[str]:
         """The broker names of the kept route, in order; empty when none is kept. Never waits."""
         ...

@@ -203,9 +203,9 @@ def encode_properties(properties: Mapping[str, str]) -> bytes:
     Errors: LocalProtocolError for a key or value that contains one of the separators, or a lone surrogate.
     The size is not bounded here: who stores the result compares it with PROPERTIES_SIZE_BYTES_MAX.
     """
-    text = "".join(f"{key}\x01{value}\x02" for key, value in properties.items() if key and value)
-    items = sum(1 for key, value in properties.items() if key and value)
-    if text.count("\x01") != items or text.count("\x02") != items:
+    items = [f"{key}\x01{value}\x02" for key, value in properties.items() if key and value]
+    text = "".join(items)
+    if text.count("\x01") != len(items) or text.count("\x02") != len(items):
         raise LocalProtocolError("a property key or value contains the separator 0x01 or 0x02")
     try:
         return text.encode()

@@ -71,7 +71,7 @@ _OPENED_BODY_SIZE_BYTES_MAX = 16 * 1024 * 1024
 def properties_of(message: Message, topic: str) -> bytes:
     """The stored properties of a checked message. `topic` is its producer group, as in Apache's proxy."""
     system = message.system_properties
-    properties = dict(message.user_properties)
+    properties = dict(message.user_properties) if message.user_properties else {}
     trace_context = system.trace_context
     if trace_context and TRACEPARENT not in properties and parse_traceparent(trace_context) is not None:
         properties[TRACEPARENT] = trace_context

@@ -6,6 +6,7 @@ Source: Apache TopicValidator, Validators, NamespaceUtil, MixAll; reference brok
 
 from __future__ import annotations
 
+import functools
 import re
 
 from apogeemq.proto.v2.definition_pb2 import Code, Resource
@@ -15,6 +16,8 @@ TOPIC_SIZE_MAX = 127
 GROUP_SIZE_MAX = 120
 RETRY_OR_DLQ_TOPIC_SIZE_MAX = 255
 NAMESPACE_SEPARATOR = "%"
+NAMES_KEPT = 10_000
+"""Topics that were found right and are remembered as such."""
 
 _LEGAL = re.compile(r"[%|a-zA-Z0-9_-]+")
 _PREFIXES_OF_GROUP_TOPICS = ("%RETRY%", "%DLQ%")
@@ -42,8 +45,14 @@ def topic_of(resource: Resource, field: str) -> str:
     Raises:
         ProxyError ILLEGAL_TOPIC: blank, too long, with characters beyond `[%|a-zA-Z0-9_-]`, or the system's own.
     """
-    topic = full_name(resource)
-    reason = _reason(topic, resource.name, topic_size_max(topic))
+    return _checked_topic(resource.resource_namespace, resource.name, field)
+
+
+@functools.lru_cache(maxsize=NAMES_KEPT)
+def _checked_topic(namespace: str, name: str, field: str) -> str:
+    """Check a topic, once for all its messages. Only topics that are right are kept: there is no end to wrong ones."""
+    topic = _joined(namespace, name)
+    reason = _reason(topic, name, topic_size_max(topic))
     if reason is None and (topic in _SYSTEM_TOPICS or topic.startswith(_SYSTEM_TOPIC_PREFIX)):
         reason = f"{topic} belongs to the system; clients use topics of their own"
     if reason is not None:
@@ -68,9 +77,11 @@ def group_of(resource: Resource, field: str) -> str:
 
 def full_name(resource: Resource) -> str:
     """`namespace%name`, or the name alone outside of namespaces; unchecked."""
-    if not resource.resource_namespace:
-        return resource.name
-    return f"{resource.resource_namespace}{NAMESPACE_SEPARATOR}{resource.name}"
+    return _joined(resource.resource_namespace, resource.name)
+
+
+def _joined(namespace: str, name: str) -> str:
+    return f"{namespace}{NAMESPACE_SEPARATOR}{name}" if namespace else name
 
 
 def topic_size_max(topic: str) -> int:

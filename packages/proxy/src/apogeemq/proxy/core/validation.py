@@ -33,6 +33,8 @@ HOST_SIZE_MAX = 255
 TRACE_CONTEXT_SIZE_MAX = 1024
 ADDRESSES_MAX = 128
 
+_INT64_MAX = 2**63 - 1
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """What Java calls an ISO control character; 0x01 and 0x02 are what divides stored properties."""
 
@@ -57,24 +59,29 @@ def check_send(messages: Sequence[Message], now_ms: int, limits: Limits) -> str:
         text = f"messages: {len(messages)} in one request, at most {limits.messages_per_send_max} are allowed"
         raise ProxyError(Code.PAYLOAD_TOO_LARGE, text)
     topic = topic_of(messages[0].topic, "messages[0].topic")
-    for index, message in enumerate(messages):
+    for index, message in enumerate(messages[1:], 1):
         if full_name(message.topic) != topic:
             text = (
                 f"messages[{index}].topic: another topic than that of messages[0]; send them in requests of their own"
             )
             raise ProxyError(Code.MESSAGE_CORRUPTED, text)
+    body_size_bytes = 0
     for index, message in enumerate(messages):
-        check_message(message, f"messages[{index}]", now_ms, limits)
-    if sum(len(message.body) for message in messages) > limits.body_size_bytes_max:
+        body_size_bytes += check_message(message, f"messages[{index}]", now_ms, limits)
+    if body_size_bytes > limits.body_size_bytes_max:
         text = f"messages: bodies of more than {limits.body_size_bytes_max} bytes together; send fewer at once"
         raise ProxyError(Code.MESSAGE_BODY_TOO_LARGE, text)
     return topic
 
 
-def check_message(message: Message, where: str, now_ms: int, limits: Limits) -> None:
-    """Check one message apart from its topic; `where` stands before the field in the refusal."""
+def check_message(message: Message, where: str, now_ms: int, limits: Limits) -> int:
+    """Check one message apart from its topic; `where` stands before the field in the refusal.
+
+    Gives the size of its body in bytes: asking a message for its body copies it.
+    """
     system = message.system_properties
-    _check_body(message, where, limits)
+    body_size_bytes = len(message.body)
+    _check_body(body_size_bytes, where, limits)
     _check_user_properties(message, where, limits)
     _check_tag(system, where)
     _check_keys(system, where)
@@ -84,22 +91,26 @@ def check_message(message: Message, where: str, now_ms: int, limits: Limits) -> 
     _check_delivery_timestamp(system, where, now_ms, limits)
     _check_message_group(system, where, limits)
     _check_texts_that_become_properties(system, where)
+    return body_size_bytes
 
 
-def _check_body(message: Message, where: str, limits: Limits) -> None:
-    if not message.body:
+def _check_body(body_size_bytes: int, where: str, limits: Limits) -> None:
+    if not body_size_bytes:
         raise ProxyError(Code.MESSAGE_BODY_EMPTY, f"{where}.body: it is empty")
-    if len(message.body) > limits.body_size_bytes_max:
-        text = f"{where}.body: {len(message.body)} bytes, at most {limits.body_size_bytes_max} are allowed"
+    if body_size_bytes > limits.body_size_bytes_max:
+        text = f"{where}.body: {body_size_bytes} bytes, at most {limits.body_size_bytes_max} are allowed"
         raise ProxyError(Code.MESSAGE_BODY_TOO_LARGE, text)
 
 
 def _check_user_properties(message: Message, where: str, limits: Limits) -> None:
-    count = len(message.user_properties)
+    user_properties = message.user_properties
+    count = len(user_properties)
+    if not count:
+        return
     if count > limits.user_properties_max:
         text = f"{where}.user_properties: {count} of them, at most {limits.user_properties_max} are allowed"
         raise ProxyError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
-    for key, value in message.user_properties.items():
+    for key, value in user_properties.items():
         if not key.strip():
             problem = "a key is blank"
         elif key in RESERVED_PROPERTY_KEYS:
@@ -114,11 +125,12 @@ def _check_user_properties(message: Message, where: str, limits: Limits) -> None
 def _check_tag(system: SystemProperties, where: str) -> None:
     if not system.HasField("tag"):
         return
-    if not system.tag.strip():
+    tag = system.tag
+    if not tag.strip():
         problem = "it is blank; leave it out for a message without tag"
-    elif "|" in system.tag:
+    elif "|" in tag:
         problem = "it has a |, which divides tags in a filter expression"
-    elif has_control_characters(system.tag):
+    elif has_control_characters(tag):
         problem = "it has a control character"
     else:
         return
@@ -135,10 +147,12 @@ def _check_keys(system: SystemProperties, where: str) -> None:
 
 
 def _check_properties_size(message: Message, where: str, limits: Limits) -> None:
-    texts = [message.system_properties.tag, *message.system_properties.keys]
-    for key, value in message.user_properties.items():
-        texts += (key, value)
-    size_bytes = sum(len(text.encode()) for text in texts)
+    system = message.system_properties
+    texts = [system.tag, *system.keys]
+    if message.user_properties:
+        for item in message.user_properties.items():
+            texts += item
+    size_bytes = len("".join(texts).encode())
     if size_bytes > limits.properties_size_bytes_max:
         text = (
             f"{where}.user_properties: {size_bytes} bytes with tag and keys, "
@@ -205,10 +219,10 @@ def _check_texts_that_become_properties(system: SystemProperties, where: str) ->
         ("trace_context", system.trace_context, TRACE_CONTEXT_SIZE_MAX),
         ("born_host", system.born_host, HOST_SIZE_MAX),
     ):
-        if len(text.encode()) > size_max or has_control_characters(text):
+        if text and (len(text.encode()) > size_max or has_control_characters(text)):
             problem = f"more than {size_max} bytes, or a control character in it"
             raise ProxyError(Code.BAD_REQUEST, f"{where}.system_properties.{field}: {problem}")
-    if not 0 <= milliseconds(system.born_timestamp) < 2**63:
+    if not 0 <= milliseconds(system.born_timestamp) <= _INT64_MAX:
         raise ProxyError(Code.BAD_REQUEST, f"{where}.system_properties.born_timestamp: not a time after 1970")
     if system.body_encoding not in (0, IDENTITY, GZIP):
         text = (

@@ -140,18 +140,26 @@ class RouteLink:
 
     async def route(self, topic: str, *, timeout_s: float, create: bool = False) -> TopicRoute:
         """See ports.Routes.route."""
+        route = self.kept(topic)
+        if route is not None:
+            return route
         may_make = create and self._settings.auto_create
-        kept = self._kept.get(topic)
-        if kept is not None and self._holds(kept):
-            self._kept.move_to_end(topic)
-            return kept.route
         deadline = self._clock.monotonic() + timeout_s
-        route = None if self._is_known_missing(topic) else await self._ask_once(topic, kept, deadline)
+        if not self._is_known_missing(topic):
+            route = await self._ask_once(topic, self._kept.get(topic), deadline)
         if route is None and may_make:
             route = await self._shared(self._making, topic, lambda: self._make(topic), deadline)
         if route is None:
             raise ProxyError(Code.TOPIC_NOT_FOUND, f"no broker serves topic {topic}: create it, or check its name")
         return route
+
+    def kept(self, topic: str) -> TopicRoute | None:
+        """See ports.Routes.kept."""
+        kept = self._kept.get(topic)
+        if kept is None or not self._holds(kept):
+            return None
+        self._kept.move_to_end(topic)
+        return kept.route
 
     def brokers_of(self, topic: str) -> Sequence[str]:
         """See ports.Routes.brokers_of."""

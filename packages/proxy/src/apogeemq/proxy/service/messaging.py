@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
@@ -58,19 +58,21 @@ class MessagingService:
         finally:
             await self._background.close(self._clock)
 
-    async def query_route(self, request: v2.QueryRouteRequest, context: RequestContext) -> v2.QueryRouteResponse:
+    def query_route(self, request: v2.QueryRouteRequest, context: RequestContext) -> Awaitable[v2.QueryRouteResponse]:
         """The queues of a topic, at the endpoints that the client came by."""
-        return await self._routing.query_route(request, context)
+        return self._routing.query_route(request, context)
 
-    async def query_assignment(
+    def query_assignment(
         self, request: v2.QueryAssignmentRequest, context: RequestContext
-    ) -> v2.QueryAssignmentResponse:
+    ) -> Awaitable[v2.QueryAssignmentResponse]:
         """What a member of a group receives from."""
-        return await self._routing.query_assignment(request, context)
+        return self._routing.query_assignment(request, context)
 
-    async def send_message(self, request: v2.SendMessageRequest, context: RequestContext) -> v2.SendMessageResponse:
+    def send_message(
+        self, request: v2.SendMessageRequest, context: RequestContext
+    ) -> Awaitable[v2.SendMessageResponse]:
         """Store messages; one entry each."""
-        return await self._sending.send_message(request, context)
+        return self._sending.send_message(request, context)
 
     def receive_message(
         self, request: v2.ReceiveMessageRequest, context: RequestContext
@@ -78,25 +80,25 @@ class MessagingService:
         """Status, messages, delivery_timestamp. Refusals come before the first part; close it when the client goes."""
         return self._receiving.receive_message(request, context)
 
-    async def ack_message(self, request: v2.AckMessageRequest, context: RequestContext) -> v2.AckMessageResponse:
+    def ack_message(self, request: v2.AckMessageRequest, context: RequestContext) -> Awaitable[v2.AckMessageResponse]:
         """Messages are done with; one entry each."""
-        return await self._settling.ack_message(request, context)
+        return self._settling.ack_message(request, context)
 
-    async def change_invisible_duration(
+    def change_invisible_duration(
         self, request: v2.ChangeInvisibleDurationRequest, context: RequestContext
-    ) -> v2.ChangeInvisibleDurationResponse:
+    ) -> Awaitable[v2.ChangeInvisibleDurationResponse]:
         """A message is to come again after some other time; answers its new handle."""
-        return await self._settling.change_invisible_duration(request, context)
+        return self._settling.change_invisible_duration(request, context)
 
-    async def heartbeat(self, request: v2.HeartbeatRequest, context: RequestContext) -> v2.HeartbeatResponse:
+    def heartbeat(self, request: v2.HeartbeatRequest, context: RequestContext) -> Awaitable[v2.HeartbeatResponse]:
         """A client lives."""
-        return await self.clients.heartbeat(request, context)
+        return self.clients.heartbeat(request, context)
 
-    async def notify_client_termination(
+    def notify_client_termination(
         self, request: v2.NotifyClientTerminationRequest, context: RequestContext
-    ) -> v2.NotifyClientTerminationResponse:
+    ) -> Awaitable[v2.NotifyClientTerminationResponse]:
         """A client leaves."""
-        return await self.clients.notify_client_termination(request, context)
+        return self.clients.notify_client_termination(request, context)
 
     async def forward_message_to_dead_letter_queue(
         self, request: v2.ForwardMessageToDeadLetterQueueRequest, context: RequestContext

@@ -34,13 +34,21 @@ class KeptAnswers(Generic[K, V]):
         self._clock = clock
         self._kept: OrderedDict[K, tuple[V, float, float]] = OrderedDict()
 
+    def fresh(self, key: K) -> V | None:
+        """The kept answer where `get` would give it without asking, else None."""
+        kept = self._kept.get(key)
+        if kept is None or self._clock.monotonic() >= kept[1]:
+            return None
+        self._kept.move_to_end(key)
+        return kept[0]
+
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
         """The kept answer, or a new one. Raises what `ask` raises when there is no old one to fall back to."""
+        fresh = self.fresh(key)
+        if fresh is not None:
+            return fresh
         now = self._clock.monotonic()
-        value, fresh_until, kept_until = self._kept.get(key, (None, 0.0, 0.0))
-        if value is not None and now < fresh_until:
-            self._kept.move_to_end(key)
-            return value
+        value, _, kept_until = self._kept.get(key, (None, 0.0, 0.0))
         if value is not None and now < kept_until:
             # Whoever comes while we ask takes the old answer: one request refreshes, not all of them at once.
             self._kept[key] = (value, min(now + REFRESHED_AFTER_S, kept_until), kept_until)
@@ -66,6 +74,10 @@ class Metadata:
         self._calls = calls
         self._topic_types: KeptAnswers[str, str] = KeptAnswers(clock)
         self._policies: KeptAnswers[str, GroupPolicy] = KeptAnswers(clock)
+
+    def kept_topic_type(self, topic: str) -> str | None:
+        """What `topic_type` would say of a topic without asking a broker; None when it would ask."""
+        return self._topic_types.fresh(topic)
 
     async def topic_type(self, route: TopicRoute, timeout_s: float) -> str:
         """The message.type of the route's topic, as one of its brokers has it; empty when it has none.
