@@ -222,7 +222,14 @@ class _Down:
 
     target = "down"
 
-    async def call(self, call: Call[Req, Resp], request: Req, *, timeout_s: float) -> Resp:
+    async def call(
+        self,
+        call: Call[Req, Resp],
+        request: Req,
+        *,
+        timeout_s: float,
+        on_late: Callable[[Resp], None] | None = None,
+    ) -> Resp:
         raise PeerUnavailable(self.target, "not connected")
 
 

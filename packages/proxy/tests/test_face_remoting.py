@@ -373,7 +373,7 @@ class FailingCaller:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    async def call(self, call: Call[Any, Any], request: Any, *, timeout_s: float) -> Any:
+    async def call(self, call: Call[Any, Any], request: Any, *, timeout_s: float, on_late: Any = None) -> Any:
         """Fail."""
         raise self._error
 

@@ -123,7 +123,7 @@ async def test_a_send_of_unknown_outcome_is_not_repeated() -> None:
         def __init__(self) -> None:
             self.sends = 0
 
-        async def call(self, call: object, request: object, *, timeout_s: float) -> object:
+        async def call(self, call: object, request: object, *, timeout_s: float, on_late: object = None) -> object:
             if isinstance(request, mesh.SendMessageRequest):
                 self.sends += 1
                 raise StreamLost("broker", "reset")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from apogeemq.mesh.calls import Call
 from apogeemq.mesh.clock import Clock
@@ -37,14 +37,22 @@ class BrokerCalls:
             raise ProxyError(Code.REQUEST_TIMEOUT, "grpc-timeout: too little time is left to ask a broker")
         return min(left_s, self._limits.broker_timeout_s)
 
-    async def call(self, broker_name: str, call: Call[Req, Resp], request: Req, *, timeout_s: float) -> Resp:
-        """Ask the broker's master.
+    async def call(
+        self,
+        broker_name: str,
+        call: Call[Req, Resp],
+        request: Req,
+        *,
+        timeout_s: float,
+        on_late: Callable[[Resp], None] | None = None,
+    ) -> Resp:
+        """Ask the broker's master. `on_late` gets a reply that comes after this has ended without one (mesh.calls).
 
         Raises:
             ProxyError: BAD_REQUEST for an unknown broker, else what became of the call (core/status.py).
         """
         try:
-            return await self.brokers.caller(broker_name).call(call, request, timeout_s=timeout_s)
+            return await self.brokers.caller(broker_name).call(call, request, timeout_s=timeout_s, on_late=on_late)
         except MeshError as error:
             raise error_of(error) from error
 

@@ -2,7 +2,8 @@
 
 With several brokers each is asked for its share of the batch. The first that has messages ends the wait: what others
 popped by then is handed out too, and the rest of the polls is cancelled. What was popped beyond the batch, or for a
-client that went away meanwhile, is given back, so that nothing waits for its invisible time without need.
+client that went away meanwhile, or in a reply that comes when its poll was cancelled or out of time already, is given
+back, so that nothing waits for its invisible time without need.
 
 Where the batch is smaller than the number of brokers, a share of it would be less than one message. There the brokers
 are first asked one after another for what they have, without waiting, so that a busy topic gives nothing back all the
@@ -45,19 +46,22 @@ class Answers:
 _Polls = dict[asyncio.Task[mesh.PopMessageReply], str]
 """The broker that each one asks."""
 
+_GiveBack = Callable[[list[Popped]], None]
+
 
 async def poll(
     calls: BrokerCalls,
     broker_names: Sequence[str],
     request: mesh.PopMessageRequest,
-    give_back: Callable[[list[Popped]], None],
+    give_back: _GiveBack,
     *,
     clock: Clock,
     timeout_s: float,
 ) -> Answers:
     """Pop at these brokers, at least one, at most `max_msg_nums` messages together.
 
-    `timeout_s` is longer than the request's poll time. `give_back` gets messages that nobody will be given.
+    `timeout_s` is longer than the request's poll time. `give_back` gets messages that nobody will be given, also when
+    this has ended already.
 
     Raises:
         ProxyError: no broker could be asked; of the first one. Of several, those that can are enough.
@@ -65,7 +69,7 @@ async def poll(
     wanted = request.max_msg_nums
     if wanted < len(broker_names):
         began = clock.monotonic()
-        at_once = await _what_is_there(calls, broker_names, request)
+        at_once = await _what_is_there(calls, broker_names, request, give_back)
         if at_once.messages:
             return at_once
         spent_s = clock.monotonic() - began
@@ -73,8 +77,7 @@ async def poll(
         timeout_s = max(timeout_s - spent_s, QUICK_TIMEOUT_S)
     request.max_msg_nums = max(1, wanted // len(broker_names))
     polls: _Polls = {
-        asyncio.ensure_future(calls.call(name, POP_MESSAGE, request, timeout_s=timeout_s)): name
-        for name in broker_names
+        asyncio.ensure_future(_pop(calls, name, request, give_back, timeout_s)): name for name in broker_names
     }
     try:
         await _until_one_has_messages(set(polls))
@@ -92,14 +95,34 @@ async def poll(
     return answers
 
 
-async def _what_is_there(calls: BrokerCalls, broker_names: Sequence[str], request: mesh.PopMessageRequest) -> Answers:
+async def _pop(
+    calls: BrokerCalls, broker_name: str, request: mesh.PopMessageRequest, give_back: _GiveBack, timeout_s: float
+) -> mesh.PopMessageReply:
+    """Pop at one broker; what it hands out too late is given back."""
+
+    def on_late(reply: mesh.PopMessageReply) -> None:
+        try:
+            messages = list(popped_messages(broker_name, reply))
+        except RecordInvalid as error:
+            _log.error("%s handed out, late, bytes that are no records: %s", broker_name, error)
+            return
+        if messages:
+            _log.debug("%s handed out %d messages too late; they are given back", broker_name, len(messages))
+            give_back(messages)
+
+    return await calls.call(broker_name, POP_MESSAGE, request, timeout_s=timeout_s, on_late=on_late)
+
+
+async def _what_is_there(
+    calls: BrokerCalls, broker_names: Sequence[str], request: mesh.PopMessageRequest, give_back: _GiveBack
+) -> Answers:
     """The messages of the first broker that has any now; a broker that can't be asked counts as having none."""
     quick = mesh.PopMessageRequest()
     quick.CopyFrom(request)
     quick.poll_time_ms = 0
     for broker_name in broker_names:
         try:
-            reply = await calls.call(broker_name, POP_MESSAGE, quick, timeout_s=QUICK_TIMEOUT_S)
+            reply = await _pop(calls, broker_name, quick, give_back, QUICK_TIMEOUT_S)
             messages = list(popped_messages(broker_name, reply))
         except (ProxyError, RecordInvalid) as error:
             _log.debug("%s was not asked for what it has: %s", broker_name, error)

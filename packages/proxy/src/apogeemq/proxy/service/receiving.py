@@ -8,6 +8,7 @@ Source: reference grpc_v2.md §7, client_demands.md.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from apogeemq.proxy.core.durations import milliseconds, timestamp
 from apogeemq.proxy.core.handing_out import Popped, TagFilter
 from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.names import group_of, topic_of
+from apogeemq.proxy.core.receipt_handle import ReceiptHandle
 from apogeemq.proxy.core.renewal import INVISIBLE_TIME_MS, RenewalTable
 from apogeemq.proxy.core.routes import readable_brokers
 from apogeemq.proxy.core.settings import REQUEST_TIMEOUT_MS_DEFAULT
@@ -228,17 +230,19 @@ class Receiving:
                 _log.info("messages of other tags come again from %s: %s", broker_name, error)
 
     async def _give_back(self, receive: _Receive, messages: Sequence[Popped]) -> None:
-        """Hand out again at once what nobody was given."""
-        for popped in messages:
-            request = mesh.ChangeInvisibleTimeRequest(
-                consumer_group=receive.group,
-                topic=receive.topic,
-                handle=receipt_handle.to_mesh(popped.handle),
-                invisible_time_ms=0,
+        """Hand out again at once what nobody was given: a batch at most, all at the same time."""
+        await asyncio.gather(*(self._give_back_one(receive, popped.handle) for popped in messages))
+
+    async def _give_back_one(self, receive: _Receive, handle: ReceiptHandle) -> None:
+        request = mesh.ChangeInvisibleTimeRequest(
+            consumer_group=receive.group,
+            topic=receive.topic,
+            handle=receipt_handle.to_mesh(handle),
+            invisible_time_ms=0,
+        )
+        try:
+            await self._calls.call(
+                handle.broker_name, CHANGE_INVISIBLE_TIME, request, timeout_s=self._limits.broker_timeout_s
             )
-            try:
-                await self._calls.call(
-                    popped.handle.broker_name, CHANGE_INVISIBLE_TIME, request, timeout_s=self._limits.broker_timeout_s
-                )
-            except ProxyError as error:
-                _log.info("a message waits for its invisible time at %s: %s", popped.handle.broker_name, error)
+        except ProxyError as error:
+            _log.info("a message waits for its invisible time at %s: %s", handle.broker_name, error)
