@@ -135,6 +135,105 @@ async def test_no_more_clients_than_may_be() -> None:
     assert caught.value.code == Code.TOO_MANY_REQUESTS
 
 
+async def test_made_up_ids_keep_no_client_out() -> None:
+    """Ids without settings and streams make room, the oldest first; clients with settings or streams stay."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster, Limits(clients_max=3))
+    settled = service.open_telemetry(context_of(cluster.clock, client_id="settled"), lambda command: None)
+    await settled.on_command(producer())
+    settled.closed()
+    streaming = service.open_telemetry(context_of(cluster.clock, client_id="streaming"), lambda command: None)
+    for number in range(1_000):
+        service.clients.seen(context_of(cluster.clock, client_id=f"made up {number}"))
+    assert len(service.clients) == 3
+    beat = v2.HeartbeatRequest(client_type=defs.PRODUCER)
+    assert (await service.heartbeat(beat, context_of(cluster.clock, client_id="settled"))).status.code == Code.OK
+    newcomer = service.open_telemetry(context_of(cluster.clock, client_id="newcomer"), lambda command: None)
+    with pytest.raises(ProxyError) as caught:
+        service.clients.seen(context_of(cluster.clock, client_id="one more"))
+    assert caught.value.code == Code.TOO_MANY_REQUESTS
+    newcomer.closed()
+    streaming.closed()
+    for number in range(1_000):
+        service.clients.seen(context_of(cluster.clock, client_id=f"made up {number}"))
+    assert len(service.clients) == 3
+
+
+async def test_what_is_kept_of_ids_that_come_and_go_has_an_end() -> None:
+    """Whatever order streams, settings and leaving come in, a client that is gone leaves nothing behind."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster, Limits(clients_max=1, all_settings_size_bytes_max=1_000))
+    for number in range(100):
+        context = context_of(cluster.clock, client_id=f"c{number}")
+        session = service.open_telemetry(context, lambda command: None)
+        for command in (producer(), consumer()):
+            await session.on_command(command)
+        if number % 2:
+            session.closed()
+        await service.notify_client_termination(v2.NotifyClientTerminationRequest(group=GROUP), context)
+        session.closed()
+    assert len(service.clients) == 0
+
+
+async def test_a_client_has_so_many_streams_and_no_more() -> None:
+    """Each open one holds a call of the door; there is room again when one is over."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster, Limits(streams_per_client_max=2))
+    sessions = [service.open_telemetry(context_of(cluster.clock), lambda command: None) for _ in range(2)]
+    with pytest.raises(ProxyError) as caught:
+        service.open_telemetry(context_of(cluster.clock), lambda command: None)
+    assert caught.value.code == Code.TOO_MANY_REQUESTS
+    assert "streams" in caught.value.message
+    sessions[0].closed()
+    service.open_telemetry(context_of(cluster.clock), lambda command: None)
+
+
+async def test_settings_have_a_size() -> None:
+    """They are kept: those of one client are refused by the field, and there is a bound for all clients together."""
+    cluster = cluster_of(ManualClock(), "a")
+    large = producer()
+    large.settings.user_agent.hostname = "x" * 10_000
+    service = service_of(cluster, Limits(settings_size_bytes_max=9_999))
+    with pytest.raises(ProxyError) as caught:
+        await service.open_telemetry(context_of(cluster.clock), lambda command: None).on_command(large)
+    assert (caught.value.code, "settings" in caught.value.message) == (Code.BAD_REQUEST, True)
+    service = service_of(cluster, Limits(all_settings_size_bytes_max=25_000))
+    sessions = [
+        service.open_telemetry(context_of(cluster.clock, client_id=client_id), lambda command: None)
+        for client_id in ("1", "2", "3")
+    ]
+    for session in (sessions[0], sessions[1], sessions[0]):  # the same ones again take no more room
+        await session.on_command(large)
+    with pytest.raises(ProxyError) as caught:
+        await sessions[2].on_command(large)
+    assert caught.value.code == Code.TOO_MANY_REQUESTS
+    await service.notify_client_termination(
+        v2.NotifyClientTerminationRequest(), context_of(cluster.clock, client_id="1")
+    )
+    await sessions[2].on_command(large)
+
+
+async def test_settings_that_come_often_are_told_one_at_a_time() -> None:
+    """While brokers hang only one piece of work tells them of a client; afterwards they hear of its last settings."""
+    cluster = cluster_of(ManualClock(), "a")
+    service, gate = service_of(cluster), asyncio.Event()
+    async with running(service):
+        cluster.brokers["a"].before = lambda request: (
+            gate.wait() if isinstance(request, mesh.ClientHeartbeatRequest) else None  # type: ignore[assignment,return-value]
+        )
+        session = service.open_telemetry(context_of(cluster.clock), lambda command: None)
+        await session.on_command(consumer())
+        await cluster.clock.run_for(0.0)
+        for _ in range(100):
+            await session.on_command(consumer())
+        await session.on_command(producer())
+        await cluster.clock.run_for(0.0)
+        assert len(cluster.brokers["a"].asked(mesh.ClientHeartbeatRequest)) == 1
+        gate.set()
+        await cluster.clock.run_for(2.5)
+        assert list(cluster.brokers["a"].asked(mesh.ClientHeartbeatRequest)[-1].producer_groups) == ["T"]
+
+
 async def test_answers_to_commands_that_nobody_sent_are_ignored() -> None:
     """A client may answer what the proxy before us asked."""
     cluster = cluster_of(ManualClock(), "a")

@@ -27,7 +27,13 @@ class Limits:
     polling_time_ms_max: int = 20_000
     filter_expression_size_bytes_max: int = 4096
     clients_max: int = 50_000
+    streams_per_client_max: int = 64
+    """Telemetry streams of one client id at a time. Clients open one for each endpoint of the route."""
     topics_per_client_max: int = 1024
+    settings_size_bytes_max: int = 256 * 1024
+    """One client's settings, which are kept: what is in a thousand topics' names and filters, not a whole request."""
+    all_settings_size_bytes_max: int = 256 * 1024 * 1024
+    """The settings of all clients together, in the measure of core/settings.py."""
     client_expiry_s: float = 120.0
     commands_per_10_s_max: int = 200
     """Telemetry commands of one stream; a client sends one every five minutes, and one per subscription change."""

@@ -35,6 +35,16 @@ _SKIPPED_DELAYS = 2
 REQUEST_TIMEOUT_MS_DEFAULT = 3_000
 
 
+SIZE_BYTES_PER_TOPIC = 512
+"""What a topic or subscription takes in memory beside its text: three small messages."""
+
+
+def kept_size_bytes(settings: Settings) -> int:
+    """About what settings take in memory for as long as they are kept."""
+    topics = len(settings.publishing.topics) + len(settings.subscription.subscriptions)
+    return settings.ByteSize() + topics * SIZE_BYTES_PER_TOPIC
+
+
 @dataclass(frozen=True, slots=True)
 class GroupPolicy:
     """What a consumer group's configuration means for its clients."""

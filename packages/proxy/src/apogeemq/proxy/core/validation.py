@@ -380,9 +380,13 @@ def check_settings(settings: Settings, limits: Limits) -> None:
     """Check a client's settings.
 
     Raises:
-        ProxyError BAD_REQUEST: neither publishing nor subscription, or more topics than a client may name.
+        ProxyError BAD_REQUEST: neither publishing nor subscription, more topics than a client may name, or more bytes.
         ProxyError: as the topics, the group and the filter expressions are refused elsewhere.
     """
+    size_bytes = settings.ByteSize()
+    if size_bytes > limits.settings_size_bytes_max:
+        text = f"settings: {size_bytes} bytes, at most {limits.settings_size_bytes_max} are allowed"
+        raise ProxyError(Code.BAD_REQUEST, text)
     kind = settings.WhichOneof("pub_sub")
     if kind is None:
         raise ProxyError(Code.BAD_REQUEST, "settings: neither publishing nor subscription is set")

@@ -6,6 +6,9 @@ A client is known from its first settings, or from its first receive. It is gone
 * GONE_AFTER_S after its last Telemetry stream was lost, unless a new one is opened or a request comes,
 * when nothing came from it for `client_expiry_s`.
 
+What comes from outside is bounded: clients, the streams of each, the size of their settings. Ids without
+settings and streams are forgotten first when there are too many, so that whoever makes up ids keeps nobody out.
+
 As long as it is there, its brokers hear of it every BEAT_S, so that groups and producers show their members; then they
 are told that it left, and what it was working on is handed to others (`on_gone`).
 Source: reference grpc_v2.md §4, client_demands.md, traps.md 29.
@@ -34,7 +37,7 @@ from apogeemq.proto.v2.definition_pb2 import (
 from apogeemq.proxy.core.context import RequestContext
 from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.names import full_name, group_of
-from apogeemq.proxy.core.settings import GroupPolicy, consumer_settings, producer_settings
+from apogeemq.proxy.core.settings import GroupPolicy, consumer_settings, kept_size_bytes, producer_settings
 from apogeemq.proxy.core.status import OK
 from apogeemq.proxy.core.validation import check_settings
 from apogeemq.proxy.errors import ProxyError
@@ -74,6 +77,7 @@ class Client:
     stream_lost_at: float | None = None
     beat_due: float = 0.0
     brokers: set[str] = field(default_factory=set)
+    is_beating: bool = False
 
     @property
     def client_type(self) -> ClientType:
@@ -100,9 +104,14 @@ class TelemetrySession:
     """One open Telemetry stream of one client. The face calls on_command for one command after another."""
 
     def __init__(
-        self, service: ClientService, context: RequestContext, send: Callable[[v2.TelemetryCommand], None]
+        self,
+        service: ClientService,
+        client: Client,
+        context: RequestContext,
+        send: Callable[[v2.TelemetryCommand], None],
     ) -> None:
         self._service = service
+        self._client = client
         self._context = context
         self._send = send
         self._window_end = 0.0
@@ -131,7 +140,7 @@ class TelemetrySession:
         """The stream is over, however it ended. The last call; once more does nothing."""
         if self._is_open:
             self._is_open = False
-            self._service.stream_lost(self._context.client_id)
+            self._service.stream_lost(self._client)
 
     def _count(self) -> None:
         now, most = self._service.clock.monotonic(), self._service.limits.commands_per_10_s_max
@@ -165,6 +174,8 @@ class ClientService:
         self._background = background
         self._on_gone = on_gone
         self._clients: dict[str, Client] = {}
+        self._passing: dict[str, Client] = {}  # those without settings and streams, in the order of their coming
+        self._settings_size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -175,12 +186,16 @@ class ClientService:
         """A client's Telemetry stream is open. `send` puts a command on it; it never waits and never raises.
 
         Raises:
-            ProxyError TOO_MANY_REQUESTS: as many clients are known as may be.
+            ProxyError TOO_MANY_REQUESTS: as many clients are known as may be, or this one has as many streams.
         """
         client = self.seen(context)
+        if client.streams >= self.limits.streams_per_client_max:
+            text = f"x-mq-client-id: this client has {client.streams} Telemetry streams, which is all it may have"
+            raise ProxyError(Code.TOO_MANY_REQUESTS, text)
         client.streams += 1
         client.stream_lost_at = None
-        return TelemetrySession(self, context, send)
+        self._passing.pop(client.client_id, None)
+        return TelemetrySession(self, client, context, send)
 
     def seen(self, context: RequestContext) -> Client:
         """A request of this client came: it is there, and known from now on.
@@ -192,13 +207,24 @@ class ClientService:
         client = self._clients.get(context.client_id)
         if client is None:
             if len(self._clients) >= self.limits.clients_max:
-                text = f"x-mq-client-id: this proxy has {self.limits.clients_max} clients, which is all it may have"
-                raise ProxyError(Code.TOO_MANY_REQUESTS, text)
+                self._make_room()
             client = self._clients[context.client_id] = Client(context.client_id, context.language, now)
+            self._passing[context.client_id] = client
         client.last_seen = now
         if client.stream_lost_at is not None:
             client.stream_lost_at = now
         return client
+
+    def _make_room(self) -> None:
+        """Forget the id that has been without settings and streams for longest.
+
+        Raises:
+            ProxyError TOO_MANY_REQUESTS: there is none.
+        """
+        if not self._passing:
+            text = f"x-mq-client-id: this proxy has {self.limits.clients_max} clients, which is all it may have"
+            raise ProxyError(Code.TOO_MANY_REQUESTS, text)
+        self._remove(next(iter(self._passing.values())))
 
     async def settings_of(self, context: RequestContext, wait_s: float) -> Settings | None:
         """A client's merged settings; None when they did not come within `wait_s`, which is waited only once.
@@ -258,7 +284,7 @@ class ClientService:
         is then the default one, and the brokers hear of the client with the next beat.
 
         Raises:
-            ProxyError: as settings are refused.
+            ProxyError: as settings are refused. TOO_MANY_REQUESTS: all clients' together would be too large.
         """
         check_settings(settings, self.limits)
         client_type = _client_type(settings)
@@ -271,19 +297,34 @@ class ClientService:
             policy = await self._policy(full_name(settings.subscription.group), _subscribed(settings))
             merged = consumer_settings(merged, policy, self.limits)
         client = self.seen(context)  # not earlier: it may have left meanwhile
-        client.settings = merged
-        client.settings_known.set()
-        client.beat_due = self.clock.monotonic() + BEAT_S
-        self._background.start(self._beat(client))
-        return client.settings
+        self._keep_settings(client, merged)
+        if client.is_beating:  # with the former settings; the next scan tells of these, however often they come
+            client.beat_due = self.clock.monotonic()
+        else:
+            client.beat_due = self.clock.monotonic() + BEAT_S
+            self._background.start(self._beat(client))
+        return merged
 
-    def stream_lost(self, client_id: str) -> None:
-        """One of the client's Telemetry streams is over."""
-        client = self._clients.get(client_id)
-        if client is not None and client.streams > 0:
-            client.streams -= 1
-            if client.streams == 0:
-                client.stream_lost_at = self.clock.monotonic()
+    def _keep_settings(self, client: Client, settings: Settings) -> None:
+        """Put them in the place of the client's former ones. Raises ProxyError TOO_MANY_REQUESTS."""
+        size_bytes = self._settings_size_bytes + kept_size_bytes(settings)
+        if client.settings is not None:
+            size_bytes -= kept_size_bytes(client.settings)
+        if size_bytes > self.limits.all_settings_size_bytes_max:
+            text = f"settings: all clients' together are at most {self.limits.all_settings_size_bytes_max} bytes"
+            raise ProxyError(Code.TOO_MANY_REQUESTS, text)
+        self._settings_size_bytes = size_bytes
+        self._passing.pop(client.client_id, None)
+        client.settings = settings
+        client.settings_known.set()
+
+    def stream_lost(self, client: Client) -> None:
+        """One of the client's Telemetry streams is over. Nothing comes of it when the client is gone already."""
+        client.streams -= 1
+        if client.streams == 0:
+            client.stream_lost_at = self.clock.monotonic()
+            if client.settings is None and self._clients.get(client.client_id) is client:
+                self._passing[client.client_id] = client
 
     # ---- background ----
 
@@ -316,7 +357,9 @@ class ClientService:
 
     def _remove(self, client: Client) -> None:
         """Forget a client, and let brokers and renewals know."""
-        self._clients.pop(client.client_id, None)
+        if self._clients.pop(client.client_id, None) is not None and client.settings is not None:
+            self._settings_size_bytes -= kept_size_bytes(client.settings)
+        self._passing.pop(client.client_id, None)
         self._on_gone(client.client_id)
         if client.brokers:
             self._background.start(self._unregister(client))
@@ -337,10 +380,14 @@ class ClientService:
         client.beat_due = self.clock.monotonic() + BEAT_S
         if client.settings is None:
             return
-        request = _heartbeat(client)
-        broker_names = {name for topic in client.topics() for name in await self._brokers_of(topic)}
-        client.brokers |= broker_names
-        await asyncio.gather(*(self._tell(name, request) for name in broker_names))
+        client.is_beating = True
+        try:
+            request = _heartbeat(client)
+            broker_names = {name for topic in client.topics() for name in await self._brokers_of(topic)}
+            client.brokers |= broker_names
+            await asyncio.gather(*(self._tell(name, request) for name in broker_names))
+        finally:
+            client.is_beating = False
 
     async def _brokers_of(self, topic: str) -> Iterable[str]:
         try:
