@@ -81,11 +81,11 @@ async def poll(
     }
     try:
         await _until_one_has_messages(set(polls))
-    except asyncio.CancelledError:
         await _end(set(polls))
-        give_back(_collect(polls)[0].messages)
+    except asyncio.CancelledError:
+        give_back(_collect(polls)[0].messages)  # of those that have ended; what others still get, they give back
+        await _end(set(polls))
         raise
-    await _end(set(polls))
     answers, errors = _collect(polls)
     if len(errors) == len(polls):
         raise errors[0]
@@ -150,11 +150,11 @@ async def _end(polls: set[asyncio.Task[mesh.PopMessageReply]]) -> None:
 
 
 def _collect(polls: _Polls) -> tuple[Answers, list[ProxyError]]:
-    """Sort out what came."""
+    """Sort out what has come."""
     answers = Answers()
     errors: list[ProxyError] = []
     for task, broker_name in polls.items():
-        if task.cancelled():
+        if not task.done() or task.cancelled():
             continue
         try:
             reply = task.result()
