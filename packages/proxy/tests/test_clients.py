@@ -324,6 +324,29 @@ async def test_a_client_is_gone_some_time_after_its_last_stream() -> None:
         assert len(service.clients) == 0
 
 
+async def test_a_client_that_is_silent_loses_its_streams() -> None:
+    """After two minutes, with or without settings: they would hold a place for ever. What it opens then is new."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    ended: list[ProxyError] = []
+    async with running(service):
+        context = context_of(cluster.clock)
+        session = service.open_telemetry(context, lambda command: None, ended.append)
+        await session.on_command(producer())
+        service.open_telemetry(context_of(cluster.clock, client_id="silent"), lambda command: None, ended.append)
+        await cluster.clock.run_for(100.0)
+        await service.heartbeat(v2.HeartbeatRequest(client_type=defs.PRODUCER), context)
+        await cluster.clock.run_for(22.0)
+        assert [error.code for error in ended] == [Code.REQUEST_TIMEOUT]
+        await cluster.clock.run_for(100.0)
+        assert len(ended) == 2
+        reopened = service.open_telemetry(context, lambda command: None, ended.append)
+        await reopened.on_command(producer())
+        session.closed()  # late, and of the client as it was
+        await cluster.clock.run_for(30.0)
+        assert len(service.clients) == 1
+
+
 async def test_brokers_that_do_not_answer_hold_up_no_expiry() -> None:
     """Clients go when they go, whoever listens; and brokers that refuse to hear of one change nothing."""
     cluster = cluster_of(ManualClock(), "a", "b")

@@ -77,9 +77,15 @@ Answer = Callable[[Any, RequestContext], Any]
 class Session:
     """A Telemetry session that answers as it is told."""
 
-    def __init__(self, context: RequestContext, send: Callable[[v2.TelemetryCommand], None]) -> None:
+    def __init__(
+        self,
+        context: RequestContext,
+        send: Callable[[v2.TelemetryCommand], None],
+        end: Callable[[ProxyError], None],
+    ) -> None:
         self.context = context
         self.send = send
+        self.end = end
         self.commands: list[v2.TelemetryCommand] = []
         self.is_closed = asyncio.Event()
         self.on: Callable[[v2.TelemetryCommand], None] = lambda command: None
@@ -122,9 +128,14 @@ class Service:
         self.contexts.append(context)
         return cast("AsyncIterator[v2.ReceiveMessageResponse]", self.answers["receive_message"](request, context))
 
-    def open_telemetry(self, context: RequestContext, send: Callable[[v2.TelemetryCommand], None]) -> Session:
+    def open_telemetry(
+        self,
+        context: RequestContext,
+        send: Callable[[v2.TelemetryCommand], None],
+        end: Callable[[ProxyError], None],
+    ) -> Session:
         """A new session."""
-        session = Session(context, send)
+        session = Session(context, send, end)
         self.on_open(session)
         self.sessions.append(session)
         self.opened.set()
@@ -502,6 +513,19 @@ async def test_a_lost_client_closes_its_session(rig: Rig) -> None:
     await rig.service.opened.wait()
     stream.cancel()
     await rig.service.sessions[0].is_closed.wait()
+
+
+async def test_the_service_may_end_a_stream(rig: Rig) -> None:
+    """Of a client that it gave up: what was written before arrives, then the reason; the session is closed."""
+    stream = telemetry(rig.channel)
+    await rig.service.opened.wait()
+    session = rig.service.sessions[0]
+    session.send(settings(1))
+    session.end(ProxyError(Code.REQUEST_TIMEOUT, "nothing came"))
+    assert v2.TelemetryCommand.FromString(cast("bytes", await stream.read())) == settings(1)
+    assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await stream.details() == "REQUEST_TIMEOUT: nothing came"
+    await session.is_closed.wait()
 
 
 async def test_stop_ends_telemetry_streams(rig: Rig) -> None:

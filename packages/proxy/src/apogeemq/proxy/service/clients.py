@@ -4,7 +4,8 @@ A client is known from its first settings, or from its first receive. It is gone
 
 * when it says so (NotifyClientTermination),
 * GONE_AFTER_S after its last Telemetry stream was lost, unless a new one is opened or a request comes,
-* when nothing came from it for `client_expiry_s`.
+* when nothing came from it for `client_expiry_s`: Telemetry streams that it still has are ended, so that silent ones
+  hold nothing for ever, and a client that only slept opens a new one and sends its settings.
 
 What comes from outside is bounded: clients, the streams of each, the size of their settings. Ids without
 settings and streams are forgotten first when there are too many, so that whoever makes up ids keeps nobody out.
@@ -73,7 +74,7 @@ class Client:
     settings: Settings | None = None
     settings_known: asyncio.Event = field(default_factory=asyncio.Event)
     settings_missed: bool = False
-    streams: int = 0
+    streams: set[TelemetrySession] = field(default_factory=set)
     stream_lost_at: float | None = None
     beat_due: float = 0.0
     brokers: set[str] = field(default_factory=set)
@@ -101,7 +102,10 @@ class Client:
 
 
 class TelemetrySession:
-    """One open Telemetry stream of one client. The face calls on_command for one command after another."""
+    """One open Telemetry stream of one client. The face calls on_command for one command after another.
+
+    `end` ends the stream when the client is given up.
+    """
 
     def __init__(
         self,
@@ -109,7 +113,9 @@ class TelemetrySession:
         client: Client,
         context: RequestContext,
         send: Callable[[v2.TelemetryCommand], None],
+        end: Callable[[ProxyError], None],
     ) -> None:
+        self.end = end
         self._service = service
         self._client = client
         self._context = context
@@ -140,7 +146,7 @@ class TelemetrySession:
         """The stream is over, however it ended. The last call; once more does nothing."""
         if self._is_open:
             self._is_open = False
-            self._service.stream_lost(self._client)
+            self._service.stream_lost(self._client, self)
 
     def _count(self) -> None:
         now, most = self._service.clock.monotonic(), self._service.limits.commands_per_10_s_max
@@ -182,20 +188,26 @@ class ClientService:
 
     # ---- requests ----
 
-    def open_telemetry(self, context: RequestContext, send: Callable[[v2.TelemetryCommand], None]) -> TelemetrySession:
-        """A client's Telemetry stream is open. `send` puts a command on it; it never waits and never raises.
+    def open_telemetry(
+        self,
+        context: RequestContext,
+        send: Callable[[v2.TelemetryCommand], None],
+        end: Callable[[ProxyError], None] = lambda error: None,
+    ) -> TelemetrySession:
+        """A client's Telemetry stream is open. `send` puts a command on it, `end` ends it; neither waits or raises.
 
         Raises:
             ProxyError TOO_MANY_REQUESTS: as many clients are known as may be, or this one has as many streams.
         """
         client = self.seen(context)
-        if client.streams >= self.limits.streams_per_client_max:
-            text = f"x-mq-client-id: this client has {client.streams} Telemetry streams, which is all it may have"
+        if len(client.streams) >= self.limits.streams_per_client_max:
+            text = f"x-mq-client-id: this client has {len(client.streams)} Telemetry streams, which is all it may have"
             raise ProxyError(Code.TOO_MANY_REQUESTS, text)
-        client.streams += 1
+        session = TelemetrySession(self, client, context, send, end)
+        client.streams.add(session)
         client.stream_lost_at = None
         self._passing.pop(client.client_id, None)
-        return TelemetrySession(self, client, context, send)
+        return session
 
     def seen(self, context: RequestContext) -> Client:
         """A request of this client came: it is there, and known from now on.
@@ -318,10 +330,10 @@ class ClientService:
         client.settings = settings
         client.settings_known.set()
 
-    def stream_lost(self, client: Client) -> None:
+    def stream_lost(self, client: Client, session: TelemetrySession) -> None:
         """One of the client's Telemetry streams is over. Nothing comes of it when the client is gone already."""
-        client.streams -= 1
-        if client.streams == 0:
+        client.streams.discard(session)
+        if not client.streams:
             client.stream_lost_at = self.clock.monotonic()
             if client.settings is None and self._clients.get(client.client_id) is client:
                 self._passing[client.client_id] = client
@@ -340,6 +352,9 @@ class ClientService:
             now = self.clock.monotonic()
             for client in [client for client in self._clients.values() if self._is_gone(client, now)]:
                 self._remove(client)
+                text = f"nothing came from this client for {self.limits.client_expiry_s:g} s; open the stream again"
+                for session in client.streams:
+                    session.end(ProxyError(Code.REQUEST_TIMEOUT, text))
 
     async def _beat_all(self) -> None:
         """Apart from expiry, which brokers that do not answer must not hold up."""

@@ -13,6 +13,7 @@ from apogeemq.proxy.core.context import RequestContext
 from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.renewal import RenewalTable
 from apogeemq.proxy.core.status import status
+from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.ports import Brokers, Routes
 from apogeemq.proxy.service.background import Background
 from apogeemq.proxy.service.broker_calls import BrokerCalls
@@ -121,10 +122,15 @@ class MessagingService:
         text = "RecallMessage is not served yet, neither are DELAY messages"
         return v2.RecallMessageResponse(status=status(Code.NOT_IMPLEMENTED, text))
 
-    def open_telemetry(self, context: RequestContext, send: Callable[[v2.TelemetryCommand], None]) -> TelemetrySession:
-        """A client's Telemetry stream is open. `send` puts a command on it; it never waits and never raises.
+    def open_telemetry(
+        self,
+        context: RequestContext,
+        send: Callable[[v2.TelemetryCommand], None],
+        end: Callable[[ProxyError], None] = lambda error: None,
+    ) -> TelemetrySession:
+        """A client's Telemetry stream is open. `send` puts a command on it, `end` ends it; neither waits or raises.
 
         Raises:
-            ProxyError TOO_MANY_REQUESTS: as many clients are known as may be.
+            ProxyError TOO_MANY_REQUESTS: as many clients are known as may be, or this one has as many streams.
         """
-        return self.clients.open_telemetry(context, send)
+        return self.clients.open_telemetry(context, send, end)

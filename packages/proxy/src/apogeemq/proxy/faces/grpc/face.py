@@ -234,16 +234,21 @@ class MessagingFace:
         """Talk with a client for as long as it is there."""
         begun = self._clock.monotonic()
         outbox = Outbox(self._telemetry_backlog_max)
+        ended: list[int] = [Code.OK]
+
+        def give_up(refused: ProxyError) -> None:
+            ended[0] = refused.code
+            outbox.end(_stream_refusal(refused))
+
         try:
             context = self._context(call)
-            session = self._service.open_telemetry(context, outbox.put)
+            session = self._service.open_telemetry(context, outbox.put, give_up)
         except ProxyError as refused:
             self._observe("Telemetry", _name(refused.code), self._clock.monotonic() - begun)
             raise _stream_refusal(refused) from refused
         self._outboxes.add(outbox)
         if self._stopping.is_set():
             outbox.end()
-        ended: list[int] = [Code.OK]
 
         async def take_commands() -> None:
             try:
@@ -252,9 +257,7 @@ class MessagingFace:
                     await outbox.wait_for_room()
                 outbox.end()
             except Exception as error:  # noqa: BLE001 — ends the stream, and what nobody expected is logged
-                refused = _expected(error, "Telemetry", context)
-                ended[0] = refused.code
-                outbox.end(_stream_refusal(refused))
+                give_up(_expected(error, "Telemetry", context))
 
         taking = asyncio.ensure_future(take_commands())
         try:
