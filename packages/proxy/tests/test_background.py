@@ -25,8 +25,10 @@ async def test_what_fails_is_logged_and_forgotten(caplog: pytest.LogCaptureFixtu
     assert len(work) == 0
 
 
-async def test_beyond_the_bound_work_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It never runs, and leaves no coroutine that nobody awaited."""
+async def test_beyond_the_bound_work_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It never runs, and leaves no coroutine that nobody awaited; however much there is of it, the log says it once."""
     monkeypatch.setattr(background, "TASKS_MAX", 1)
     work, begun, gate = Background(), [], asyncio.Event()
 
@@ -35,11 +37,19 @@ async def test_beyond_the_bound_work_is_dropped(monkeypatch: pytest.MonkeyPatch)
         await gate.wait()
 
     work.start(wait("first"))
-    work.start(wait("second"))
+    for name in ("second", "third"):
+        work.start(wait(name))
     await asyncio.sleep(0)
     gate.set()
     await work.close(ManualClock())
     assert begun == ["first"]
+    assert caplog.text.count("is dropped") == 1
+    gate.clear()
+    for name in ("fourth", "fifth"):
+        work.start(wait(name))
+    assert caplog.text.count("is dropped") == 2
+    gate.set()
+    await work.close(ManualClock())
 
 
 async def test_close_waits_a_while_and_then_cancels() -> None:

@@ -221,12 +221,20 @@ async def test_a_client_that_goes_while_it_waits_pops_nothing() -> None:
     assert cluster.brokers["a"].visible("G") == [0]
 
 
+async def test_waiting_for_settings_makes_no_deadline_too_short() -> None:
+    """A client that gives just enough time and sends no settings gets its answer within that time."""
+    cluster = cluster_of(ManualClock(), "a")
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a"), 5.2))
+    await cluster.clock.run_for(5.1)
+    assert [part.status.code for part in receiving.result() if part.HasField("status")] == [Code.MESSAGE_NOT_FOUND]
+
+
 @pytest.mark.parametrize("timeout_s", [4.0, 0.5])
 async def test_too_little_time_to_poll_is_refused(timeout_s: float) -> None:
-    """Below five seconds left there is no time for a long poll."""
+    """Below five seconds left there is no time for a long poll; it is said at once, settings or not."""
     cluster = cluster_of(ManualClock(), "a")
     receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a"), timeout_s))
-    await cluster.clock.run_for(1.5)
+    await cluster.clock.run_for(0.0)
     assert isinstance(error := receiving.exception(), ProxyError)
     assert error.code == Code.ILLEGAL_POLLING_TIME
 

@@ -297,28 +297,33 @@ def check_attempt_id(request: ReceiveMessageRequest) -> str:
     return request.attempt_id
 
 
-def polling_time_ms(
-    request: ReceiveMessageRequest,
-    *,
-    remaining_ms: int,
-    request_timeout_ms: int,
-    client_version: str,
-    limits: Limits,
-) -> int:
-    """How long a receive may wait for messages, so that its answer can still leave before the deadline.
-
-    Asked for by long_polling_timeout, else what is left without half a request timeout; within 5 and 20 s.
-    `remaining_ms` is what is left until the client's deadline.
+def check_time_to_poll(remaining_ms: int, client_version: str, limits: Limits) -> None:
+    """Check what is left until the client's deadline.
 
     Raises:
         ProxyError ILLEGAL_POLLING_TIME: less than 5 s are left; BAD_REQUEST for clients before 5.0.3, which do not
             know that code.
     """
-    least, most = limits.polling_time_ms_min, limits.polling_time_ms_max
+    least = limits.polling_time_ms_min
     if remaining_ms < least:
         code = Code.BAD_REQUEST if client_version < "5.0.3" else Code.ILLEGAL_POLLING_TIME
         text = f"grpc-timeout: {remaining_ms} ms are left to wait for messages, at least {least} ms are needed"
         raise ProxyError(code, text)
+
+
+def polling_time_ms(
+    request: ReceiveMessageRequest,
+    *,
+    remaining_ms: int,
+    request_timeout_ms: int,
+    limits: Limits,
+) -> int:
+    """How long a receive may wait for messages, if check_time_to_poll had nothing against it.
+
+    Asked for by long_polling_timeout, else what is left without half a request timeout; within 5 and 20 s.
+    `remaining_ms` is what is left until the client's deadline.
+    """
+    least, most = limits.polling_time_ms_min, limits.polling_time_ms_max
     if request.HasField("long_polling_timeout"):
         wanted_ms = milliseconds(request.long_polling_timeout)
     else:

@@ -21,6 +21,7 @@ class Background:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_dropping = False
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -29,7 +30,9 @@ class Background:
         """Run `work`. Beyond TASKS_MAX it is dropped: what it would have hastened then takes its usual time."""
         if len(self._tasks) >= TASKS_MAX:
             work.close()
-            _log.warning("%d pieces of background work are under way; one more was dropped", TASKS_MAX)
+            if not self._is_dropping:  # once for each time that it becomes too much: clients bring work about
+                self._is_dropping = True
+                _log.warning("%d pieces of background work are under way; what comes more is dropped", TASKS_MAX)
             return
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -48,6 +51,8 @@ class Background:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if len(self._tasks) <= TASKS_MAX // 2:
+            self._is_dropping = False
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background work failed", exc_info=error)
 

@@ -35,6 +35,7 @@ from apogeemq.proxy.core.validation import (
     check_batch_size,
     check_filter,
     check_invisible_time,
+    check_time_to_poll,
     polling_time_ms,
 )
 from apogeemq.proxy.errors import ProxyError
@@ -124,8 +125,11 @@ class Receiving:
         # Renewed messages begin with what the proxy renews from, whatever the client says.
         invisible_time_ms = INVISIBLE_TIME_MS if request.auto_renew else check_invisible_time(request, self._limits)
         attempt_id = check_attempt_id(request)
+        # Before settings are waited for: a client that gives no time should read why, and one that gives just enough
+        # is not refused for what our waiting took of it.
+        check_time_to_poll(self._remaining_ms(context), context.client_version, self._limits)
         settings = await self._clients.settings_of(context, SETTINGS_WAIT_S)
-        remaining_ms = int((context.deadline - self._clock.monotonic()) * 1000)
+        remaining_ms = self._remaining_ms(context)
         wanted_ms = polling_time_ms(
             request,
             remaining_ms=remaining_ms,
@@ -134,7 +138,6 @@ class Receiving:
                 if settings is not None and settings.HasField("request_timeout")
                 else REQUEST_TIMEOUT_MS_DEFAULT
             ),
-            client_version=context.client_version,
             limits=self._limits,
         )
         return _Receive(
@@ -149,6 +152,10 @@ class Receiving:
             attempt_id=attempt_id,
             auto_renew=request.auto_renew,
         )
+
+    def _remaining_ms(self, context: RequestContext) -> int:
+        """How long the client waits from now on."""
+        return int((context.deadline - self._clock.monotonic()) * 1000)
 
     async def _pop(self, receive: _Receive, context: RequestContext) -> list[Popped]:
         """Messages that the client wants, at most `batch_size`; empty when none came in time."""
