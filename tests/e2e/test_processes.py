@@ -74,6 +74,20 @@ def test_a_service_that_is_killed_ends_all_with_its_name(tmp_path: pathlib.Path)
         assert not (tmp_path / "data" / "broker" / "abort").exists()
 
 
+def test_a_kill_of_all_leaves_nobody_behind(tmp_path: pathlib.Path) -> None:
+    """Whoever starts the services may be killed without a word: they then stop in good order by themselves."""
+    with start(tmp_path) as process:
+        process.wait_ready(DEADLINE_S)
+        pids = children(process.pid)
+        process.kill()
+        poll_until(
+            lambda: all(has_ended(pid) for pid in pids.values()),
+            DEADLINE_S,
+            lambda: process.failure("left children behind"),
+        )
+        assert not (tmp_path / "data" / "broker" / "abort").exists()
+
+
 def test_a_service_that_does_not_start_is_named(tmp_path: pathlib.Path) -> None:
     """Its own words stand in the log, and what had started before it is stopped again."""
     taken = tmp_path / "data" / "broker"

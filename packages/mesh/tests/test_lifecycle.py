@@ -199,3 +199,32 @@ async def test_cancelled_run_stops_everything(journal: Journal) -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert journal.lines == ["start store", "stop store"]
+
+
+async def test_the_end_of_an_input_stops_in_order(journal: Journal) -> None:
+    """What comes on it changes nothing; its end is as good as a signal."""
+    read_end, write_end = os.pipe()
+    journal.lifecycle.stop_at_end_of(read_end)
+    journal.add("store")
+
+    def close_after_a_word() -> None:
+        os.write(write_end, b"still here\n")
+        asyncio.get_running_loop().call_soon(os.close, write_end)
+
+    async with asyncio.timeout(10):
+        await journal.lifecycle.run_until_signal(close_after_a_word)
+    os.close(read_end)
+    assert journal.lines == ["start store", "stop store"]
+
+
+async def test_an_input_that_ends_during_the_start_ends_it(journal: Journal) -> None:
+    """What had started is stopped again."""
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    journal.lifecycle.stop_at_end_of(read_end)
+    journal.add("store")
+    journal.lifecycle.add("slow", start=never)
+    async with asyncio.timeout(10):
+        await journal.lifecycle.run_until_signal()
+    os.close(read_end)
+    assert journal.lines == ["start store", "stop store"]

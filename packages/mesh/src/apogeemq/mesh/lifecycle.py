@@ -24,6 +24,8 @@ from apogeemq.mesh.errors import LifecycleError
 FORCED_EXIT_CODE = 130
 """What a process exits with when a second signal cuts its stop short."""
 
+_INPUT_SIZE_BYTES = 4096
+
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +82,25 @@ class Lifecycle:
 
         self.add(name, start=start, stop=stop, timeout_s=timeout_s)
 
+    def stop_at_end_of(self, descriptor: int) -> None:
+        """Stop in good order, as on a signal, when the pipe or socket `descriptor` ends: whoever held it is gone.
+
+        What comes on it is read and dropped. To be called before start().
+        """
+
+        def on_input() -> None:
+            if not os.read(descriptor, _INPUT_SIZE_BYTES):
+                asyncio.get_running_loop().remove_reader(descriptor)
+                self._interrupt("end of input")
+
+        async def start() -> None:
+            asyncio.get_running_loop().add_reader(descriptor, on_input)
+
+        async def stop() -> None:
+            asyncio.get_running_loop().remove_reader(descriptor)
+
+        self.add("end of input", start=start, stop=stop)
+
     def fail(self, error: BaseException) -> None:
         """Let run_until_signal() stop everything and raise `error`: the process can't go on. The first one stays."""
         if self._failure is None:
@@ -114,7 +135,7 @@ class Lifecycle:
             raise first
 
     async def run_until_signal(self, on_started: Callable[[], object] | None = None) -> None:
-        """Start, wait for SIGINT, SIGTERM or fail(), stop.
+        """Start, wait for SIGINT, SIGTERM, fail() or the end of an input (stop_at_end_of), stop.
 
         `on_started` is called when all components run. A signal during the start ends it. A second signal exits the
         process at once with FORCED_EXIT_CODE, also when the event loop is stuck. Raises what failed.

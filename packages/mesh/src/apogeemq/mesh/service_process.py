@@ -139,7 +139,7 @@ def service_main(program: ServiceProgram[ConfigT], arguments: Sequence[str] | No
         setup_logging(log_config.level, json=log_config.json, secrets=loaded.secret_values(), fields=log_trace_fields)
         for ignored in loaded.ignored:
             _log.info("setting without effect here: %s", ignored)
-        run(functools.partial(_serve, program, loaded.value))
+        run(functools.partial(_serve, program, loaded.value, with_parent=options.stop_with_parent))
     except ConfigError as error:
         sys.stderr.write(f"{program.package}: {error}\n")
         return 2
@@ -149,10 +149,12 @@ def service_main(program: ServiceProgram[ConfigT], arguments: Sequence[str] | No
     return 0
 
 
-async def _serve(program: ServiceProgram[ConfigT], config: ConfigT) -> None:
+async def _serve(program: ServiceProgram[ConfigT], config: ConfigT, *, with_parent: bool) -> None:
     apps: list[ServiceApp] = []
 
     def assemble(make_world: MakeWorld, lifecycle: Lifecycle) -> Registry:
+        if with_parent:
+            lifecycle.stop_at_end_of(sys.stdin.fileno())
         world = make_world({"node_type": program.name, **program.metric_labels(config)})
         app = program.make_app(config, world)
         app.join(lifecycle)
@@ -234,6 +236,11 @@ def _parser(program: ServiceProgram[ConfigT]) -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example listeners.http.port=0"
     )
     parser.add_argument("--print-config", action="store_true", help="print all settings with their origins, and exit")
+    parser.add_argument(
+        "--stop-with-parent",
+        action="store_true",
+        help="stop when standard input, a pipe, ends: for whoever starts this as a child and may be killed",
+    )
     parser.add_argument(
         "--version", action="version", version=f"{program.package} {importlib.metadata.version(program.package)}"
     )

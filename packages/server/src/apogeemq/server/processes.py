@@ -2,7 +2,8 @@
 
 Each child is the service's own command with its settings in its environment (so that secrets stand in no process list),
 in a session of its own: Ctrl-C reaches this process alone, which stops the children in order. A child that ends by
-itself ends everything, with its name and exit code. A kill -9 of this process leaves the children running.
+itself ends everything, with its name and exit code. Each child's standard input is a pipe that ends with this process:
+so a kill -9 of it leaves nobody behind.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ class ServiceProcess:
             sys.executable,
             "-m",
             self._module,
+            "--stop-with-parent",
             env=self._environment(),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=PIPE,
             stdout=PIPE,
             start_new_session=True,
             limit=READY_LINE_BYTES_MAX,
