@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unittest.mock
+
 import pytest
 from apogeemq.mesh.trace_context import (
     TraceContext,
     format_traceparent,
+    legal_tracestate,
     parse_traceparent,
     sampled_in_properties,
     trace_in_properties,
@@ -125,3 +128,47 @@ def test_any_bytes_are_looked_at_safely(properties: bytes) -> None:
     """Whatever a client sends as properties, looking for a trace raises nothing."""
     sampled_in_properties(properties)
     trace_in_properties(properties)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a=1",
+        "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE",
+        "a=1, b=2 ,,c=x y",
+        "0t@sys=v",
+        "a*/-_=~!",
+        "k=" + "v" * 256,
+    ],
+)
+def test_legal_tracestates_are_passed_on(text: str) -> None:
+    """As they are: the standard's example, empty members, blanks around members and within values."""
+    assert legal_tracestate(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=", "a", "a=", "=1", "A=1", "0t=v", "a=1=2", "a=\u00fc", "a=1,a=2", "k=" + "v" * 257, "a=\x01"),
+        ",".join(f"k{number}=v" for number in range(33)),
+        "a=1," + "," * 510,
+    ],
+)
+def test_malformed_tracestates_are_absent(text: str) -> None:
+    """Nothing of them is passed on."""
+    assert legal_tracestate(text) == ""
+
+
+STATE_CHARACTERS = st.sampled_from("ab0=,@ \t-*/_~;A\u00fc")
+
+
+@given(st.text(STATE_CHARACTERS, max_size=40))
+def test_opentelemetry_warns_of_nothing_that_is_legal(text: str) -> None:
+    """Its parser is the twin: what we pass on it reads without a word, what it reads otherwise we do not pass on."""
+    with unittest.mock.patch("opentelemetry.trace.span._logger.warning") as warning:
+        trace.TraceState.from_header([legal_tracestate(text)])
+        assert not warning.called
+        kept = trace.TraceState.from_header([text])
+    if kept:
+        assert legal_tracestate(text) == text

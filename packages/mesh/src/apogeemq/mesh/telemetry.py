@@ -22,6 +22,7 @@ from apogeemq.mesh.trace_context import (
     TRACESTATE,
     TraceContext,
     format_traceparent,
+    legal_tracestate,
     parse_traceparent,
     sampled_in_properties,
     trace_in_properties,
@@ -273,7 +274,7 @@ def remote_context(traceparent: str, tracestate: str) -> SpanContext | None:
     parsed = parse_traceparent(traceparent)
     if parsed is None:
         return None
-    state = TraceState.from_header([tracestate]) if tracestate else None
+    state = TraceState.from_header([legal_tracestate(tracestate)]) if tracestate else None
     return SpanContext(
         parsed.trace_id, parsed.span_id, is_remote=True, trace_flags=TraceFlags(parsed.flags), trace_state=state
     )

@@ -1,7 +1,8 @@
 """W3C trace context, by hand: parse, format, and a cheap look into a message's properties.
 
 traceparent is `00-<trace id, 32 hex>-<span id, 16 hex>-<flags, 2 hex>`, lower case; flag bit 01 means sampled.
-Source: W3C Trace Context, level 1, §3.2.
+tracestate is up to 32 members `key=value`, divided by commas.
+Source: W3C Trace Context, level 1, §3.2 and §3.3.
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ TRACESTATE = "tracestate"
 SAMPLED = 0x01
 
 _FORMAT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+
+TRACESTATE_SIZE_MAX = 512
+"""Characters of a tracestate that are passed on, which is what the standard asks for."""
+
+_STATE_MEMBERS_MAX = 32
+_STATE_KEY = r"[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}"
+_STATE_VALUE = r"[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+_STATE_MEMBER = re.compile(rf"[ \t]*(?:(?:{_STATE_KEY})={_STATE_VALUE}[ \t]*)?")
 
 # Message properties are key 0x01 value 0x02 key 0x01 value …
 _AT_START = b"traceparent\x01"
@@ -53,6 +62,20 @@ def parse_traceparent(text: str) -> TraceContext | None:
     if version == "ff" or (version == "00" and rest is not None) or not context.trace_id or not context.span_id:
         return None
     return context
+
+
+def legal_tracestate(text: str) -> str:
+    """Give a tracestate back, or nothing for a malformed one, which is to be treated as absent.
+
+    OpenTelemetry logs a warning for each malformed one: whoever sends them would write into our log.
+    """
+    if len(text) > TRACESTATE_SIZE_MAX:
+        return ""
+    members = text.split(",")
+    keys = [member.partition("=")[0].strip(" \t") for member in members if member.strip(" \t")]
+    if len(keys) > _STATE_MEMBERS_MAX or len(set(keys)) < len(keys):
+        return ""
+    return text if all(_STATE_MEMBER.fullmatch(member) for member in members) else ""
 
 
 def format_traceparent(context: TraceContext) -> str:

@@ -11,7 +11,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 from apogeemq.broker.core.properties import read_properties
 from apogeemq.broker.faces.error_codes import error_code
-from apogeemq.mesh.trace_context import TRACEPARENT, TRACESTATE, parse_traceparent, sampled_in_properties
+from apogeemq.mesh.trace_context import (
+    TRACEPARENT,
+    TRACESTATE,
+    legal_tracestate,
+    parse_traceparent,
+    sampled_in_properties,
+)
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.codes import ResponseCode, request_code_name, response_code_name
 from opentelemetry import trace
@@ -122,7 +128,7 @@ def _parent(properties: Mapping[str, str]) -> SpanContext | None:
         parsed.span_id,
         is_remote=True,
         trace_flags=TraceFlags(parsed.flags),
-        trace_state=None if state is None else TraceState.from_header([state]),
+        trace_state=None if state is None else TraceState.from_header([legal_tracestate(state)]),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from apogeemq.mesh.trace_context import TRACEPARENT, TRACESTATE, parse_traceparent
+from apogeemq.mesh.trace_context import TRACEPARENT, TRACESTATE, legal_tracestate, parse_traceparent
 from apogeemq.proto.v2.service_pb2 import SendMessageRequest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -86,5 +86,5 @@ def _remote_context(carrier: Mapping[str, str]) -> SpanContext | None:
         parsed.span_id,
         is_remote=True,
         trace_flags=trace.TraceFlags(parsed.flags),
-        trace_state=trace.TraceState.from_header([state] if state else []),
+        trace_state=trace.TraceState.from_header([legal_tracestate(state)] if state else []),
     )
