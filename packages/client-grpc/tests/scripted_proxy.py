@@ -9,13 +9,16 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import inspect
 import itertools
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self
 
 import grpc
 import grpc.aio
+import pytest
 from apogeemq.client_grpc.methods import SERVICE
 from apogeemq.proto.v2 import definition_pb2 as d
 from apogeemq.proto.v2 import service_pb2 as s
@@ -24,11 +27,17 @@ OK = d.Status(code=d.Code.OK, message="OK")
 EMPTY = d.Status(code=d.Code.MESSAGE_NOT_FOUND, message="no new message")
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Let things happen until the condition holds; fails after 10 s."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 — the condition is about what clients do: nothing here could set an event
-            await asyncio.sleep(0)
+UNTIL_S = 20.0  # of real time
+
+
+async def until(condition: Callable[[], object], seen: Callable[[], object] | None = None) -> None:
+    """Let things happen until the condition holds; fails after 20 s, with what `seen` gives."""
+    last_s = time.monotonic() + UNTIL_S
+    while not condition():
+        if time.monotonic() > last_s:
+            what = inspect.getsource(condition).strip()
+            pytest.fail(f"not within {UNTIL_S:g} s: {what}" + (f"; seen: {seen()}" if seen else ""))
+        await asyncio.sleep(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Asked:
     name: str
     request: Any
     headers: dict[str, str]
+    at_s: float  # by the proxy's `now_s`
 
 
 @dataclasses.dataclass
@@ -71,6 +81,7 @@ class ScriptedProxy:
         self.streams: list[Callable[[s.TelemetryCommand], Awaitable[None]]] = []
         self.answers: asyncio.Queue[s.TelemetryCommand] = asyncio.Queue()
         self.before: dict[str, Callable[[Any], Awaitable[None]]] = {}  # runs before a call is answered
+        self.now_s: Callable[[], float] = time.monotonic  # a test with a clock of its own gives that one's
         self.polls = 0  # ReceiveMessage calls that wait now
         self.port = 0
         self._arrived = asyncio.Condition()
@@ -94,6 +105,10 @@ class ScriptedProxy:
 
     def requests(self, name: str) -> list[Any]:
         return [asked.request for asked in self.asked if asked.name == name]
+
+    def times(self, name: str) -> list[float]:
+        """When these calls came, by `now_s`."""
+        return [asked.at_s for asked in self.asked if asked.name == name]
 
     async def start(self) -> None:
         """Listen; on the same port as before after a stop."""
@@ -288,7 +303,7 @@ class _Handlers(grpc.GenericRpcHandler):
         response_type = getattr(s, f"{name}Response")
 
         async def note(request: Any) -> d.Status | None:
-            self._proxy.asked.append(Asked(name, request, headers))
+            self._proxy.asked.append(Asked(name, request, headers, self._proxy.now_s()))
             if name in self._proxy.before:
                 await self._proxy.before[name](request)
             return self._proxy.faults[name].popleft() if self._proxy.faults[name] else None
@@ -319,7 +334,7 @@ class _Handlers(grpc.GenericRpcHandler):
         async def stream(commands: AsyncIterator[s.TelemetryCommand], context: Any) -> None:
             async def noted() -> AsyncIterator[s.TelemetryCommand]:
                 async for command in commands:
-                    self._proxy.asked.append(Asked("Telemetry", command, headers))
+                    self._proxy.asked.append(Asked("Telemetry", command, headers, self._proxy.now_s()))
                     yield command
 
             await self._proxy.telemetry(noted(), context.write)
