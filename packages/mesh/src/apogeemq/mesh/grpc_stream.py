@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc.aio
@@ -100,7 +101,7 @@ class GrpcStream(ABC, Generic[OutT, InT]):
     async def _written(self) -> None:
         if self._writing is None:
             return
-        await asyncio.wait({self._writing})
+        await _end_of(self._writing)
         writing, self._writing = self._writing, None
         error = _error_of(writing)
         if error is not None:
@@ -114,7 +115,7 @@ class GrpcStream(ABC, Generic[OutT, InT]):
             return None
         if self._reading is None:
             self._reading = asyncio.ensure_future(self.read())
-        await asyncio.wait({self._reading})
+        await _end_of(self._reading)
         reading, self._reading = self._reading, None
         error = _error_of(reading)
         if error is not None:
@@ -128,6 +129,27 @@ class GrpcStream(ABC, Generic[OutT, InT]):
             raise self.gone
         self._finished = True
         return None
+
+
+async def _end_of(operation: asyncio.Future[Any]) -> None:
+    """Wait until an operation has ended, however that is; it goes on when this wait is cancelled.
+
+    What asyncio.wait() does for one, at a quarter of its cost: it runs twice a frame on either side.
+    """
+    if operation.done():
+        return
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    wake = partial(_wake, ended)
+    operation.add_done_callback(wake)
+    try:
+        await ended
+    finally:
+        operation.remove_done_callback(wake)
+
+
+def _wake(ended: asyncio.Future[None], operation: asyncio.Future[Any]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _error_of(operation: asyncio.Future[Any]) -> BaseException | None:
