@@ -57,7 +57,7 @@ def test_garbage_collector_is_settled() -> None:
     """After the start what lives is frozen and collections come seldom."""
     settle_garbage_collector()
     assert gc.get_freeze_count() > 0
-    assert gc.get_threshold()[0] == 50_000
+    assert gc.get_threshold()[0] == 5_000
 
 
 async def test_stalls_are_measured() -> None:
