@@ -5,12 +5,11 @@ import tempfile
 from collections.abc import Sequence
 
 from tests.interop.deployments import AllInOne, Deployment
-from tools.bench import client_grpc, client_remoting
 from tools.bench.cases import fresh_topic, in_process_of_its_own
+from tools.bench.client_kinds import run
 from tools.bench.client_load import CASES, ClientLoad, ClientOutcome
 
-CLIENTS = {"remoting": client_remoting.run, "grpc": client_grpc.run}
-"""Client → what runs one of its cases."""
+CLIENTS = ("remoting", "grpc")
 
 LOOPS = ("asyncio", "uvloop")
 
@@ -35,7 +34,7 @@ def measure(clients: Sequence[str], loops: Sequence[str], seconds: float, warmup
                         warmup_s=warmup_s,
                         loop=loop,
                     )
-                    outcomes.append(in_process_of_its_own(CLIENTS[client], load))
+                    outcomes.append(in_process_of_its_own(run, load))
         deployment.stop()
     return outcomes
 

@@ -7,11 +7,10 @@ in HTTP/2's window, and what it does not read makes the handler's next reply wai
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, cast
 from urllib.parse import unquote
@@ -23,6 +22,7 @@ import grpc.aio
 from apogeemq.mesh.addresses import join_address
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.errors import RefusalCode
+from apogeemq.mesh.grpc_server import GrpcListening, RunningCalls
 from apogeemq.mesh.network import Listening
 from apogeemq.mesh.tls import ServerTls
 from apogeemq.proxy.faces.grpc.port import (
@@ -60,7 +60,7 @@ class GrpcioDoor:
         self, address: TcpAddress | LocalAddress, handlers: Handlers, *, tls: ServerTls | None = None
     ) -> Listening:
         """Bind and take calls. Raises OSError when the address cannot be bound."""
-        calls = _RunningCalls()
+        calls = RunningCalls()
         peer_of = address.peer_of if isinstance(address, LocalAddress) else None
         server = grpc.aio.server(options=_options(self._limits), maximum_concurrent_rpcs=self._limits.calls_max)
         server.add_generic_rpc_handlers((_HandlersByPath(handlers, calls, self._clock, peer_of),))
@@ -71,55 +71,14 @@ class GrpcioDoor:
             raise OSError(f"cannot listen on {target}: {error}") from error
         await server.start()
         host = address.host if isinstance(address, TcpAddress) else address.path
-        return _GrpcioListening(host, port, server, calls)
-
-
-class _GrpcioListening:
-    """A running server."""
-
-    def __init__(self, host: str, port: int, server: grpc.aio.Server, calls: _RunningCalls) -> None:
-        self.host = host
-        self.port = port
-        self._server = server
-        self._calls = calls
-
-    async def stop(self, grace_s: float) -> None:
-        """See Listening.stop."""
-        await self._server.stop(grace_s)
-        await self._calls.cancel()
-
-
-class _RunningCalls:
-    """The handlers at work: grpc's own stop() does not wait for them to end."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count the current task among them."""
-        task = asyncio.current_task()
-        assert task is not None, "grpc runs every call in a task"
-        self._tasks.add(task)
-        try:
-            yield
-        finally:
-            self._tasks.discard(task)
-
-    async def cancel(self) -> None:
-        """Cancel them, and return when all have ended."""
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        return GrpcListening(host, port, server, calls)
 
 
 class _HandlersByPath(grpc.GenericRpcHandler):
     """Finds a path's function and runs it."""
 
     def __init__(
-        self, handlers: Handlers, calls: _RunningCalls, clock: Clock, peer_of: Callable[[str], str] | None
+        self, handlers: Handlers, calls: RunningCalls, clock: Clock, peer_of: Callable[[str], str] | None
     ) -> None:
         self._calls = calls
         self._clock = clock

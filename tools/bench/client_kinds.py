@@ -1,13 +1,18 @@
-"""What apogeemq-client-remoting costs its own process: sends one by one and in batches, handlers, and `async for`.
+"""What a client costs its own process: sends one by one and in batches, handlers, and `async for`; any of our clients.
 
 The server runs elsewhere. Consuming is measured on a backlog, so that waiting for messages is not in it; start and
 close of the consumer are, as they are for an application.
 """
 
 import asyncio
+from collections.abc import Callable
 
 import uvloop
-from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage
+from apogeemq import client_grpc, client_remoting
+from apogeemq.client_api.consumer import PushConsumer
+from apogeemq.client_api.handling import Handler
+from apogeemq.client_api.message import Message, ReceivedMessage
+from apogeemq.client_api.producer import Producer
 
 from tools.bench.client_load import (
     BACKLOG_MESSAGES,
@@ -21,6 +26,11 @@ from tools.bench.client_load import (
     keep_in_flight,
 )
 
+PRODUCERS: dict[str, Callable[[str], Producer]] = {
+    "remoting": client_remoting.Producer,
+    "grpc": client_grpc.Producer,
+}
+
 
 def run(load: ClientLoad) -> ClientOutcome:
     """Run one case in this process, which should be its own."""
@@ -28,8 +38,17 @@ def run(load: ClientLoad) -> ClientOutcome:
     return start(_KINDS[load.kind](load))
 
 
+def _consumer(load: ClientLoad, handler: Handler | None = None) -> PushConsumer:
+    subscriptions = {load.topic: "*"}
+    if load.client == "remoting":
+        return client_remoting.PushConsumer(
+            load.target, group=load.topic, subscriptions=subscriptions, handler=handler, start="earliest"
+        )
+    return client_grpc.PushConsumer(load.target, group=load.topic, subscriptions=subscriptions, handler=handler)
+
+
 async def _send(load: ClientLoad) -> ClientOutcome:
-    async with Producer(load.target) as producer:
+    async with PRODUCERS[load.client](load.target) as producer:
 
         async def send_one() -> int:
             await producer.send(Message(load.topic, BODY), timeout_s=SEND_TIMEOUT_S)
@@ -39,7 +58,7 @@ async def _send(load: ClientLoad) -> ClientOutcome:
 
 
 async def _send_batches(load: ClientLoad) -> ClientOutcome:
-    async with Producer(load.target) as producer:
+    async with PRODUCERS[load.client](load.target) as producer:
 
         async def send_batch() -> int:
             batch = [Message(load.topic, BODY) for _ in range(BATCH_MESSAGES)]
@@ -60,10 +79,7 @@ async def _handle(load: ClientLoad) -> ClientOutcome:
             all_there.set()
 
     stopwatch = Stopwatch(load)
-    subscriptions = {load.topic: "*"}
-    async with PushConsumer(
-        load.target, group=load.topic, subscriptions=subscriptions, handler=handle, start="earliest"
-    ):
+    async with _consumer(load, handle):
         await asyncio.wait_for(all_there.wait(), CONSUME_TIMEOUT_S)
     return stopwatch.outcome(handled)
 
@@ -72,21 +88,19 @@ async def _iterate(load: ClientLoad) -> ClientOutcome:
     stored = await _store_backlog(load)
     seen = 0
     stopwatch = Stopwatch(load)
-    subscriptions = {load.topic: "*"}
-    async with PushConsumer(load.target, group=load.topic, subscriptions=subscriptions, start="earliest") as consumer:
-        async with asyncio.timeout(CONSUME_TIMEOUT_S):
-            async for message in consumer:
-                seen += 1
-                if seen == stored:
-                    await consumer.ack(message)
-                    break
+    async with _consumer(load) as consumer, asyncio.timeout(CONSUME_TIMEOUT_S):
+        async for message in consumer:
+            seen += 1
+            if seen == stored:
+                await consumer.ack(message)
+                break
     return stopwatch.outcome(seen)
 
 
 async def _store_backlog(load: ClientLoad) -> int:
     """Store the messages to be consumed; gives their number."""
     stored = 0
-    async with Producer(load.target) as producer:
+    async with PRODUCERS[load.client](load.target) as producer:
         while stored < BACKLOG_MESSAGES:
             batch = [Message(load.topic, BODY) for _ in range(BATCH_MESSAGES)]
             stored += len(await producer.send_batch(batch, timeout_s=SEND_TIMEOUT_S))
