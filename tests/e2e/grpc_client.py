@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 import grpc.aio
@@ -19,6 +19,7 @@ from apogeemq.proto.v2.definition_pb2 import Code
 SERVICE = "apache.rocketmq.v2.MessagingService"
 WAIT_S = 30.0
 PAUSE_S = 0.02
+TELLS_MAX = 20
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each client
     ("grpc.enable_retries", 0),
@@ -101,25 +102,30 @@ class RawClient:
         return method(payload, metadata=self.metadata if metadata is None else metadata, timeout=timeout_s)
 
     async def tell(
-        self, payloads: Iterable[bytes], *, metadata: Metadata | None = None, timeout_s: float = WAIT_S
+        self, payloads: Sequence[bytes], *, metadata: Metadata | None = None, timeout_s: float = WAIT_S
     ) -> list[Outcome]:
-        """Open a Telemetry stream, send commands, half-close and read to the end."""
-        stream = self.telemetry(metadata=metadata, timeout_s=timeout_s)
-        outcomes = []
-        try:
-            with contextlib.suppress(asyncio.InvalidStateError):  # ended by the server already: reading tells how
-                for payload in payloads:
-                    await stream.write(payload)
-                await stream.done_writing()
-            async for data in stream:
-                command = v2.TelemetryCommand.FromString(data)
-                outcomes.append(_outcome(command))
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
-                raise
-            name, _, text = (error.details() or "").partition(": ")
-            outcomes.append(Outcome(Code.Value(name), text))
-        return outcomes
+        """Open a Telemetry stream, send commands, half-close and read to the end.
+
+        Once more when grpc's client wrote in the moment in which the server ended the stream: it then reports an error
+        of its own, and the server's status is lost.
+        """
+        for _ in range(TELLS_MAX):
+            stream = self.telemetry(metadata=metadata, timeout_s=timeout_s)
+            outcomes: list[Outcome] = []
+            try:
+                await _write_all(stream, payloads)
+                async for data in stream:
+                    command = v2.TelemetryCommand.FromString(data)
+                    outcomes.append(_outcome(command))
+            except grpc.aio.AioRpcError as error:
+                if "execute_batch" in (error.debug_error_string() or ""):
+                    continue
+                if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                    raise
+                name, _, text = (error.details() or "").partition(": ")
+                outcomes.append(Outcome(Code.Value(name), text))
+            return outcomes
+        raise AssertionError(f"grpc's client lost the status of {TELLS_MAX} streams")
 
     def telemetry(self, *, metadata: Metadata | None = None, timeout_s: float | None = None) -> Stream:
         """Open a Telemetry stream."""
@@ -133,6 +139,14 @@ class RawClient:
         answer: Any = await stream.read()
         assert _outcome(v2.TelemetryCommand.FromString(answer)).code == Code.OK
         return stream
+
+
+async def _write_all(stream: Stream, payloads: Sequence[bytes]) -> None:
+    """Write and half-close. A stream that the server has ended takes no more; reading tells how it was ended."""
+    with contextlib.suppress(asyncio.InvalidStateError):
+        for payload in payloads:
+            await stream.write(payload)
+        await stream.done_writing()
 
 
 def _outcome(part: Any) -> Outcome:
