@@ -341,11 +341,18 @@ class Embedded:
 
 def world_of(process: Process) -> World:
     """The world that a service process hands in."""
-    return World(process.clock, SeededChance(3), process.network, process.health, process.registry, NoOpTracer())
+
+    def beside(metric_labels: Mapping[str, str]) -> World:
+        health, registry = Health(), Registry(metric_labels)
+        return World(process.clock, SeededChance(4), process.network, health, registry, NoOpTracer(), beside)
+
+    return World(
+        process.clock, SeededChance(3), process.network, process.health, process.registry, NoOpTracer(), beside
+    )
 
 
 async def test_local_mode_runs_a_broker(process: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The factory gets its settings file, the proxy's name servers, and health and metrics of its own."""
+    """The factory gets its settings file, the proxy's name servers, and a world of its own."""
     inside = Embedded()
     asked: list[tuple[str, str]] = []
 
@@ -371,6 +378,8 @@ async def test_local_mode_runs_a_broker(process: Process, monkeypatch: pytest.Mo
     assert settings == {"identity.namesrv_addr": "ns:9877"}
     assert world.health is not process.health
     assert world.registry is not process.registry
+    world.registry.counter("made_here_total", "Of no use but to show the labels.").labels().value += 1
+    assert 'made_here_total{node_type="broker"} 1' in world.registry.render()
     assert [request.body for request in inside.sent] == [b"x"]
 
 

@@ -51,7 +51,11 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a service gets handed in. `tracer` makes spans that bear the service's name, or none at all."""
+    """What a service gets handed in.
+
+    tracer   makes spans that bear the service's name, or none at all
+    beside   makes the world of another service that this one runs in its process (see MakeWorld)
+    """
 
     clock: Clock
     chance: Chance
@@ -59,6 +63,7 @@ class World:
     health: Health
     registry: Registry
     tracer: Tracer
+    beside: MakeWorld
 
 
 class ServiceApp(Protocol):
@@ -200,7 +205,7 @@ async def serve_until_signal(
         telemetries.append(telemetry)
         health = Health()
         network = GrpcNetwork(tracing=telemetry.tracing, health=health)
-        return World(clock, chance, network, health, Registry(metric_labels), telemetry.tracer)
+        return World(clock, chance, network, health, Registry(metric_labels), telemetry.tracer, make_world)
 
     async def stop_telemetry() -> None:
         for telemetry in telemetries:

@@ -342,8 +342,8 @@ def _embedded_broker(config: ProxyConfig, world: World) -> EmbeddedService:
     """The broker of proxyMode=LOCAL: by its own settings, but at the proxy's name servers. Raises ConfigError."""
     factory = find_embeddable("broker", asked_by="proxyMode")
     file = Path(config.identity.broker_config) if config.identity.broker_config else None
-    # Health and metrics of its own, which its http listener shows: both services have checks and metrics of one name.
-    own_world = dataclasses.replace(world, health=Health(), registry=Registry({"node_type": "broker"}))
+    # A world of its own: both services have checks and metrics of one name, and its spans shall bear its name.
+    own_world = world.beside({"node_type": "broker"})
     return factory(file, os.environ, {"identity.namesrv_addr": config.identity.namesrv_addr}, own_world)
 
 
