@@ -378,7 +378,7 @@ async def test_local_mode_runs_a_broker(process: Process, monkeypatch: pytest.Mo
     assert settings == {"identity.namesrv_addr": "ns:9877"}
     assert world.health is not process.health
     assert world.registry is not process.registry
-    world.registry.counter("made_here_total", "Of no use but to show the labels.").labels().value += 1
+    world.registry.counter("made_here_total", "Of no use but to show the labels.").child().value += 1
     assert 'made_here_total{node_type="broker"} 1' in world.registry.render()
     assert [request.body for request in inside.sent] == [b"x"]
 
