@@ -53,6 +53,6 @@ def test_a_child_process_gets_an_error_instead_of_hanging() -> None:
     """With its parent's producer and with one of its own; the parent's goes on working."""
     environ = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "GRPC_ENABLE_FORK_SUPPORT": "0"}  # noqa: PTH120
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from apogeemq.client_api.middleware import Middleware
 from apogeemq.client_grpc import BatchPartlySent, Producer, session
 from apogeemq.proto.v2 import definition_pb2 as d
 from apogeemq.proto.v2 import service_pb2 as s
-from scripted_proxy import ScriptedProxy
+from scripted_proxy import UNTIL_S, ScriptedProxy
 
 
 def status(name: str, message: str = "") -> d.Status:
@@ -224,7 +224,7 @@ async def test_the_proxy_can_ask_for_stacks(proxy: ScriptedProxy) -> None:
     async with Producer(proxy.address):
         command = s.TelemetryCommand(print_thread_stack_trace_command=s.PrintThreadStackTraceCommand(nonce="n1"))
         await proxy.streams[0](command)
-        answer = await asyncio.wait_for(proxy.answers.get(), 5)
+        answer = await asyncio.wait_for(proxy.answers.get(), UNTIL_S)
     assert (answer.status.code, answer.thread_stack_trace.nonce) == (d.Code.OK, "n1")
     assert "MainThread" in answer.thread_stack_trace.thread_stack_trace
     assert "telemetry" in answer.thread_stack_trace.thread_stack_trace
@@ -239,6 +239,6 @@ async def test_an_orphaned_transaction_is_refused_in_the_log(
         await proxy.streams[0](s.TelemetryCommand(recover_orphaned_transaction_command=command))
         probe = s.PrintThreadStackTraceCommand(nonce="after")
         await proxy.streams[0](s.TelemetryCommand(print_thread_stack_trace_command=probe))
-        answer = await asyncio.wait_for(proxy.answers.get(), 5)
+        answer = await asyncio.wait_for(proxy.answers.get(), UNTIL_S)
     assert answer.thread_stack_trace.nonce == "after"
     assert "transaction tx" in caplog.text

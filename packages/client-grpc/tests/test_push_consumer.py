@@ -13,7 +13,7 @@ from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_grpc import FlowLimits, PushConsumer, settlements
 from apogeemq.proto.v2 import definition_pb2 as d
 from apogeemq.proto.v2 import service_pb2 as s
-from scripted_proxy import ScriptedProxy, until
+from scripted_proxy import UNTIL_S, ScriptedProxy, until
 
 
 class Handled:
@@ -315,7 +315,7 @@ async def test_the_server_can_try_the_handler(proxy: ScriptedProxy, error: Excep
         message = d.Message(topic=d.Resource(name="T"), body=b"try")
         command = s.VerifyMessageCommand(nonce="n", message=message)
         await proxy.streams[0](s.TelemetryCommand(verify_message_command=command))
-        answer = await asyncio.wait_for(proxy.answers.get(), 5)
+        answer = await asyncio.wait_for(proxy.answers.get(), UNTIL_S)
     assert (answer.verify_message_result.nonce, d.Code.Name(answer.status.code)) == ("n", expected)
     assert [each.body for each in handler.messages] == [b"try"]
     assert proxy.requests("AckMessage") == []

@@ -6,8 +6,9 @@ import logging
 import pytest
 from apogeemq.client_api.errors import ClientClosed, MessageInvalid, ReceiveFailed, SettleFailed
 from apogeemq.client_grpc import AckAllFailed, SimpleConsumer
+from apogeemq.mesh.clock import ManualClock
 from apogeemq.proto.v2 import definition_pb2 as d
-from scripted_proxy import ScriptedProxy, until
+from scripted_proxy import UNTIL_S, ScriptedProxy, until
 
 
 def consumer(proxy: ScriptedProxy, **subscriptions: str) -> SimpleConsumer:
@@ -17,7 +18,9 @@ def consumer(proxy: ScriptedProxy, **subscriptions: str) -> SimpleConsumer:
 async def test_a_message_is_received_and_acknowledged(proxy: ScriptedProxy) -> None:
     """The request has group, filter, invisible time and waiting time; the ack has the handle that came with it."""
     await proxy.put("T", b"body", message_id="ID")
-    async with consumer(proxy, T="a || b") as simple:
+    # A clock that stands still: of the time to wait nothing is gone when the question is asked.
+    subscriptions = {"T": "a || b"}
+    async with SimpleConsumer(proxy.address, group="G", subscriptions=subscriptions, clock=ManualClock()) as simple:
         (message,) = await simple.receive(5, invisible_s=20, await_s=6)
         assert (message.body, message.delivery_attempt, message.broker_name) == (b"body", 1, "broker-a")
         await simple.ack(message)
@@ -25,7 +28,7 @@ async def test_a_message_is_received_and_acknowledged(proxy: ScriptedProxy) -> N
     (request,) = proxy.requests("ReceiveMessage")
     assert (request.group.name, request.filter_expression.expression, request.batch_size) == ("G", "a || b", 5)
     assert request.invisible_duration.seconds == 20
-    assert 5_000 < request.long_polling_timeout.ToMilliseconds() <= 6_000
+    assert request.long_polling_timeout.ToMilliseconds() == 6_000
     assert not request.auto_renew
     assert proxy.names()[:3] == ["Telemetry", "QueryRoute", "QueryAssignment"]
     assert proxy.requests("Telemetry")[0].settings.client_type == d.ClientType.SIMPLE_CONSUMER
@@ -44,7 +47,7 @@ async def test_all_brokers_are_asked_at_once() -> None:
             receiving = asyncio.create_task(simple.receive(await_s=20))
             await until(lambda: proxy.polls == 3)
             await proxy.put("T", broker.encode(), broker=broker)
-            (message,) = await asyncio.wait_for(receiving, 5)
+            (message,) = await asyncio.wait_for(receiving, UNTIL_S)
             assert message.broker_name == broker
             await simple.ack(message)
             await until(lambda: not proxy.polls)
@@ -178,6 +181,7 @@ async def test_subscriptions_change_while_it_runs(proxy: ScriptedProxy) -> None:
             await simple.subscribe("U", "a || ")
         with pytest.raises(MessageInvalid):
             await simple.subscribe("no topic")
+        await until(lambda: len(proxy.requests("Telemetry")) == 4, proxy.names)
     told = [
         {entry.topic.name: entry.expression.expression for entry in sent.settings.subscription.subscriptions}
         for sent in proxy.requests("Telemetry")
@@ -191,7 +195,7 @@ async def test_closing_ends_a_receive(proxy: ScriptedProxy) -> None:
         receiving = asyncio.create_task(simple.receive(await_s=20))
         await until(lambda: proxy.polls)
     with pytest.raises(ClientClosed):
-        await asyncio.wait_for(receiving, 5)
+        await asyncio.wait_for(receiving, UNTIL_S)
     with pytest.raises(ClientClosed):
         await simple.receive()
 
