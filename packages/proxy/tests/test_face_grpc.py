@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from apogeemq.proxy.core.context import RequestContext
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.faces.grpc.door import GrpcioDoor
 from apogeemq.proxy.faces.grpc.face import MessagingFace
-from apogeemq.proxy.faces.grpc.port import DoorLimits, TcpAddress
+from apogeemq.proxy.faces.grpc.port import DoorCall, DoorLimits, TcpAddress
 from apogeemq.proxy.faces.spans import ServerSpans
 from apogeemq.proxy.service.messaging import MessagingService
 from google.protobuf.message import Message
@@ -394,6 +395,40 @@ async def test_a_receive_that_is_cancelled_ends_at_the_service(rig: Rig) -> None
     await held.begun.wait()
     stream.cancel()
     await held.ended.wait()
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [(ProxyError(Code.TOPIC_NOT_FOUND, "no T"), ""), (KeyError("unexpected"), "its client went")],
+)
+async def test_a_refusal_of_a_client_that_is_gone_is_no_news(
+    rig: Rig, caplog: pytest.LogCaptureFixture, error: Exception, logged: str
+) -> None:
+    """Refused in the very moment of the cancel: nobody reads it, and the log does not either unless it is a failure."""
+    begun = asyncio.Event()
+
+    async def fail_when_cancelled(
+        request: v2.ReceiveMessageRequest, context: RequestContext
+    ) -> AsyncIterator[v2.ReceiveMessageResponse]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise error from None
+        yield v2.ReceiveMessageResponse()
+
+    rig.service.answers["receive_message"] = fail_when_cancelled
+    handler = rig.face.handlers.server_streams[f"/{SERVICE}/ReceiveMessage"]
+    call = DoorCall("ReceiveMessage", dict(CLIENT), "127.0.0.1:1", None)
+    receiving = asyncio.ensure_future(aiter(handler(call, b"")).__anext__())
+    await begun.wait()
+    with caplog.at_level(logging.ERROR):
+        receiving.cancel()
+        await asyncio.wait({receiving})
+        gc.collect()
+    assert receiving.cancelled()
+    assert logged in caplog.text
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_receive_ends_with_its_deadline(rig: Rig) -> None:

@@ -203,12 +203,14 @@ class MessagingFace:
         """All responses; when the proxy stops before the first one has come, that there is no message."""
         first = asyncio.ensure_future(_next(responses))
         stopping = asyncio.ensure_future(self._stopping.wait())
+        is_taken = False
         try:
             await asyncio.wait({first, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not first.done():
                 for nothing in self._nothing():
                     yield nothing
                 return
+            is_taken = True
             response = first.result()
             while response is not None:
                 yield response
@@ -218,6 +220,8 @@ class MessagingFace:
             if not first.done():
                 first.cancel()
                 await asyncio.wait({first})
+            if not is_taken:
+                _note_lost(first)
             if hasattr(responses, "aclose"):
                 await responses.aclose()
 
@@ -321,3 +325,10 @@ def _name(code: int) -> str:
 async def _next(responses: AsyncIterator[v2.ReceiveMessageResponse]) -> v2.ReceiveMessageResponse | None:
     """The next response, or None at the end."""
     return await anext(responses, None)
+
+
+def _note_lost(ended: asyncio.Future[v2.ReceiveMessageResponse | None]) -> None:
+    """Look at the outcome of a receive whose client went in that very moment: nobody is there to read a refusal."""
+    error = None if ended.cancelled() else ended.exception()
+    if error is not None and not isinstance(error, ProxyError):
+        _log.error("ReceiveMessage failed while its client went", exc_info=error)
