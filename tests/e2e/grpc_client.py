@@ -143,7 +143,7 @@ class RawClient:
 
 async def _write_all(stream: Stream, payloads: Sequence[bytes]) -> None:
     """Write and half-close. A stream that the server has ended takes no more; reading tells how it was ended."""
-    with contextlib.suppress(asyncio.InvalidStateError):
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.InternalError):
         for payload in payloads:
             await stream.write(payload)
         await stream.done_writing()
