@@ -271,9 +271,11 @@ class MessagingFace:
             self._outboxes.discard(outbox)
             outbox.end()
             taking.cancel()
-            await asyncio.wait({taking})
-            session.closed()
-            self._observe("Telemetry", _name(ended[0]), self._clock.monotonic() - begun)
+            try:
+                await asyncio.wait({taking})
+            finally:  # a call may be cancelled twice, and its session has to be told all the same
+                session.closed()
+                self._observe("Telemetry", _name(ended[0]), self._clock.monotonic() - begun)
 
 
 def _path(method: str) -> str:
