@@ -11,6 +11,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
+import grpc
 import grpc.aio
 from apogeemq.client_grpc import Message, Producer, SimpleConsumer
 from apogeemq.proto.v2 import service_pb2 as v2
@@ -19,7 +20,6 @@ from apogeemq.proto.v2.definition_pb2 import Code
 SERVICE = "apache.rocketmq.v2.MessagingService"
 WAIT_S = 30.0
 PAUSE_S = 0.02
-TELLS_MAX = 20
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each client
     ("grpc.enable_retries", 0),
@@ -56,6 +56,7 @@ class RawClient:
 
     def __init__(self, address: str, client_id: str) -> None:
         self.metadata = metadata_of(client_id)
+        self._address = address
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
 
     async def __aenter__(self) -> Self:
@@ -73,7 +74,7 @@ class RawClient:
     ) -> list[Outcome]:
         """Make any call, of one request, and read all of its statuses: the response's, then those of its entries.
 
-        Raises grpc.aio.AioRpcError for any end but OK, and INVALID_ARGUMENT of a Telemetry stream, which is a status.
+        Raises grpc.RpcError for any end but OK, and INVALID_ARGUMENT of a Telemetry stream, which is a status.
         """
         if method == "Telemetry":
             return await self.tell([payload], metadata=metadata, timeout_s=timeout_s)
@@ -106,26 +107,23 @@ class RawClient:
     ) -> list[Outcome]:
         """Open a Telemetry stream, send commands, half-close and read to the end.
 
-        Once more when grpc's client wrote in the moment in which the server ended the stream: it then reports an error
-        of its own, and the server's status is lost.
+        By grpc's threads: its aio client loses the status of a stream that the server ends while it is written to.
         """
-        for _ in range(TELLS_MAX):
-            stream = self.telemetry(metadata=metadata, timeout_s=timeout_s)
-            outcomes: list[Outcome] = []
+        return await asyncio.to_thread(self._tell, payloads, self.metadata if metadata is None else metadata, timeout_s)
+
+    def _tell(self, payloads: Sequence[bytes], metadata: Metadata, timeout_s: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        with grpc.insecure_channel(self._address, options=OPTIONS) as channel:
+            method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(f"/{SERVICE}/Telemetry")
             try:
-                await _write_all(stream, payloads)
-                async for data in stream:
-                    command = v2.TelemetryCommand.FromString(data)
-                    outcomes.append(_outcome(command))
-            except grpc.aio.AioRpcError as error:
-                if "execute_batch" in (error.debug_error_string() or ""):
-                    continue
+                for data in method(iter(payloads), metadata=metadata, timeout=timeout_s):
+                    outcomes.append(_outcome(v2.TelemetryCommand.FromString(data)))  # noqa: PERF401 — kept on an error
+            except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
                     raise
                 name, _, text = (error.details() or "").partition(": ")
                 outcomes.append(Outcome(Code.Value(name), text))
-            return outcomes
-        raise AssertionError(f"grpc's client lost the status of {TELLS_MAX} streams")
+        return outcomes
 
     def telemetry(self, *, metadata: Metadata | None = None, timeout_s: float | None = None) -> Stream:
         """Open a Telemetry stream."""
@@ -139,14 +137,6 @@ class RawClient:
         answer: Any = await stream.read()
         assert _outcome(v2.TelemetryCommand.FromString(answer)).code == Code.OK
         return stream
-
-
-async def _write_all(stream: Stream, payloads: Sequence[bytes]) -> None:
-    """Write and half-close. A stream that the server has ended takes no more; reading tells how it was ended."""
-    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.InternalError):
-        for payload in payloads:
-            await stream.write(payload)
-        await stream.done_writing()
 
 
 def _outcome(part: Any) -> Outcome:

@@ -338,8 +338,12 @@ async def test_it_is_embedded_by_its_entry_point(process: Process, tmp_path: Pat
     """Whoever embeds it asks by the name of the service, and reaches it without a connection."""
     config = tmp_path / "broker.toml"
     config.write_text('[identity]\nbroker_name = "embedded"\n[store]\npath = "elsewhere"\n')
+
+    def beside(_: object) -> ServiceWorld:
+        raise AssertionError("a broker runs no other service in its process")
+
     world = ServiceWorld(
-        process.clock, SeededChance(2), process.network, process.health, process.registry, NoOpTracer()
+        process.clock, SeededChance(2), process.network, process.health, process.registry, NoOpTracer(), beside
     )
     settings = {
         "store.path": str(tmp_path / "store"),
