@@ -550,6 +550,34 @@ async def test_a_lost_client_closes_its_session(rig: Rig) -> None:
     await rig.service.sessions[0].is_closed.wait()
 
 
+async def test_a_call_that_is_cancelled_twice_closes_its_session(rig: Rig) -> None:
+    """A client is lost while the proxy stops, and what reads its commands takes its time to end."""
+    reading, ending, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def commands() -> AsyncIterator[bytes]:
+        try:
+            reading.set()
+            await asyncio.Event().wait()
+            yield b""
+        finally:
+            ending.set()
+            await may_end.wait()
+
+    metadata = {"x-mq-client-id": "c"}
+    handler = rig.face.handlers.bidi[f"/{SERVICE}/Telemetry"]
+    answers = handler(DoorCall("Telemetry", metadata, "127.0.0.1:5", None), commands())
+    call_task = asyncio.ensure_future(anext(aiter(answers)))
+    async with asyncio.timeout(WAIT_S):
+        await reading.wait()
+        call_task.cancel()
+        await ending.wait()
+        call_task.cancel()
+        await rig.service.sessions[0].is_closed.wait()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call_task
+
+
 async def test_the_service_may_end_a_stream(rig: Rig) -> None:
     """Of a client that it gave up: what was written before arrives, then the reason; the session is closed."""
     stream = telemetry(rig.channel)
