@@ -52,6 +52,14 @@ def test_what_to_try_names_the_name_server_that_listens() -> None:
     assert example.is_file()
 
 
+def test_what_to_try_names_the_proxy_that_listens() -> None:
+    """The same for gRPC: our own first program, and what other clients are to be given."""
+    text = welcome({**EVERYTHING, "proxy.grpc": "127.0.0.1:41235"}, DATA, "0.1.0")
+    command = ".venv/bin/python examples/client-grpc-quickstart/quickstart.py 127.0.0.1:41235"
+    assert f"  {command}" in text.splitlines()
+    assert (Path(__file__).parents[3] / "examples" / "client-grpc-quickstart" / "quickstart.py").is_file()
+
+
 def test_listeners_that_are_off_have_no_row() -> None:
     """Without the name server's Remoting listener there is nothing to try, and the rest is told all the same."""
     text = welcome({"broker.remoting": "127.0.0.1:10911"}, DATA, "0.1.0")

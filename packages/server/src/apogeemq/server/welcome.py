@@ -36,9 +36,9 @@ def welcome(listeners: Mapping[str, str], data: Path, version: str) -> str:
     for service, listener, address, note in rows:
         line = f"  {service:<{widths[0]}}  {listener:<{widths[1]}}  {address:<{address_width}}  {note}"
         lines.append(line.rstrip())
-    namesrv = listeners.get("namesrv.remoting")
-    if namesrv is not None:
-        lines += ["", *_try_it(namesrv)]
+    for listener, try_it in (("proxy.grpc", _try_grpc), ("namesrv.remoting", _try_remoting)):
+        if listener in listeners:
+            lines += ["", *try_it(listeners[listener])]
     lines += ["", "Ctrl-C stops.", ""]
     return "\n".join(lines)
 
@@ -53,7 +53,15 @@ def _rows(listeners: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
                 title = ""  # noqa: PLW2901 — named once
 
 
-def _try_it(namesrv: str) -> list[str]:
+def _try_grpc(proxy: str) -> list[str]:
+    return [
+        "Try it in Python, in a checkout of ApogeeMQ:",
+        f"  .venv/bin/python examples/client-grpc-quickstart/quickstart.py {proxy}",
+        f"or give any RocketMQ client of the gRPC kind the endpoint {proxy}, without TLS.",
+    ]
+
+
+def _try_remoting(namesrv: str) -> list[str]:
     return [
         "Try it with the official Java client, in a checkout of ApogeeMQ (needs Java and Maven):",
         f"  mvn -q -f examples/java-quickstart compile exec:java -Dexec.args={namesrv}",
