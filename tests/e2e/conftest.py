@@ -27,3 +27,10 @@ def server_process(server_data: pathlib.Path) -> Iterator[ManagedProcess]:
 def server(server_process: ManagedProcess) -> Ready:
     """Where the server listens."""
     return server_process.wait_ready()
+
+
+@pytest.fixture
+def mortal(tmp_path: pathlib.Path) -> Iterator[ManagedProcess]:
+    """A server of one test's own, to be killed by it; where it listens, another can take its place."""
+    with start_all_in_one(tmp_path / "data", log_directory=tmp_path / "first", settings={}) as process:
+        yield process

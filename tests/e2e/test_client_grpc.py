@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 
 import pytest
@@ -297,13 +297,6 @@ async def test_kill_9_of_the_proxy_alone(server: Ready, tmp_path: pathlib.Path) 
                 await wait_for(lambda: b"after" in bodies)
                 assert time.monotonic() - back < RECOVERY_S
     assert bodies == {b"before": 1, b"after": 1}
-
-
-@pytest.fixture
-def mortal(tmp_path: pathlib.Path) -> Iterator[ManagedProcess]:
-    """A server of this test's own, on ports that it chose."""
-    with start_all_in_one(tmp_path / "data", log_directory=tmp_path / "first", settings={}) as process:
-        yield process
 
 
 async def test_kill_9_under_load(mortal: ManagedProcess, tmp_path: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 
 import pytest
 import uvloop
@@ -249,13 +249,6 @@ def test_the_quickstart_prints_what_its_readme_says(namesrv: str) -> None:
 
 
 # -- SIGKILL
-
-
-@pytest.fixture
-def mortal(tmp_path: pathlib.Path) -> Iterator[ManagedProcess]:
-    """A server of this test's own, on ports that it chose."""
-    with start_all_in_one(tmp_path / "data", log_directory=tmp_path / "first", settings={}) as process:
-        yield process
 
 
 async def test_kill_9_under_load(mortal: ManagedProcess, tmp_path: pathlib.Path) -> None:
