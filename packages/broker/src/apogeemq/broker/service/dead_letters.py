@@ -42,15 +42,10 @@ class DeadLetters:
         kept = {key: value for key, value in properties.items() if key != m.PROPERTY_DELAY}
         kept.setdefault(m.PROPERTY_DLQ_ORIGIN_TOPIC, origin_topic)
         kept.setdefault(m.PROPERTY_DLQ_ORIGIN_MESSAGE_ID, properties[m.PROPERTY_ORIGIN_MESSAGE_ID])
-        result = self._writer.put(
+        result = self._writer.put_again(
             topic,
             0,
-            flag=record.flag,
-            sys_flag=record.sys_flag,
-            born_timestamp_ms=record.born_timestamp_ms,
-            born_host=record.born_host,
-            reconsume_times=record.reconsume_times + 1,
-            body=record.body,
+            record,
             properties=encode_or_keep(kept, record.properties),
             tags_code=m.tags_code(kept.get(m.PROPERTY_TAGS)),
         )

@@ -207,15 +207,10 @@ class ReviveService:
             log.error("the popped message %s can't come again: %s", message_id, error)  # noqa: TRY400 — the trace says nothing more
 
     def _put_retry(self, group: str, topic: str, record: Record, properties: dict[str, str]) -> None:
-        self._writer.put(
+        self._writer.put_again(
             self._retry_topic(pop_retry_topic(group, topic, self._retry_mark)),
             0,
-            flag=record.flag,
-            sys_flag=record.sys_flag,
-            born_timestamp_ms=record.born_timestamp_ms,
-            born_host=record.born_host,
-            reconsume_times=record.reconsume_times + 1,
-            body=record.body,
+            record,
             properties=encode_or_keep(properties, record.properties),
             tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
         )

@@ -115,15 +115,10 @@ class SendBackService:
         properties[m.PROPERTY_REAL_QID] = "0"
         due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
         schedule = self._topics.require(SCHEDULE_TOPIC)
-        result = self._writer.put(
+        result = self._writer.put_again(
             schedule,
             queue_id_of_level(level),
-            flag=record.flag,
-            sys_flag=record.sys_flag,
-            born_timestamp_ms=record.born_timestamp_ms,
-            born_host=record.born_host,
-            reconsume_times=record.reconsume_times + 1,
-            body=record.body,
+            record,
             properties=join_properties(properties).encode(),
             tags_code=due_ms,
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from apogeemq.broker.core.topics import Topic
+from apogeemq.remoting_codec.record import Record
 from apogeemq.store.message_store import AppendResult, MessageStore
 
 
@@ -73,6 +74,27 @@ class MessageWriter:
         topic.bytes_in += result.size_bytes
         self._arrivals.message_arrived(topic.name, queue_id, tags_code)
         return result
+
+    def put_again(
+        self, topic: Topic, queue_id: int, record: Record, *, properties: bytes, tags_code: int
+    ) -> AppendResult:
+        """Store a message whose delivery failed once more: as it is in the log, with one more try counted.
+
+        Raises:
+            StoreError: as `put`; nothing was stored.
+        """
+        return self.put(
+            topic,
+            queue_id,
+            flag=record.flag,
+            sys_flag=record.sys_flag,
+            born_timestamp_ms=record.born_timestamp_ms,
+            born_host=record.born_host,
+            reconsume_times=record.reconsume_times + 1,
+            body=record.body,
+            properties=properties,
+            tags_code=tags_code,
+        )
 
     def put_batch(
         self,
