@@ -7,12 +7,11 @@ on a free port of loopback, says so with the ready line that our services print,
 """
 
 import asyncio
-import json
 import signal
-import sys
 
 from apogeemq.mesh.clock import SystemClock
 from apogeemq.mesh.runtime import run, settle_garbage_collector
+from apogeemq.mesh.service_process import print_ready_line
 from apogeemq.proxy.faces.grpc.door import GrpcioDoor
 from apogeemq.proxy.faces.grpc.port import DoorCall, DoorLimits, Handlers, TcpAddress
 
@@ -31,9 +30,7 @@ async def serve() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     settle_garbage_collector()
-    ready = {"ready": True, "service": "echo", "listeners": {"grpc": f"127.0.0.1:{listening.port}"}}
-    sys.stdout.write(json.dumps(ready) + "\n")
-    sys.stdout.flush()
+    print_ready_line("echo", {"grpc": f"127.0.0.1:{listening.port}"})
     await ended.wait()
     await listening.stop(1.0)
 

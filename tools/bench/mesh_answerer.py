@@ -7,15 +7,14 @@ does. It listens on a free port of loopback, says so with the ready line of our 
 """
 
 import asyncio
-import json
 import signal
-import sys
 
 from apogeemq.mesh.call_answers import call_handlers
 from apogeemq.mesh.calls import Answer, CallInfo, CallTable
 from apogeemq.mesh.clock import SystemClock
 from apogeemq.mesh.grpc_network import GrpcNetwork
 from apogeemq.mesh.runtime import run, settle_garbage_collector
+from apogeemq.mesh.service_process import print_ready_line
 from apogeemq.mesh.v1.broker_pb2 import SendMessageReply, SendMessageRequest
 from apogeemq.mesh.v1.methods import BROKER_CHANNELS, SEND_MESSAGE
 
@@ -32,9 +31,7 @@ async def serve() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     settle_garbage_collector()
-    ready = {"ready": True, "service": "answerer", "listeners": {"mesh": f"127.0.0.1:{listening.port}"}}
-    sys.stdout.write(json.dumps(ready) + "\n")
-    sys.stdout.flush()
+    print_ready_line("answerer", {"mesh": f"127.0.0.1:{listening.port}"})
     await ended.wait()
     await listening.stop(0)
 
