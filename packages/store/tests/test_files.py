@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 from apogeemq.store.faulty_disk import FaultyDisk
-from apogeemq.store.files import Disk, RealDisk, replace_file
+from apogeemq.store.files import Disk, DiskSpace, RealDisk, replace_file
 from apogeemq.store.memory_disk import MemoryDisk
 
 SIZE = 8192
@@ -165,6 +165,33 @@ def test_replace_file_keeps_a_backup(disk: Disk, root: Path) -> None:
     replace_file(disk, root / "f", b"3")
     assert disk.read_file(root / "f.bak") == b"1"
     assert disk.list_dir(root) == ["f", "f.bak"]
+
+
+def test_space_is_within_the_whole(disk: Disk, root: Path) -> None:
+    """Free room is a part of all room, and the ratio says the rest."""
+    disk.write_file(root / "f", b"x")
+    space = disk.space(root)
+    assert 0 < space.free_bytes <= space.total_bytes
+    assert space.used_ratio == pytest.approx(1 - space.free_bytes / space.total_bytes)
+
+
+def test_memory_disk_has_the_space_of_its_capacity() -> None:
+    """Reserved blocks are used room, as on a real disk."""
+    disk = MemoryDisk(capacity_bytes=100_000)
+    disk.open_segment(Path("/root/s"), SIZE, create=True).reserve(0, 5_000)
+    assert disk.space(Path("/root")) == DiskSpace(100_000, 95_000)
+
+
+def test_real_space_is_what_df_says(tmp_path: Path) -> None:
+    """The whole and the free room agree with the system's own tool, but for what others write meanwhile."""
+    answer = subprocess.run(
+        ["df", "--block-size=1", "--output=used,avail", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    used_bytes, free_bytes = map(int, answer.stdout.split("\n")[1].split())
+    space = RealDisk().space(tmp_path)
+    slack_bytes = 1 << 30
+    assert abs(space.free_bytes - free_bytes) < slack_bytes
+    assert abs(space.total_bytes - used_bytes - free_bytes) < slack_bytes
 
 
 def test_lock_is_exclusive(disk: Disk, root: Path) -> None:

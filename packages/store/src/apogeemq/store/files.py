@@ -14,7 +14,7 @@ import os
 import struct
 import weakref
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 _COPY_SIZE_BYTES = 1 << 20
 _ZEROS = bytes(_COPY_SIZE_BYTES)
@@ -76,6 +76,19 @@ class MappedSegment(Segment, Protocol):
         ...
 
 
+class DiskSpace(NamedTuple):
+    """Room of a file system, in bytes."""
+
+    total_bytes: int
+    free_bytes: int
+    """What this process may still use; blocks kept back for root do not count."""
+
+    @property
+    def used_ratio(self) -> float:
+        """0 to 1 of what this process could ever use, as `df` and Apache count it."""
+        return 1 - self.free_bytes / self.total_bytes if self.total_bytes else 1.0
+
+
 class DiskLock(Protocol):
     """An exclusive lock on a file, held until released or until the process ends."""
 
@@ -121,6 +134,10 @@ class Disk(Protocol):
 
     def sync_dir(self, path: Path) -> None:
         """Make the creations, renames and removals in this directory durable."""
+        ...
+
+    def space(self, path: Path) -> DiskSpace:
+        """Room of the file system that holds `path`, which exists."""
         ...
 
     def lock(self, path: Path) -> DiskLock:
@@ -199,6 +216,13 @@ class RealDisk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def space(self, path: Path) -> DiskSpace:
+        """See Disk."""
+        status = os.statvfs(path)
+        # As df does: blocks reserved for root are neither free nor part of the whole.
+        usable_blocks = status.f_blocks - status.f_bfree + status.f_bavail
+        return DiskSpace(usable_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
 
     def lock(self, path: Path) -> "RealLock":
         """See Disk."""

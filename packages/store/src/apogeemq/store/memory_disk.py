@@ -4,6 +4,10 @@ import errno
 import os
 from pathlib import Path
 
+from apogeemq.store.files import DiskSpace
+
+_UNBOUNDED_SIZE_BYTES = 1 << 62
+
 
 class Inode:
     """What one file holds, whatever its name is. `allocated_bytes` of it have blocks, counted from the start."""
@@ -105,6 +109,12 @@ class MemoryDisk:
     def sync_dir(self, path: Path) -> None:
         """See Disk."""
         self.enter("sync_dir", path)
+
+    def space(self, path: Path) -> DiskSpace:
+        """See Disk. Without a capacity it is as large as disks get."""
+        self.enter("space", path)
+        total_bytes = _UNBOUNDED_SIZE_BYTES if self.capacity_bytes is None else self.capacity_bytes
+        return DiskSpace(total_bytes, max(0, total_bytes - self.used_bytes()))
 
     def lock(self, path: Path) -> "MemoryLock":
         """See Disk."""
