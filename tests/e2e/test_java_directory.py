@@ -57,7 +57,7 @@ def java_topic(topic: str) -> dict[str, int]:
 def java_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The all-in-one's data directory, with Java's directory as the broker's."""
     data: pathlib.Path = tmp_path_factory.mktemp("java") / "data"
-    shutil.copytree(VECTORS, data / "broker")
+    shutil.copytree(VECTORS, data / "broker", ignore=shutil.ignore_patterns("*.gz"))
     return data
 
 

@@ -1,5 +1,7 @@
-"""What the store's tests share: a clock that stands still, and stores with small files on any disk."""
+"""What the store's tests share: a clock that stands still, small stores on any disk, a directory of Java's."""
 
+import gzip
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +10,9 @@ from apogeemq.store.config import StoreConfig
 from apogeemq.store.files import Disk
 from apogeemq.store.message_store import AppendResult, MessageStore
 
+VECTORS = Path(__file__).parent / "vectors_store"
+JAVA_SIZES_BYTES = {"index/20261122141341752": 420_000_040, "timerwheel": 38_707_200}
+"""What the gzipped files of the vector measured, before they were cut behind their last used byte."""
 HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
 
 
@@ -75,3 +80,16 @@ def send() -> Callable[..., AppendResult]:
         return store.append(topic, queue_id, flag, sys_flag, 1, born_host, 0, 0, body, properties, tags_code)
 
     return append
+
+
+@pytest.fixture
+def java_directory(tmp_path: Path) -> Path:
+    """A copy of the directory that Java wrote, gzipped files unpacked to their real (sparse) sizes."""
+    directory = Path(shutil.copytree(VECTORS, tmp_path / "java", ignore=shutil.ignore_patterns("*.gz")))
+    for name, size_bytes in JAVA_SIZES_BYTES.items():
+        with gzip.open(VECTORS / f"{name}.gz") as packed, (directory / name).open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+            unpacked.truncate(size_bytes)
+    with (directory / "timerlog" / "00000000000000000000").open("r+b") as log:
+        log.truncate(100 << 20)
+    return directory

@@ -54,7 +54,7 @@ def java_messages() -> list[JavaMessage]:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A copy of the broker's directory."""
-    return Path(shutil.copytree(VECTORS, tmp_path / "java"))
+    return Path(shutil.copytree(VECTORS, tmp_path / "java", ignore=shutil.ignore_patterns("*.gz")))
 
 
 def read_queue(store: MessageStore, topic: str, queue_id: int) -> bytes:
