@@ -178,8 +178,8 @@ def test_space_is_within_the_whole(disk: Disk, root: Path) -> None:
 def test_memory_disk_has_the_space_of_its_capacity() -> None:
     """Reserved blocks are used room, as on a real disk."""
     disk = MemoryDisk(capacity_bytes=100_000)
-    disk.open_segment(Path("/root/s"), SIZE, create=True).reserve(0, 5_000)
-    assert disk.space(Path("/root")) == DiskSpace(100_000, 95_000)
+    disk.open_segment(Path("/store/s"), SIZE, create=True).reserve(0, 5_000)
+    assert disk.space(Path("/store")) == DiskSpace(100_000, 95_000)
 
 
 def test_real_space_is_what_df_says(tmp_path: Path) -> None:
