@@ -298,6 +298,49 @@ def test_broken_disk_ends_writing(open_store: OpenStore, send: Send) -> None:
     assert store.not_writable_reason is not None
 
 
+def test_suspension_lasts_until_its_cause_is_gone(open_store: OpenStore, send: Send) -> None:
+    """Two causes may hold appends back at a time; the older one is told, and the last to go lets them in again."""
+    store = open_store(MemoryDisk())
+    log = store._log
+    log.suspend("first", DiskFull(Path("/first")))
+    log.suspend("second", DiskFull(Path("/second")))
+    with pytest.raises(DiskFull, match="/first"):
+        send(store)
+    log.suspend("first", DiskFull(Path("/first/later")))
+    assert store.not_writable_reason == "no room on the disk for /first/later"
+    log.resume("first")
+    with pytest.raises(DiskFull, match="/second"):
+        store.append_batch("TopicTest", 0, 0, 1, HOST_V4, [(0, b"", b"", 0)])
+    log.resume("second")
+    log.resume("second")
+    assert store.is_writable
+    assert send(store).queue_offset == 0
+
+
+def test_refusal_for_good_outlasts_suspensions(open_store: OpenStore, send: Send) -> None:
+    """Nothing lifts it, and it is what an append is told, whichever came first."""
+    store = open_store(MemoryDisk())
+    store._log.suspend("full", DiskFull(Path("/full")))
+    store._log.refuse(NotWritable("broken"))
+    with pytest.raises(NotWritable):
+        send(store)
+    store._log.resume("full")
+    store._log.refuse(NotWritable("broken again"))
+    assert store.not_writable_reason == "the store is not writable: broken"
+
+
+def test_refusing_keeps_nothing(open_store: OpenStore, send: Send) -> None:
+    """The one error object that all appends are given does not remember them: a refusal may last for days."""
+    store = open_store(MemoryDisk())
+    store._log.suspend("full", DiskFull(Path("/full")))
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(DiskFull) as raised:
+            send(store)
+        depths.add(len(raised.traceback))
+    assert len(depths) == 1
+
+
 def test_long_row_of_files(open_store: OpenStore, send: Send) -> None:
     """A thousand messages over many files are all found by their physical offsets."""
     store = open_store(MemoryDisk())

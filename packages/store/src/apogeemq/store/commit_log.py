@@ -106,7 +106,9 @@ class CommitLog:
         self.store_timestamp_ms = 0
         """Of the last record."""
         self.refusal: StoreError | None = None
-        """Why nothing is accepted any more."""
+        """Why nothing is accepted: what `refuse` was told, else the oldest suspension. All that an append looks at."""
+        self._final_refusal: StoreError | None = None
+        self._suspensions: dict[str, StoreError] = {}
         self._opened_offset = 0
         self._lock = lock
         self._dirty_queues = dirty_queues
@@ -174,7 +176,7 @@ class CommitLog:
 
         The two host bits of `sys_flag` are set as the hosts demand. Prepared and rolled-back messages (transaction
         bits 4 and 12) get queue offset 0 and no unit.
-        Errors, with nothing changed: MessageTooLarge, MessageInvalid, DiskFull, NotWritable, StoreClosed.
+        Errors, with nothing changed: MessageTooLarge, MessageInvalid, DiskFull; what `refuse` or `suspend` was told.
         """
         body_size_bytes = len(body)
         properties_size_bytes = len(properties)
@@ -193,7 +195,7 @@ class CommitLog:
         now_ms = self._now_ms()
         with self._lock:
             if self.refusal is not None:
-                raise self.refusal
+                raise self.refusal.with_traceback(None)  # one object for all: else its traceback would grow for ever
             end = self._position + size_bytes
             if end > self._attention_at:
                 self._make_room(size_bytes)
@@ -271,7 +273,7 @@ class CommitLog:
         now_ms = self._now_ms()
         with self._lock:
             if self.refusal is not None:
-                raise self.refusal
+                raise self.refusal.with_traceback(None)  # one object for all: else its traceback would grow for ever
             if self._position + total_size_bytes > self._attention_at:
                 self._make_room(total_size_bytes)
             now_ms = max(now_ms, self.store_timestamp_ms)
@@ -323,10 +325,29 @@ class CommitLog:
             return self.written_offset, self.store_timestamp_ms
 
     def refuse(self, refusal: StoreError) -> None:
-        """Accept nothing more; the first reason stays."""
+        """Accept nothing more, for good; the first reason stays."""
         with self._lock:
-            if self.refusal is None:
-                self.refusal = refusal
+            self._refuse_locked(refusal)
+
+    def suspend(self, cause: str, refusal: StoreError) -> None:
+        """Accept nothing until `resume` is called with the same cause; a later refusal for it replaces the earlier."""
+        with self._lock:
+            self._suspensions[cause] = refusal
+            self._choose_refusal()
+
+    def resume(self, cause: str) -> None:
+        """This cause is gone. Appends are taken again unless there is another one, or a refusal for good."""
+        with self._lock:
+            self._suspensions.pop(cause, None)
+            self._choose_refusal()
+
+    def _refuse_locked(self, refusal: StoreError) -> None:
+        if self._final_refusal is None:
+            self._final_refusal = refusal
+            self._choose_refusal()
+
+    def _choose_refusal(self) -> None:
+        self.refusal = self._final_refusal or next(iter(self._suspensions.values()), None)
 
     def _make_room(self, size_bytes: int) -> None:
         """Have `size_bytes` reserved in the current file, or in the next one; and ask for more ahead of need.
@@ -344,8 +365,9 @@ class CommitLog:
         except DiskFull:
             raise
         except OSError as error:
-            self.refusal = NotWritable(f"the commit log cannot grow: {error}")
-            raise self.refusal from error
+            refusal = NotWritable(f"the commit log cannot grow: {error}")
+            self._refuse_locked(refusal)
+            raise refusal from error
         self._request_room()
         reserved = self.files.reserved_end - self._file_start
         low_water = reserved - self._low_water_bytes

@@ -52,7 +52,7 @@ class GroupCommit:
         """Sync everything appended before the call. Errors: NotWritable, now and whenever a sync failed before."""
         with self._flush_lock:
             if isinstance(self._refusal, NotWritable):
-                raise self._refusal
+                raise self._refusal.with_traceback(None)
             target, timestamp_ms = self._log.end()
             if target > self.flushed_offset:
                 try:

@@ -64,7 +64,7 @@ class QueueFlush:
     def run_all(self) -> None:
         """Everything, now. Errors: NotWritable, also for want of room, and whenever something failed before."""
         if isinstance(self._log.refusal, NotWritable):
-            raise self._log.refusal
+            raise self._log.refusal.with_traceback(None)
         try:
             self._write(sync=True)
             self._checkpoint_file.save(self._current_checkpoint())
