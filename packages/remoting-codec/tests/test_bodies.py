@@ -1,13 +1,16 @@
 """Tests of bodies: everything recorded decodes and encodes back, config files included; damage names its field."""
 
 import base64
+import csv
 import json
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from apogeemq.remoting_codec import bodies, client_bodies, route
 from apogeemq.remoting_codec.bodies import (
     BatchAck,
     BatchAckMessageRequestBody,
@@ -43,11 +46,28 @@ from apogeemq.remoting_codec.bodies import (
     SubscriptionGroupWrapper,
     TopicConfig,
     TopicConfigAndMappingSerializeWrapper,
+    TopicConfigAndQueueMapping,
     TopicConfigSerializeWrapper,
     TopicFilterType,
     TopicList,
     TopicStatsTable,
     UnlockBatchRequestBody,
+)
+from apogeemq.remoting_codec.client_bodies import (
+    CMResult,
+    ConsumeMessageDirectlyResult,
+    ConsumerRunningInfo,
+    GetConsumerStatusBody,
+    LiteSubscriptionAction,
+    LiteSubscriptionCtlRequestBody,
+    LiteSubscriptionDTO,
+    MessageQueueAssignment,
+    MessageRequestMode,
+    PopProcessQueueInfo,
+    ProcessQueueInfo,
+    QueryAssignmentRequestBody,
+    QueryAssignmentResponseBody,
+    SetMessageRequestModeRequestBody,
 )
 from apogeemq.remoting_codec.errors import BodyInvalid, CodecError
 from apogeemq.remoting_codec.fastjson import TOLERANT_SIZE_BYTES_MAX, JsonBody
@@ -78,9 +98,15 @@ BODY_TYPES: dict[tuple[int, str], type[JsonBody]] = {
     (203, "response"): ConsumerConnection,
     (204, "response"): ProducerConnection,
     (206, "response"): TopicList,
+    (221, "response"): GetConsumerStatusBody,
     (222, "response"): ResetOffsetBody,
+    (223, "response"): GetConsumerStatusBody,
     (300, "response"): GroupList,
-    (351, "response"): TopicConfig,
+    (307, "response"): ConsumerRunningInfo,
+    (309, "response"): ConsumeMessageDirectlyResult,
+    (351, "response"): TopicConfigAndQueueMapping,
+    (400, "request"): QueryAssignmentRequestBody,
+    (400, "response"): QueryAssignmentResponseBody,
 }
 TYPED = [recorded for recorded in RECORDED if (recorded["code"], recorded["kind"]) in BODY_TYPES]
 
@@ -167,6 +193,45 @@ def test_recorded_stats_are_keyed_by_queue() -> None:
     }
 
 
+def test_recorded_running_info_has_its_values() -> None:
+    """A consumer's own view of itself: queues it holds, its topics, its settings."""
+    info = ConsumerRunningInfo.decode(next(r["body"] for r in TYPED if r["code"] == 307).encode())
+    assert set(info.mq_table) == {MessageQueue("TapRun", "broker-t", 0), MessageQueue("TapRun", "broker-t", 1)}
+    held = info.mq_table[MessageQueue("TapRun", "broker-t", 1)]
+    assert held == ProcessQueueInfo(
+        commit_offset=1,
+        locked=True,
+        last_lock_timestamp=1_795_356_409_255,
+        last_pull_timestamp=1_795_356_409_774,
+        last_consume_timestamp=1_795_356_409_773,
+    )
+    assert set(info.status_table) == {"TapRun", "%RETRY%G_run"}
+    assert [subscription.topic for subscription in info.subscription_set] == ["%RETRY%G_run", "TapRun"]
+    assert info.properties["consumeTimestamp"] == "20261122133648"
+
+
+def test_recorded_answers_of_clients_have_their_values() -> None:
+    """What one client consumed directly, which offsets it holds, and the queues it was allotted."""
+    result = ConsumeMessageDirectlyResult.decode(next(r["body"] for r in TYPED if r["code"] == 309).encode())
+    assert result == ConsumeMessageDirectlyResult(consume_result=CMResult.CR_SUCCESS, spent_time_mills=1)
+    queue = MessageQueue("TapRun", "broker-t", 1)
+    own = GetConsumerStatusBody.decode(next(r["body"] for r in TYPED if r["code"] == 221).encode())
+    assert own == GetConsumerStatusBody(message_queue_table={queue: 1})
+    relayed = GetConsumerStatusBody.decode(next(r["body"] for r in TYPED if r["code"] == 223).encode())
+    assert relayed == GetConsumerStatusBody(consumer_table={"192.0.2.2@c1773920857679": {queue: 1}})
+    answers = [r["body"].encode() for r in TYPED if (r["code"], r["kind"]) == (400, "response")]
+    assert [QueryAssignmentResponseBody.decode(body) for body in answers] == [
+        QueryAssignmentResponseBody(),
+        QueryAssignmentResponseBody(
+            message_queue_assignments=[
+                MessageQueueAssignment(
+                    message_queue=MessageQueue("TapPop", "broker-t", -1), mode=MessageRequestMode.POP
+                )
+            ]
+        ),
+    ]
+
+
 def test_recorded_cluster_info_has_bare_keys() -> None:
     """Cluster info has bare integer keys whatever the client's version."""
     body = next(r["body"] for r in TYPED if r["code"] == 106).encode()
@@ -184,6 +249,32 @@ def test_member_group_is_wrapped() -> None:
         cluster="c", broker_name="b", broker_addrs={0: "a:1", 2: "b:2"}
     )
     assert decoded.encode() == body
+
+
+# -- Apache's declarations -------------------------------------------------------------------------------------------
+
+NOT_WRITTEN = {"SubscriptionData": {"filterClassSource"}}
+"""Fields of Apache's that its own annotations keep off the wire."""
+BEYOND_THE_TABLE = {"ConsumerOffsetSerializeWrapper": {"groupTopicMap"}}
+"""Fields that 5.3.3 was recorded writing although its class declares none: a getter's."""
+
+
+def test_fields_are_those_of_apache() -> None:
+    """Each body with a class in Apache's table (tests/wire/tables/json_bodies.tsv) has its fields, by their names."""
+    declared: dict[str, set[str]] = {}
+    with (TESTS / "wire" / "tables" / "json_bodies.tsv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            declared.setdefault(row["class"], set()).add(row["json_field"])
+    ours = {
+        name: {field.encode_name for field in msgspec.structs.fields(cls)}
+        for module in (bodies, client_bodies, route)
+        for name, cls in vars(module).items()
+        if isinstance(cls, type) and issubclass(cls, JsonBody) and name in declared
+    }
+    assert ours == {
+        name: fields - NOT_WRITTEN.get(name, set()) | BEYOND_THE_TABLE.get(name, set())
+        for name, fields in declared.items()
+    }
 
 
 # -- samples of the reference ----------------------------------------------------------------------------------------
@@ -233,6 +324,39 @@ def test_member_group_is_wrapped() -> None:
             LockBatchRequestBody(consumer_group="g", client_id="c", mq_set=[MessageQueue("T", "b", 3)]),
         ),
         ('{"lockOKMQSet":[]}', LockBatchResponseBody()),
+        (
+            '{"consumerGroup":"g","mode":"POP","popShareQueueNum":0,"topic":"T"}',
+            SetMessageRequestModeRequestBody(topic="T", consumer_group="g", mode=MessageRequestMode.POP),
+        ),
+        (
+            (
+                '{"subscriptionSet":[{"action":"PARTIAL_ADD","clientId":"c","group":"g","liteTopicSet":["l"],'
+                '"topic":"T","version":0}]}'
+            ),
+            LiteSubscriptionCtlRequestBody(
+                subscription_set=[
+                    LiteSubscriptionDTO(
+                        action=LiteSubscriptionAction.PARTIAL_ADD,
+                        client_id="c",
+                        group="g",
+                        topic="T",
+                        lite_topic_set=["l"],
+                    )
+                ]
+            ),
+        ),
+        (
+            (
+                '{"mqPopTable":{{"brokerName":"b","queueId":-1,"topic":"T"}:{"droped":true,"lastPopTimestamp":5,'
+                '"waitAckCount":2}},"mqTable":{},"properties":{},"statusTable":{},"subscriptionSet":[],'
+                '"userConsumerInfo":{}}'
+            ),
+            ConsumerRunningInfo(
+                mq_pop_table={
+                    MessageQueue("T", "b", -1): PopProcessQueueInfo(wait_ack_count=2, droped=True, last_pop_timestamp=5)
+                }
+            ),
+        ),
         ('{"consumerIdList":["ip@pid"]}', GetConsumerListByGroupResponseBody(consumer_id_list=["ip@pid"])),
         (
             (

@@ -90,7 +90,7 @@ def test_declaration_matches_apache(cls: type[CommandHeader]) -> None:
 @pytest.mark.parametrize("cls", ALL_HEADERS, ids=lambda cls: cls.__name__)
 def test_defaults_match_apache(cls: type[CommandHeader]) -> None:
     """A field that Apache initialises has that default, every other optional one None."""
-    written = {"": None, "false": False, "Boolean.FALSE": False, "true": True}
+    written = {"": None, "false": False, "Boolean.FALSE": False, "true": True, "-1": -1}
     rows = [row for row in declared_classes()[cls.__name__] if row["required"] != "yes"]
     expected = {row["field"]: written[row["default_or_init"]] for row in rows}
     assert {name: field.default for name, field in fields_of(cls).items() if not field.required} == expected

@@ -273,6 +273,12 @@ class TopicConfig(JsonBody, frozen=True, kw_only=True):
     attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class TopicConfigAndQueueMapping(TopicConfig, frozen=True, kw_only=True):
+    """One topic as GET_TOPIC_CONFIG answers it; only static topics have a mapping."""
+
+    mapping_detail: TopicQueueMappingDetail | None = None
+
+
 class TopicConfigSerializeWrapper(TableBody, frozen=True, kw_only=True):
     """All topics of a broker by name: config/topics.json."""
 

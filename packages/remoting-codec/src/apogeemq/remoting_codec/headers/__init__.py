@@ -1,6 +1,19 @@
 """Command headers by family; `registry` says which request code carries which."""
 
-from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, RpcRequestHeader, TopicRequestHeader
+from apogeemq.remoting_codec.headers.base import (
+    CommandHeader,
+    Int32,
+    Int64,
+    RpcRequestHeader,
+    TopicRequestHeader,
+)
+from apogeemq.remoting_codec.headers.client_call import (
+    ConsumeMessageDirectlyResultRequestHeader,
+    GetConsumerRunningInfoRequestHeader,
+    GetConsumerStatusRequestHeader,
+    ReplyMessageRequestHeader,
+    ResetOffsetRequestHeader,
+)
 from apogeemq.remoting_codec.headers.group import (
     GetConsumerListByGroupRequestHeader,
     GetConsumerListByGroupResponseHeader,
@@ -8,6 +21,16 @@ from apogeemq.remoting_codec.headers.group import (
     NotifyConsumerIdsChangedRequestHeader,
     UnregisterClientRequestHeader,
     UnregisterClientResponseHeader,
+)
+from apogeemq.remoting_codec.headers.lite import (
+    LiteSubscriptionCtlRequestHeader,
+    NotifyUnsubscribeLiteRequestHeader,
+    PopLiteMessageRequestHeader,
+    PopLiteMessageResponseHeader,
+)
+from apogeemq.remoting_codec.headers.lock import (
+    LockBatchMqRequestHeader,
+    UnlockBatchMqRequestHeader,
 )
 from apogeemq.remoting_codec.headers.offset import (
     BoundaryType,
@@ -28,25 +51,45 @@ from apogeemq.remoting_codec.headers.pop import (
     AckMessageRequestHeader,
     ChangeInvisibleTimeRequestHeader,
     ChangeInvisibleTimeResponseHeader,
+    NotificationRequestHeader,
+    NotificationResponseHeader,
     PopMessageRequestHeader,
     PopMessageResponseHeader,
 )
-from apogeemq.remoting_codec.headers.pull import PullMessageRequestHeader, PullMessageResponseHeader
+from apogeemq.remoting_codec.headers.pull import (
+    PullMessageRequestHeader,
+    PullMessageResponseHeader,
+)
 from apogeemq.remoting_codec.headers.query import (
     QueryMessageRequestHeader,
     QueryMessageResponseHeader,
     ViewMessageRequestHeader,
     ViewMessageResponseHeader,
 )
-from apogeemq.remoting_codec.headers.registry import REQUEST_HEADERS, RESPONSE_HEADERS
-from apogeemq.remoting_codec.headers.route import GetRouteInfoRequestHeader
+from apogeemq.remoting_codec.headers.registry import (
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+)
+from apogeemq.remoting_codec.headers.route import (
+    GetRouteInfoRequestHeader,
+)
 from apogeemq.remoting_codec.headers.send import (
     ConsumerSendMsgBackRequestHeader,
+    RecallMessageRequestHeader,
+    RecallMessageResponseHeader,
     SendMessageRequestHeader,
     SendMessageRequestHeaderV2,
     SendMessageResponseHeader,
 )
-from apogeemq.remoting_codec.headers.transaction import EndTransactionRequestHeader, EndTransactionResponseHeader
+from apogeemq.remoting_codec.headers.table import (
+    GetSubscriptionGroupConfigRequestHeader,
+    GetTopicConfigRequestHeader,
+)
+from apogeemq.remoting_codec.headers.transaction import (
+    CheckTransactionStateRequestHeader,
+    EndTransactionRequestHeader,
+    EndTransactionResponseHeader,
+)
 
 __all__ = [
     "REQUEST_HEADERS",
@@ -55,12 +98,16 @@ __all__ = [
     "BoundaryType",
     "ChangeInvisibleTimeRequestHeader",
     "ChangeInvisibleTimeResponseHeader",
+    "CheckTransactionStateRequestHeader",
     "CommandHeader",
+    "ConsumeMessageDirectlyResultRequestHeader",
     "ConsumerSendMsgBackRequestHeader",
     "EndTransactionRequestHeader",
     "EndTransactionResponseHeader",
     "GetConsumerListByGroupRequestHeader",
     "GetConsumerListByGroupResponseHeader",
+    "GetConsumerRunningInfoRequestHeader",
+    "GetConsumerStatusRequestHeader",
     "GetEarliestMsgStoretimeRequestHeader",
     "GetEarliestMsgStoretimeResponseHeader",
     "GetMaxOffsetRequestHeader",
@@ -68,10 +115,19 @@ __all__ = [
     "GetMinOffsetRequestHeader",
     "GetMinOffsetResponseHeader",
     "GetRouteInfoRequestHeader",
+    "GetSubscriptionGroupConfigRequestHeader",
+    "GetTopicConfigRequestHeader",
     "HeartbeatRequestHeader",
     "Int32",
     "Int64",
+    "LiteSubscriptionCtlRequestHeader",
+    "LockBatchMqRequestHeader",
+    "NotificationRequestHeader",
+    "NotificationResponseHeader",
     "NotifyConsumerIdsChangedRequestHeader",
+    "NotifyUnsubscribeLiteRequestHeader",
+    "PopLiteMessageRequestHeader",
+    "PopLiteMessageResponseHeader",
     "PopMessageRequestHeader",
     "PopMessageResponseHeader",
     "PullMessageRequestHeader",
@@ -80,6 +136,10 @@ __all__ = [
     "QueryConsumerOffsetResponseHeader",
     "QueryMessageRequestHeader",
     "QueryMessageResponseHeader",
+    "RecallMessageRequestHeader",
+    "RecallMessageResponseHeader",
+    "ReplyMessageRequestHeader",
+    "ResetOffsetRequestHeader",
     "RpcRequestHeader",
     "SearchOffsetRequestHeader",
     "SearchOffsetResponseHeader",
@@ -87,6 +147,7 @@ __all__ = [
     "SendMessageRequestHeaderV2",
     "SendMessageResponseHeader",
     "TopicRequestHeader",
+    "UnlockBatchMqRequestHeader",
     "UnregisterClientRequestHeader",
     "UnregisterClientResponseHeader",
     "UpdateConsumerOffsetRequestHeader",

@@ -1,4 +1,4 @@
-"""Popping: taking messages for a time, acknowledging them, changing that time.
+"""Popping: taking messages for a time, acknowledging them, changing that time, waiting for some.
 
 `extra_info` is a receipt handle: start offset, pop time, invisible time, revive queue, retry mark, broker, queue and
 queue offset, separated by spaces. `lite_topic` and `suspend` came with 5.5.
@@ -66,3 +66,24 @@ class ChangeInvisibleTimeResponseHeader(CommandHeader, kw_only=True):
     pop_time: Int64
     invisible_time: Int64
     revive_qid: Int32
+
+
+class NotificationRequestHeader(TopicRequestHeader, kw_only=True):
+    """NOTIFICATION (200054): wait, without taking anything, until there is something to pop. Times in ms."""
+
+    consumer_group: str
+    topic: str
+    queue_id: Int32
+    poll_time: Int64
+    born_time: Int64
+    order: bool = False
+    attempt_id: str | None = None
+    exp_type: str | None = None
+    exp: str | None = None
+
+
+class NotificationResponseHeader(CommandHeader, kw_only=True):
+    """Answer to a notification. `polling_full`: not held, since too many wait already."""
+
+    has_msg: bool
+    polling_full: bool = False

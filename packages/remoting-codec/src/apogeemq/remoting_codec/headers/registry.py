@@ -4,7 +4,20 @@ from collections.abc import Mapping
 from typing import Final
 
 from apogeemq.remoting_codec.codes import RequestCode
-from apogeemq.remoting_codec.headers import group, offset, pop, pull, query, route, send, transaction
+from apogeemq.remoting_codec.headers import (
+    client_call,
+    group,
+    lite,
+    lock,
+    offset,
+    pop,
+    pull,
+    query,
+    route,
+    send,
+    table,
+    transaction,
+)
 from apogeemq.remoting_codec.headers.base import CommandHeader
 
 REQUEST_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
@@ -23,16 +36,33 @@ REQUEST_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
     RequestCode.CONSUMER_SEND_MSG_BACK: send.ConsumerSendMsgBackRequestHeader,
     RequestCode.END_TRANSACTION: transaction.EndTransactionRequestHeader,
     RequestCode.GET_CONSUMER_LIST_BY_GROUP: group.GetConsumerListByGroupRequestHeader,
+    RequestCode.CHECK_TRANSACTION_STATE: transaction.CheckTransactionStateRequestHeader,
     RequestCode.NOTIFY_CONSUMER_IDS_CHANGED: group.NotifyConsumerIdsChangedRequestHeader,
+    RequestCode.LOCK_BATCH_MQ: lock.LockBatchMqRequestHeader,
+    RequestCode.UNLOCK_BATCH_MQ: lock.UnlockBatchMqRequestHeader,
     RequestCode.GET_ROUTEINFO_BY_TOPIC: route.GetRouteInfoRequestHeader,
+    RequestCode.RESET_CONSUMER_CLIENT_OFFSET: client_call.ResetOffsetRequestHeader,
+    RequestCode.GET_CONSUMER_STATUS_FROM_CLIENT: client_call.GetConsumerStatusRequestHeader,
+    RequestCode.INVOKE_BROKER_TO_RESET_OFFSET: client_call.ResetOffsetRequestHeader,
+    RequestCode.INVOKE_BROKER_TO_GET_CONSUMER_STATUS: client_call.GetConsumerStatusRequestHeader,
+    RequestCode.GET_CONSUMER_RUNNING_INFO: client_call.GetConsumerRunningInfoRequestHeader,
+    RequestCode.CONSUME_MESSAGE_DIRECTLY: client_call.ConsumeMessageDirectlyResultRequestHeader,
     RequestCode.SEND_MESSAGE_V2: send.SendMessageRequestHeaderV2,
     RequestCode.SEND_BATCH_MESSAGE: send.SendMessageRequestHeaderV2,
     RequestCode.SEND_REPLY_MESSAGE: send.SendMessageRequestHeader,
     RequestCode.SEND_REPLY_MESSAGE_V2: send.SendMessageRequestHeaderV2,
+    RequestCode.PUSH_REPLY_MESSAGE_TO_CLIENT: client_call.ReplyMessageRequestHeader,
+    RequestCode.GET_TOPIC_CONFIG: table.GetTopicConfigRequestHeader,
+    RequestCode.GET_SUBSCRIPTIONGROUP_CONFIG: table.GetSubscriptionGroupConfigRequestHeader,
     RequestCode.LITE_PULL_MESSAGE: pull.PullMessageRequestHeader,
+    RequestCode.RECALL_MESSAGE: send.RecallMessageRequestHeader,
     RequestCode.POP_MESSAGE: pop.PopMessageRequestHeader,
     RequestCode.ACK_MESSAGE: pop.AckMessageRequestHeader,
     RequestCode.CHANGE_MESSAGE_INVISIBLETIME: pop.ChangeInvisibleTimeRequestHeader,
+    RequestCode.NOTIFICATION: pop.NotificationRequestHeader,
+    RequestCode.POP_LITE_MESSAGE: lite.PopLiteMessageRequestHeader,
+    RequestCode.LITE_SUBSCRIPTION_CTL: lite.LiteSubscriptionCtlRequestHeader,
+    RequestCode.NOTIFY_UNSUBSCRIBE_LITE: lite.NotifyUnsubscribeLiteRequestHeader,
 }
 """Header of each request that has one. Codes without an entry carry no header that this package knows."""
 
@@ -55,7 +85,10 @@ RESPONSE_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
     RequestCode.SEND_REPLY_MESSAGE: send.SendMessageResponseHeader,
     RequestCode.SEND_REPLY_MESSAGE_V2: send.SendMessageResponseHeader,
     RequestCode.LITE_PULL_MESSAGE: pull.PullMessageResponseHeader,
+    RequestCode.RECALL_MESSAGE: send.RecallMessageResponseHeader,
     RequestCode.POP_MESSAGE: pop.PopMessageResponseHeader,
     RequestCode.CHANGE_MESSAGE_INVISIBLETIME: pop.ChangeInvisibleTimeResponseHeader,
+    RequestCode.NOTIFICATION: pop.NotificationResponseHeader,
+    RequestCode.POP_LITE_MESSAGE: lite.PopLiteMessageResponseHeader,
 }
 """Header of the successful answer to each request, by the request's code. An error's answer may lack its fields."""

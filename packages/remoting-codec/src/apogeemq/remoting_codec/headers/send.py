@@ -1,4 +1,4 @@
-"""Sending messages: single, batch, reply, and back for a retry.
+"""Sending messages: single, batch, reply, back for a retry, and taking one back.
 
 Which of the two send headers a request carries follows from its code alone (310, 320 and 325: V2), never from its
 fields. Both have the same attributes; V2 has one letter per field on the wire.
@@ -100,3 +100,17 @@ class ConsumerSendMsgBackRequestHeader(RpcRequestHeader, kw_only=True):
     origin_topic: str | None = None
     unit_mode: bool = False
     max_reconsume_times: Int32 | None = None
+
+
+class RecallMessageRequestHeader(TopicRequestHeader, kw_only=True):
+    """RECALL_MESSAGE (370): take back a timer message that has not come due. `recall_handle` is from its receipt."""
+
+    producer_group: str | None = None
+    topic: str
+    recall_handle: str
+
+
+class RecallMessageResponseHeader(CommandHeader, kw_only=True):
+    """Answer to RECALL_MESSAGE: the unique id of the message that was taken back."""
+
+    msg_id: str

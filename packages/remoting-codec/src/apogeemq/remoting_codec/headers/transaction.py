@@ -1,4 +1,4 @@
-"""Transactions: ending a half message."""
+"""Transactions: ending a half message, and asking its producer how it ended."""
 
 from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, RpcRequestHeader
 
@@ -22,3 +22,17 @@ class EndTransactionRequestHeader(RpcRequestHeader, kw_only=True):
 
 class EndTransactionResponseHeader(CommandHeader):
     """Answer to END_TRANSACTION: no field."""
+
+
+class CheckTransactionStateRequestHeader(RpcRequestHeader, kw_only=True):
+    """CHECK_TRANSACTION_STATE (39), oneway from the broker to a producer; the body is the half message as stored.
+
+    The offsets are those of the half message's newest copy; `offset_msg_id` is the offset message id of that copy.
+    """
+
+    topic: str | None = None
+    tran_state_table_offset: Int64
+    commit_log_offset: Int64
+    msg_id: str | None = None
+    transaction_id: str | None = None
+    offset_msg_id: str | None = None
