@@ -3,6 +3,8 @@
 from enum import StrEnum
 
 import msgspec
+from apogeemq.store.disk_space import DiskLimits
+from apogeemq.store.retention import RetentionConfig
 
 RECORD_OVERHEAD_SIZE_BYTES_MAX = 64 << 10
 """A record may be this much larger than the largest body. Head, topic and properties together never are."""
@@ -47,6 +49,10 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Units of one queue kept in memory before the appender writes them itself."""
     flush_waiters_max: int = 65_536
     """Callbacks that may wait in `notify_flushed`; above it TooManyWaiters."""
+    disk_limits: DiskLimits = DiskLimits()
+    """When the disk is too full to go on storing; by default only when it has no room at all."""
+    retention: RetentionConfig | None = None
+    """What is deleted when; None: nothing ever."""
     close_timeout_ms: int = 30_000
     """How long `close` waits for a thread that hangs in the disk."""
 
@@ -76,3 +82,6 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
         if self.hot_read_window_bytes < 0:
             raise ValueError(f"hot_read_window_bytes: {self.hot_read_window_bytes} is negative")
+        self.disk_limits.validate()
+        if self.retention is not None:
+            self.retention.validate()

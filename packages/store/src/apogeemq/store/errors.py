@@ -12,6 +12,7 @@ StoreError
 ├── MessageTooLarge       a part of the message is above its bound
 ├── MessageInvalid        a field does not fit its place in the record
 ├── DiskFull              no room could be reserved; nothing was written, a later append may succeed
+├── DiskAlmostFull        there is room, but less than the settings leave to others; passes by itself
 ├── NotWritable           a sync failed: nothing is accepted until the store is opened again
 │   while waiting or afterwards
 ├── TooManyWaiters        the bound on sends that wait for a flush
@@ -90,6 +91,24 @@ class DiskFull(StoreError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"no room on the disk for {path}")
         self.path = path
+
+
+class DiskAlmostFull(StoreError):
+    """The disk that holds `path` is fuller than `setting` allows (`threshold`): appends are refused until it is not.
+
+    `used_ratio` (0 to 1) and `free_bytes` are what was seen when the refusal began.
+    """
+
+    def __init__(self, path: Path, used_ratio: float, free_bytes: int, setting: str, threshold: str) -> None:
+        super().__init__(
+            f"the disk of {path} is {used_ratio:.1%} full with {free_bytes >> 20} MiB free: nothing more is stored "
+            f"(limit: {setting} = {threshold}). Free some space, or move the limit; storing then goes on by itself"
+        )
+        self.path = path
+        self.used_ratio = used_ratio
+        self.free_bytes = free_bytes
+        self.setting = setting
+        self.threshold = threshold
 
 
 class NotWritable(StoreError):

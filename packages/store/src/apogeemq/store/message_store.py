@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -13,8 +14,10 @@ from apogeemq.store.checkpoint import CheckpointFile
 from apogeemq.store.commit_log import AppendResult, BatchEntry, CommitLog
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
+from apogeemq.store.disk_space import DiskState
+from apogeemq.store.disk_watch import DiskWatch
 from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
-from apogeemq.store.files import Disk, DiskLock, RealDisk
+from apogeemq.store.files import Disk, DiskLock, DiskSpace, RealDisk
 from apogeemq.store.flush import FlushCallback, GroupCommit
 from apogeemq.store.mapped_file_queue import MappedFileQueue
 from apogeemq.store.message_reader import Boundary, MessageReader, ReadResult, ReadStatus
@@ -27,6 +30,9 @@ __all__ = ["AppendResult", "BatchEntry", "MessageStore", "ReadResult", "ReadStat
 _ROOM_INTERVAL_S = 1.0
 """How often the thread that reserves blocks looks without being woken."""
 
+_CLEAN_INTERVAL_S = 1.0
+"""How often the disk's room is looked at."""
+
 
 class MessageStore:
     """A store directory, open.
@@ -38,8 +44,8 @@ class MessageStore:
     config/*.json                               the owner's, through ConfigFile
     ```
     Appends come from one thread (the event loop) and wait for no disk, except where CommitLog says so. Reads may come
-    from any thread. Three threads belong to the store: one flushes the log, one writes consume queues and checkpoint,
-    one reserves blocks ahead.
+    from any thread. Four threads belong to the store: one flushes the log, one writes consume queues and checkpoint,
+    one reserves blocks ahead, one watches the disk's room.
     Source: architecture.md §5; Apache DefaultMessageStore 5.x.
     """
 
@@ -167,10 +173,13 @@ class MessageStore:
         self._queue_flush = QueueFlush(
             self._log, self._commit, self._queues, self._checkpoint_file, checkpoint, config, now_ms
         )
+        self._disk_watch = DiskWatch(self._log, disk, directory, config.disk_limits)
+        self._disk_watch.look()
         flush_interval_s = config.flush_interval_ms / 1000
         self._flush_worker = self._worker("store-flush", self._commit.flush_once, flush_interval_s)
         self._queue_worker = self._worker("store-queues", self._queue_flush.run_once, flush_interval_s)
         self._room_worker = self._worker("store-room", RoomService(self._log).prepare_once, _ROOM_INTERVAL_S)
+        self._clean_worker = self._worker("store-clean", self._disk_watch.look, _CLEAN_INTERVAL_S)
         self._threads: list[Worker] = []
         self.recovery = msgspec.structs.replace(report, duration_ms=now_ms() - opened_ms)
         """What opening found."""
@@ -210,6 +219,7 @@ class MessageStore:
         Raises (nothing was stored):
             MessageTooLarge, MessageInvalid: the message.
             DiskFull: no room; a later append may succeed.
+            DiskAlmostFull: less room than `disk_limits` demand; passes by itself.
             NotWritable, StoreClosed: the store.
         """
         queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
@@ -364,6 +374,23 @@ class MessageStore:
         """Whether appends are taken."""
         return self._log.refusal is None
 
+    @property
+    def disk_state(self) -> DiskState:
+        """Whether the disk is too full by `StoreConfig.disk_limits`."""
+        return self._disk_watch.state
+
+    @property
+    def disk_space(self) -> DiskSpace:
+        """The disk's room when it was last looked at."""
+        return self._disk_watch.space
+
+    def disk_limits_ignored(self) -> AbstractContextManager[None]:
+        """Within it appends are taken although the disk is nearly full: for work that leads to free space.
+
+        For the thread that appends, and only around calls that do not wait.
+        """
+        return self._disk_watch.exempt()
+
     # -- flushing ------------------------------------------------------------------------------------------------------
 
     def notify_flushed(self, offset: int, callback: FlushCallback) -> None:
@@ -384,6 +411,7 @@ class MessageStore:
         """One round of the threads, for owners without them: sync, call back, write what is due by the clock."""
         self._commit.flush_once()
         self._queue_flush.run_once()
+        self._disk_watch.look()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -440,7 +468,7 @@ class MessageStore:
         return Worker(name, step, interval_s=interval_s, on_failure=self._thread_died)
 
     def _start_threads(self) -> None:
-        self._threads = [self._flush_worker, self._queue_worker, self._room_worker]
+        self._threads = [self._flush_worker, self._queue_worker, self._room_worker, self._clean_worker]
         for worker in self._threads:
             worker.start()
 
