@@ -269,8 +269,6 @@ class Apache(Deployment):
         proxy_settings: Mapping[str, str] = types.MappingProxyType({}),
     ) -> None:
         super().__init__(directory, settings, with_proxy=with_proxy, proxy_settings=proxy_settings)
-        self._class_path = build.apache_server(APACHE_VERSION)
-        self._java = build.java_command()
         self._namesrv_port, self._broker_port, self._ha_port = free_ports()
         self._grpc_port, self._proxy_remoting_port = free_port(), free_port()
 
@@ -351,21 +349,28 @@ class Apache(Deployment):
         self.processes["proxy"].kill()
 
     def _start(self, name: str, main_class: str, arguments: list[str]) -> None:
-        options = [
-            "-Xmx512m",
-            "-XX:+UseSerialGC",
-            "-XX:MaxDirectMemorySize=512m",
-            f"-Duser.home={self.data}",
-            f"-Drmq.logback.configurationFile={build.HERE / 'apache' / 'logback.xml'}",
-        ]
-        process = ManagedProcess(
-            name,
-            [self._java, *options, "-cp", self._class_path, main_class, *arguments],
-            log_directory=self.log_directory,
-            environ={"ROCKETMQ_HOME": os.fspath(self.data)},
-        )
+        process = start_apache(name, main_class, arguments, home=self.data, log_directory=self.log_directory)
         self.processes[name] = process
         process.wait_line(is_apache_booted, APACHE_START_TIMEOUT_S, "that it booted")
+
+
+def start_apache(
+    name: str, main_class: str, arguments: list[str], *, home: pathlib.Path, log_directory: pathlib.Path
+) -> ManagedProcess:
+    """A process of Apache's servers; what it writes beside its store goes below `home`."""
+    options = [
+        "-Xmx512m",
+        "-XX:+UseSerialGC",
+        "-XX:MaxDirectMemorySize=512m",
+        f"-Duser.home={home}",
+        f"-Drmq.logback.configurationFile={build.HERE / 'apache' / 'logback.xml'}",
+    ]
+    return ManagedProcess(
+        name,
+        [build.java_command(), *options, "-cp", build.apache_server(APACHE_VERSION), main_class, *arguments],
+        log_directory=log_directory,
+        environ={"ROCKETMQ_HOME": os.fspath(home)},
+    )
 
 
 def is_apache_booted(line: str) -> bool:

@@ -1,0 +1,50 @@
+"""One store directory in turns: ours, Apache's 5.3.3, ours again; and the other way round.
+
+Each owner must find everything that the earlier ones stored, by queue, offset, id and key, with its offsets and with
+what is still to be delivered; then it adds its share and stops in good order.
+"""
+
+import pathlib
+
+import pytest
+
+from tests.e2e.wire_client import WireClient
+from tests.interop.shared_store import LOG_FILE_SIZE_BYTES, Owner, SharedStore
+from tests.interop.store_ledger import LEVEL_10S, Ledger, scheduled
+
+pytestmark = pytest.mark.verify
+
+COUNT = 1_000
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [(Owner.OURS, Owner.APACHE, Owner.OURS), (Owner.APACHE, Owner.OURS, Owner.APACHE)],
+    ids=["ours-first", "apache-first"],
+)
+def test_a_store_goes_to_and_fro(java_command: str, tmp_path: pathlib.Path, owners: tuple[Owner, ...]) -> None:
+    """Nothing is lost, changed or delivered twice at either change of owners."""
+    store, ledger = SharedStore(tmp_path), Ledger()
+    turns = {f"turn{number}": owner for number, owner in enumerate(owners)}
+    indexed = [turn for turn, owner in turns.items() if owner is Owner.APACHE]
+    for turn, owner in turns.items():
+        with store.start(owner) as process:
+            with WireClient(store.address) as client:
+                check(ledger, client, owner, indexed)
+                ledger.fill(client, turn, COUNT)
+                check(ledger, client, owner, indexed)
+                ledger.leave_pending(client, turn)
+                delayed = scheduled(client, LEVEL_10S)
+            store.stop(owner, process)
+        assert delayed - store.delay_progress(LEVEL_10S) == 2  # what is pending was left to the next owner
+    assert len(list((store.path / "commitlog").iterdir())) > len(owners) * COUNT * 2000 // LOG_FILE_SIZE_BYTES
+
+
+def check(ledger: Ledger, client: WireClient, owner: Owner, indexed: list[str]) -> None:
+    """All that is in the ledger; by key the messages of the turns that were indexed."""
+    ledger.look(client)
+    ledger.look_at_offsets(client)
+    ledger.await_pending(client)
+    if owner is Owner.APACHE:
+        ledger.look_by_id(client)
+        ledger.look_by_key(client, indexed)
