@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.record import (
@@ -17,12 +17,30 @@ from apogeemq.remoting_codec.record import (
     TOPIC_SIZE_V1,
     TOPIC_SIZE_V2,
 )
-from apogeemq.store.mapped_file_queue import MappedFileQueue
 
 _PIECE_SIZE_BYTES = 1 << 20
 _HOST_BITS = MessageSysFlag.BORNHOST_V6_FLAG | MessageSysFlag.STOREHOSTADDRESS_V6_FLAG
 _SYS_FLAG = struct.Struct(">36xi")
 _RECORD_SIZE_BYTES_MIN = 91
+
+
+class ScannedFiles(Protocol):
+    """What a scan needs of the log's files: MappedFileQueue has it, and LogFiles."""
+
+    file_size_bytes: int
+
+    @property
+    def end(self) -> int:
+        """Where the last file ends."""
+        ...
+
+    def start_of(self, offset: int) -> int:
+        """Where the file that holds this offset begins."""
+        ...
+
+    def pread(self, offset: int, size_bytes: int, *, wait: bool) -> bytes | None:
+        """A copy of bytes of one file; not None when `wait` is True."""
+        ...
 
 
 class ScannedRecord(NamedTuple):
@@ -54,7 +72,7 @@ class LogScan:
 
     def __init__(
         self,
-        files: MappedFileQueue,
+        files: ScannedFiles,
         start: int,
         *,
         record_size_bytes_max: int,

@@ -1,0 +1,175 @@
+"""`apogeemq-store` as its users see it: exit codes, tables, JSON lines, refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apogeemq.store.__main__ import main
+from apogeemq.store.message_store import AppendResult, MessageStore
+
+VECTORS = Path(__file__).parent / "vectors_store"
+SIZES = ["--commit-log-file-size", "8K", "--consume-queue-file-size", "320"]
+
+HOLDER = """
+import sys
+from pathlib import Path
+from apogeemq.store.config import StoreConfig
+from apogeemq.store.message_store import MessageStore
+
+config = StoreConfig(store_host=bytes(8), commit_log_file_size_bytes=8192, consume_queue_file_units=16)
+store = MessageStore.open(Path(sys.argv[1]), config, now_ms=lambda: 1, background=False)
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store_dir(tmp_path: Path, open_store: Callable[..., MessageStore], send: Callable[..., AppendResult]) -> Path:
+    """Twenty messages of two queues, closed."""
+    store = open_store()
+    for n in range(20):
+        send(store, "TopicTest", n % 2, b"secret body %d" % n, b"KEYS\1key-%d\2UNIQ_KEY\1ID%d\2" % (n, n))
+    store.close()
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def held(store_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """The store, open in another process."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(store_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.kill()
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def flip_body(store_dir: Path) -> None:
+    path = store_dir / "commitlog" / f"{0:020d}"
+    data = bytearray(path.read_bytes())
+    data[90] ^= 1
+    path.write_bytes(data)
+
+
+def test_check_of_a_good_store(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0 and a summary for people."""
+    assert main(["check", str(store_dir), *SIZES]) == 0
+    output = capsys.readouterr()
+    assert "20 records, 20 of them messages of 2 queues of 1 topics" in output.out
+    assert "fine: 0 damages" in output.out
+    assert output.err == ""
+
+
+def test_check_finds_sizes_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """The recorded Java directory, cut by copying, without any option."""
+    assert main(["check", str(VECTORS), "-o", "json"]) == 0
+    (summary,) = lines_of(capsys.readouterr().out)
+    assert (summary["type"], summary["fine"], summary["records"]) == ("summary", True, 23)
+
+
+def test_check_of_a_damaged_store(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1, findings before the summary; at most as many as wanted, all of them counted."""
+    flip_body(store_dir)
+    assert main(["check", str(store_dir), *SIZES, "-o", "json"]) == 1
+    *findings, summary = lines_of(capsys.readouterr().out)
+    assert findings[0]["severity"] == "damage"
+    assert findings[0]["physicalOffset"] == 0
+    assert summary["damages"] + summary["deriveds"] == len(findings)
+    assert main(["check", str(store_dir), *SIZES, "--max-findings", "0"]) == 1
+    assert capsys.readouterr().out.startswith("19 records")
+
+
+def test_progress_goes_to_standard_error(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --progress also where no terminal is."""
+    assert main(["check", str(store_dir), *SIZES, "--progress", "-o", "json"]) == 0
+    output = capsys.readouterr()
+    assert output.err.startswith("checking: ")
+    assert len(lines_of(output.out)) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["check"],
+        ["nonsense", "DIR"],
+        ["check", "DIR", "-o", "xml"],
+        ["check", "DIR", "--commit-log-file-size", "much"],
+        ["check", "DIR", "--delay-levels", "1s 2x"],
+    ],
+)
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and a usage line."""
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert "usage: apogeemq-store" in capsys.readouterr().err
+
+
+def test_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory that is no store, and one that is not there, are refused, and nothing is made in them."""
+    assert main(["check", str(tmp_path)]) == 2
+    assert "is no store" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["check", str(tmp_path / "absent")]) == 2
+
+
+def test_directory_in_use(store_dir: Path, held: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused with the process that has it and what to do."""
+    assert main(["check", str(store_dir), *SIZES]) == 2
+    refusal = capsys.readouterr().err
+    assert f"in use by process {held.pid} (" in refusal
+    assert "stop it first" in refusal
+
+
+def test_directory_that_cannot_be_written(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a read-only mount: the lock file may be absent or unwritable, and stays so."""
+    (store_dir / "lock").unlink()
+    files = [path for path in store_dir.rglob("*") if path.is_file()]
+    directories = [path for path in (store_dir, *store_dir.rglob("*")) if path.is_dir()]
+    for path in files:
+        path.chmod(0o444)
+    for path in directories:
+        path.chmod(0o555)
+    try:
+        assert main(["check", str(store_dir), *SIZES]) == 0
+        assert not (store_dir / "lock").exists()
+    finally:
+        for path in directories:
+            path.chmod(0o755)
+
+
+def test_closed_pipe_and_interrupt(store_dir: Path) -> None:
+    """A reader that goes ends the command quietly; so does Ctrl-C."""
+    command = [sys.executable, "-m", "apogeemq.store", "check", str(store_dir), *SIZES]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with subprocess.Popen(command, stdout=write_end, stderr=subprocess.PIPE, text=True) as process:
+        os.close(write_end)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (141, "")
+
+    stop = "import signal, sys; from apogeemq.store import __main__ as m; from apogeemq.store.commands import check\n"
+    stop += "check.open_view = lambda options: signal.raise_signal(signal.SIGINT)\nsys.exit(m.main(sys.argv[1:]))"
+    interrupted = subprocess.run(
+        [sys.executable, "-c", stop, *command[3:]], capture_output=True, text=True, check=False
+    )
+    assert (interrupted.returncode, interrupted.stderr) == (130, "interrupted\n")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version names the package."""
+    with pytest.raises(SystemExit) as raised:
+        main(["--version"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out.startswith("apogeemq-store ")
