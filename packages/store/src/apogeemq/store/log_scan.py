@@ -17,6 +17,7 @@ from apogeemq.remoting_codec.record import (
     TOPIC_SIZE_V1,
     TOPIC_SIZE_V2,
 )
+from apogeemq.store.errors import RecordCorrupt
 
 _PIECE_SIZE_BYTES = 1 << 20
 _HOST_BITS = MessageSysFlag.BORNHOST_V6_FLAG | MessageSysFlag.STOREHOSTADDRESS_V6_FLAG
@@ -56,17 +57,11 @@ class ScannedRecord(NamedTuple):
     properties: bytes
 
 
-class _Bad(Exception):  # noqa: N818 — never leaves this module
-    """These bytes are no record; the text says why."""
-
-
 class LogScan:
     """Goes through the records from a record's start up to the first bytes that are none.
 
-    A record is believed when its magic, its sizes (they add up), the CRC of its body and its own physical offset are
-    right, and its queue offset is possible: before a record lie at least as many others as its queue offset says.
-    Iterating gives them in lists, so that a record costs no generator's step. When it is over, `end` is where it
-    stopped and `problem` why: None after the last file's end. Plain Python, about 2 µs a record of 1 KiB.
+    What is believed: see `scan_piece`. Iterating gives the records in lists, so that a record costs no generator's
+    step. When it is over, `end` is where it stopped and `problem` why: None after the last file's end.
     Copies the log piecewise: mapping it would hold the GIL at every page fault.
     """
 
@@ -96,8 +91,10 @@ class LogScan:
             records: list[ScannedRecord] = []
             try:
                 self._scan_piece(records)
-            except _Bad as bad:
-                self.problem = str(bad)
+            except RecordCorrupt as bad:
+                self.end, self.problem = bad.physical_offset, bad.reason
+            if records:
+                self.last_timestamp_ms = records[-1].store_timestamp_ms
             yield records
 
     def stop_at(self, physical_offset: int, problem: str) -> None:
@@ -108,76 +105,94 @@ class LogScan:
     def _scan_piece(self, records: list[ScannedRecord]) -> None:
         """Add the whole records of the next MiB and move `end` behind them; one that is cut begins the next piece.
 
-        Raises _Bad, and `end` stays there, at the first bytes that are no record.
+        Errors: RecordCorrupt, where the first bytes are that are no record.
         """
         base = self.end
         file_end = self._files.start_of(base) + self._files.file_size_bytes
-        piece_size_bytes = min(max(_PIECE_SIZE_BYTES, self._needed_bytes), file_end - base)
-        if piece_size_bytes < SIZE_AND_MAGIC.size:
-            raise _Bad(f"the file ends {piece_size_bytes} bytes later without a blank filler")
-        self._needed_bytes = 0
-        piece = self._files.pread(base, piece_size_bytes, wait=True)
+        piece = self._files.pread(base, min(max(_PIECE_SIZE_BYTES, self._needed_bytes), file_end - base), wait=True)
         assert piece is not None
-        view = memoryview(piece)
-        at = 0
-        crc32, unpack_head, unpack_start = zlib.crc32, HEAD.unpack_from, SIZE_AND_MAGIC.unpack_from
-        new_tuple = tuple.__new__  # skips NamedTuple's own, slower one
-        while at + SIZE_AND_MAGIC.size <= piece_size_bytes:
-            size_bytes, magic = unpack_start(piece, at)
-            physical_offset = base + at
-            if magic != MAGIC_V1 and magic != MAGIC_V2:  # noqa: PLR1714 — faster than a tuple
-                if magic == MAGIC_BLANK and size_bytes == file_end - physical_offset:
-                    self.end = file_end
-                    return
-                raise _Bad(_why_no_record(size_bytes, magic))
-            if not _RECORD_SIZE_BYTES_MIN <= size_bytes <= min(self._record_size_bytes_max, file_end - physical_offset):
-                raise _Bad(f"its size is {size_bytes}")
-            if at + size_bytes > piece_size_bytes:
-                self._needed_bytes = size_bytes
-                return
-            head, head_size_bytes = unpack_head(piece, at), HEAD.size
-            if head[7] & _HOST_BITS:
-                family = HEADS[head[7] & _HOST_BITS]
-                if size_bytes < family.size:
-                    raise _Bad(f"its size is {size_bytes}")
-                head, head_size_bytes = family.unpack_from(piece, at), family.size
-            _, _, crc, queue_id, _, queue_offset, own_offset, sys_flag, _, _, timestamp_ms, _, _, _, body_size_bytes = (
-                head
+        self.end, self._needed_bytes = scan_piece(piece, base, file_end, self._record_size_bytes_max, records)
+
+
+def scan_piece(
+    piece: bytes, base: int, file_end: int, record_size_bytes_max: int, records: list[ScannedRecord]
+) -> tuple[int, int]:
+    """Add the whole records of a piece of one file to `records`; a record begins at the piece's first byte.
+
+    Args:
+        piece: what lies at physical offset `base`.
+        base: see there.
+        file_end: where the file ends, as a physical offset.
+        record_size_bytes_max: a larger one is not believed.
+        records: gets them. Those before a bad one are in it too.
+
+    Returns:
+        Where the next record begins, and how many bytes it has as far as the piece shows that (else 0). After a blank
+        filler that is the end of the file, though the piece may end earlier.
+
+    A record is believed when its magic, its sizes (they add up), the CRC of its body and its own physical offset are
+    right, and its queue offset is possible: before a record lie at least as many others as its queue offset says.
+    One flat function: about 2 µs a record of 1 KiB.
+    Errors: RecordCorrupt, with the offset of the first bytes that are no record.
+    """
+    if file_end - base < SIZE_AND_MAGIC.size:
+        raise RecordCorrupt(base, f"the file ends {file_end - base} bytes later without a blank filler")
+    piece_size_bytes = len(piece)
+    view = memoryview(piece)
+    at = 0
+    crc32, unpack_head, unpack_start = zlib.crc32, HEAD.unpack_from, SIZE_AND_MAGIC.unpack_from
+    new_tuple = tuple.__new__  # skips NamedTuple's own, slower one
+    while at + SIZE_AND_MAGIC.size <= piece_size_bytes:
+        size_bytes, magic = unpack_start(piece, at)
+        physical_offset = base + at
+        if magic != MAGIC_V1 and magic != MAGIC_V2:  # noqa: PLR1714 — faster than a tuple
+            if magic == MAGIC_BLANK and size_bytes == file_end - physical_offset:
+                return file_end, 0
+            raise RecordCorrupt(physical_offset, _why_no_record(size_bytes, magic))
+        if not _RECORD_SIZE_BYTES_MIN <= size_bytes <= min(record_size_bytes_max, file_end - physical_offset):
+            raise RecordCorrupt(physical_offset, f"its size is {size_bytes}")
+        if at + size_bytes > piece_size_bytes:
+            return physical_offset, size_bytes
+        head, head_size_bytes = unpack_head(piece, at), HEAD.size
+        if head[7] & _HOST_BITS:
+            family = HEADS[head[7] & _HOST_BITS]
+            if size_bytes < family.size:
+                raise RecordCorrupt(physical_offset, f"its size is {size_bytes}")
+            head, head_size_bytes = family.unpack_from(piece, at), family.size
+        _, _, crc, queue_id, _, queue_offset, own_offset, sys_flag, _, _, timestamp_ms, _, _, _, body_size_bytes = head
+        body_at = at + head_size_bytes
+        topic_at = body_at + body_size_bytes + (1 if magic == MAGIC_V1 else 2)
+        end = at + size_bytes
+        if body_size_bytes < 0 or topic_at + PROPERTIES_SIZE.size > end:
+            raise RecordCorrupt(physical_offset, f"its body length is {body_size_bytes}")
+        if magic == MAGIC_V1:
+            topic_size_bytes = TOPIC_SIZE_V1.unpack_from(piece, topic_at - 1)[0]
+        else:
+            topic_size_bytes = TOPIC_SIZE_V2.unpack_from(piece, topic_at - 2)[0]
+        properties_at = topic_at + topic_size_bytes + PROPERTIES_SIZE.size
+        if topic_size_bytes <= 0 or properties_at > end:
+            raise RecordCorrupt(physical_offset, f"its topic length is {topic_size_bytes}")
+        if properties_at + PROPERTIES_SIZE.unpack_from(piece, properties_at - 2)[0] != end:
+            raise RecordCorrupt(physical_offset, "its lengths do not add up to its size")
+        if own_offset != physical_offset:
+            raise RecordCorrupt(physical_offset, f"it says that it lies at {own_offset}")
+        if crc32(view[body_at : body_at + body_size_bytes]) & 0x7FFFFFFF != crc:
+            raise RecordCorrupt(physical_offset, "the CRC of its body differs")
+        if end > properties_at and piece[end - 1] == 0:
+            # No CRC covers the properties. A page that never reached the disk reads as zeros, while properties end
+            # with a separator (ours, 5.x) or with the text of a value (4.9).
+            raise RecordCorrupt(physical_offset, "its properties end in zeros")
+        if queue_id < 0 or not 0 <= queue_offset <= physical_offset // _RECORD_SIZE_BYTES_MIN:
+            raise RecordCorrupt(physical_offset, f"it cannot be number {queue_offset} of queue {queue_id}")
+        topic, properties = piece[topic_at : properties_at - 2], piece[properties_at:end]
+        records.append(
+            new_tuple(
+                ScannedRecord,
+                (physical_offset, size_bytes, queue_id, queue_offset, sys_flag, timestamp_ms, topic, properties),
             )
-            body_at = at + head_size_bytes
-            topic_at = body_at + body_size_bytes + (1 if magic == MAGIC_V1 else 2)
-            end = at + size_bytes
-            if body_size_bytes < 0 or topic_at + PROPERTIES_SIZE.size > end:
-                raise _Bad(f"its body length is {body_size_bytes}")
-            if magic == MAGIC_V1:
-                topic_size_bytes = TOPIC_SIZE_V1.unpack_from(piece, topic_at - 1)[0]
-            else:
-                topic_size_bytes = TOPIC_SIZE_V2.unpack_from(piece, topic_at - 2)[0]
-            properties_at = topic_at + topic_size_bytes + PROPERTIES_SIZE.size
-            if topic_size_bytes <= 0 or properties_at > end:
-                raise _Bad(f"its topic length is {topic_size_bytes}")
-            if properties_at + PROPERTIES_SIZE.unpack_from(piece, properties_at - 2)[0] != end:
-                raise _Bad("its lengths do not add up to its size")
-            if own_offset != physical_offset:
-                raise _Bad(f"it says that it lies at {own_offset}")
-            if crc32(view[body_at : body_at + body_size_bytes]) & 0x7FFFFFFF != crc:
-                raise _Bad("the CRC of its body differs")
-            if end > properties_at and piece[end - 1] == 0:
-                # No CRC covers the properties. A page that never reached the disk reads as zeros, while properties end
-                # with a separator (ours, 5.x) or with the text of a value (4.9).
-                raise _Bad("its properties end in zeros")
-            if queue_id < 0 or not 0 <= queue_offset <= physical_offset // _RECORD_SIZE_BYTES_MIN:
-                raise _Bad(f"it cannot be number {queue_offset} of queue {queue_id}")
-            self.end = base + end
-            self.last_timestamp_ms = timestamp_ms
-            topic, properties = piece[topic_at : properties_at - 2], piece[properties_at:end]
-            records.append(
-                new_tuple(
-                    ScannedRecord,
-                    (physical_offset, size_bytes, queue_id, queue_offset, sys_flag, timestamp_ms, topic, properties),
-                )
-            )
-            at = end
+        )
+        at = end
+    return base + at, 0
 
 
 def _why_no_record(size_bytes: int, magic: int) -> str:
