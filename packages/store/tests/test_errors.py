@@ -11,6 +11,7 @@ from apogeemq.store import errors
     [
         (errors.StoreInUse(Path("/s")), "another store has /s open"),
         (errors.LayoutInvalid(Path("/s/f"), "too large"), "/s/f: too large"),
+        (errors.EpochInvalid(Path("/s/f"), "its CRC"), "/s/f: its CRC"),
         (errors.RecordCorrupt(77, "its CRC"), "the record at physical offset 77 is corrupt: its CRC"),
         (errors.OffsetOutOfRange(9, 10, 20), "physical offset 9 is outside [10, 20)"),
         (errors.MessageTooLarge("body", 9, 8), "body of 9 bytes exceeds the limit of 8 bytes"),

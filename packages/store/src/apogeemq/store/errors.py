@@ -5,6 +5,7 @@ StoreError
 │   while opening
 ├── StoreInUse            another process (or another store object) holds the directory
 ├── LayoutInvalid         a file or directory that this configuration cannot have written
+├── EpochInvalid          an epoch file that cannot be true, or an epoch that cannot follow the last one
 │   while opening or reading
 ├── RecordCorrupt         bytes below the flushed offset that are not the record that was stored there
 ├── OffsetOutOfRange      a physical offset outside [min, max)
@@ -41,6 +42,15 @@ class StoreInUse(StoreError):
 
 class LayoutInvalid(StoreError):
     """A file or directory does not fit the configured layout. `path` is that file, `reason` says what is wrong."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class EpochInvalid(StoreError):
+    """The epoch file at `path` is damaged, or would not be true any more; `reason` says how that shows."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
