@@ -26,7 +26,7 @@ def open_queues(disk: MemoryDisk | RealDisk, root: Path = ROOT, open_files_max: 
 
 def loaded(disk: MemoryDisk, physical_limit: int = FAR) -> ConsumeQueues:
     queues = open_queues(disk)
-    queues.load(physical_limit)
+    list(queues.load(physical_limit))
     return queues
 
 
@@ -142,6 +142,19 @@ def test_end_is_before_the_physical_limit(limit: int) -> None:
     assert loaded(disk, limit).table["T", 0].max_offset == sum(1 for n in range(25) if 100 * n < limit)
 
 
+@pytest.mark.parametrize("length", [0, 3, 10, 13])
+def test_what_lies_behind_the_end_is_removed(length: int) -> None:
+    """Units of a time before, behind the first bad one, would come back to life once the queue has grown up to them."""
+    disk = MemoryDisk()
+    queues = open_queues(disk)
+    fill(queues, queues.create("T", 0), 25)
+    queues.drain_all()
+    loaded(disk, 100 * length)
+    assert loaded(disk).table["T", 0].max_offset == length
+    row = b"".join(disk.read_file(ROOT / "T" / "0" / name) for name in disk.list_dir(ROOT / "T" / "0"))
+    assert row.rstrip(b"\0") == b"".join(UNIT.pack(*unit) for unit in expected(0, length)).rstrip(b"\0")
+
+
 def test_files_cut_by_a_copy_are_extended() -> None:
     """A file that ends with its last unit, as tools leave it, is read and continued."""
     disk = MemoryDisk()
@@ -160,7 +173,7 @@ def test_empty_directories_are_no_queues(tmp_path: Path) -> None:
     """A topic whose files are gone is fine."""
     (tmp_path / "T" / "0").mkdir(parents=True)
     queues = open_queues(RealDisk(), tmp_path)
-    queues.load(FAR)
+    assert not list(queues.load(FAR))
     assert not queues.table
 
 

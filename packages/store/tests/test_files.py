@@ -281,6 +281,16 @@ def test_real_data_end_across_pieces(tmp_path: Path) -> None:
     assert segment.data_end(0) == 1 << 20
 
 
+def test_real_data_end_passes_over_written_zeros(tmp_path: Path) -> None:
+    """Zeros with blocks of their own, behind a hole, are no data; what lies in front of the hole is."""
+    segment = RealDisk().open_segment(tmp_path / "s", 4 << 20, create=True)
+    segment.write(0, b"x" * 5000)
+    segment.write(2 << 20, bytes(8192))
+    assert segment.data_end(0) == 5000
+    assert segment.data_end(4999) == 5000
+    assert segment.data_end(5000) == 5000
+
+
 def test_real_pread_beyond_the_end_is_an_error(tmp_path: Path) -> None:
     """A range that is not in the file is never read as less."""
     segment = RealDisk().open_segment(tmp_path / "s", SIZE, create=True)

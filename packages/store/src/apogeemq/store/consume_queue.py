@@ -2,6 +2,7 @@
 
 import struct
 from bisect import bisect_left
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -101,8 +102,8 @@ class ConsumeQueues:
         self._drain_lock = Lock()
         self._unsynced: set[tuple[Path, int]] = set()
 
-    def create(self, topic: str, queue_id: int) -> ConsumeQueue:
-        """An empty queue, in the table. Its directory appears with its first written unit.
+    def create(self, topic: str, queue_id: int, directory: Path | None = None) -> ConsumeQueue:
+        """An empty queue, in the table. Its directory, `<topic>/<queue id>`, appears with its first written unit.
 
         Errors: MessageTooLarge and MessageInvalid when the topic cannot be a directory or the id is no queue's.
         """
@@ -113,7 +114,7 @@ class ConsumeQueues:
             raise MessageInvalid(f"{topic!r} is not a topic")
         if not 0 <= queue_id <= _QUEUE_ID_MAX:
             raise MessageInvalid(f"{queue_id} is not a queue id")
-        queue = ConsumeQueue(topic, queue_id, self._directory / topic / str(queue_id))
+        queue = ConsumeQueue(topic, queue_id, directory or self._directory / topic / str(queue_id))
         self.table[topic, queue_id] = queue
         return queue
 
@@ -222,18 +223,26 @@ class ConsumeQueues:
 
     # -- while opening: no other thread is at work ---------------------------------------------------------------------
 
-    def load(self, physical_limit: int) -> None:
-        """Find all queues. Each ends before its first unit that is empty or not below `physical_limit`.
+    def load(self, physical_limit: int) -> Iterator[ConsumeQueue]:
+        """Find all queues. Each ends before its first unit that is empty or not below `physical_limit`; what its files
+        hold behind that is removed.
 
+        They come one by one, so that whoever has a look at a queue's units finds its file still open.
         Errors: LayoutInvalid.
         """
         for topic in self._disk.list_dir(self._directory):
-            for name in self._disk.list_dir(self._directory / topic):
-                starts = segment_starts(self._disk, self._directory / topic / name, self._file_size_bytes)
+            topic_directory = self._directory / topic
+            for name in self._disk.list_dir(topic_directory):
+                directory = topic_directory / name
+                starts = segment_starts(self._disk, directory, self._file_size_bytes)
                 if starts and name.isdecimal():
-                    queue = self.create(topic, int(name))
+                    queue = self.create(topic, int(name), directory)
                     queue.first_offset = queue.min_offset = starts.start // UNIT_SIZE_BYTES
-                    queue.max_offset = queue.tail_offset = self._find_end(queue, starts, physical_limit)
+                    end, is_tidy = self._find_end(queue, starts, physical_limit)
+                    queue.max_offset = queue.tail_offset = end
+                    if not is_tidy:
+                        self.cut(queue, end)
+                    yield queue
 
     def put(self, queue: ConsumeQueue, physical_offset: int, size_bytes: int, tags_code: int) -> None:
         """Append one unit, as CommitLog.append does on its own."""
@@ -249,6 +258,7 @@ class ConsumeQueues:
         del queue.tail[max(0, queue_offset - queue.tail_offset) * UNIT_SIZE_BYTES :]
         queue.tail_offset = min(queue.tail_offset, queue_offset)
         queue.max_offset = queue_offset
+        queue.min_offset = min(queue.min_offset, queue_offset)
         at = queue_offset * UNIT_SIZE_BYTES
         for start in reversed(segment_starts(self._disk, queue.directory, self._file_size_bytes)):
             if start > at:
@@ -297,21 +307,31 @@ class ConsumeQueues:
         queue.tail += UNIT.pack(physical_offset, PADDING_SIZE, 0) * units
         queue.max_offset = queue.tail_offset + len(queue.tail) // UNIT_SIZE_BYTES
 
-    def _find_end(self, queue: ConsumeQueue, starts: range, physical_limit: int) -> int:
-        """One past the last queue offset, by bisection in the last file that has a unit."""
+    def _find_end(self, queue: ConsumeQueue, starts: range, physical_limit: int) -> tuple[int, bool]:
+        """One past the last queue offset, and whether the row of files ends there too, with nothing but zeros behind.
+
+        A queue that was closed in good order costs one look at where the data of its last file ends, and one unit.
+        """
         for start in reversed(starts):
             segment = self._files.get(queue.directory, start)
-
-            def is_past_end(index: int, segment: Segment = segment) -> bool:
-                data = segment.pread(index * UNIT_SIZE_BYTES, UNIT_SIZE_BYTES)
-                physical_offset, size_bytes, _ = UNIT.unpack(data)
-                return not (size_bytes > 0 and 0 <= physical_offset < physical_limit)
-
-            if not is_past_end(0):
-                index = bisect_left(range(self.units_per_file), True, key=is_past_end)
-                return start // UNIT_SIZE_BYTES + index
-        return starts.start // UNIT_SIZE_BYTES
+            used_units = -(-segment.data_end(0) // UNIT_SIZE_BYTES)
+            units = _good_units(segment, used_units, physical_limit)
+            if units:
+                return start // UNIT_SIZE_BYTES + units, units == used_units and start == starts[-1]
+        return starts.start // UNIT_SIZE_BYTES, False
 
     def close(self) -> None:
         """Let go of all files."""
         self._files.close()
+
+
+def _good_units(segment: Segment, used_units: int, physical_limit: int) -> int:
+    """How many of a file's first `used_units` are not empty and below `physical_limit`: normally all, else bisection."""
+
+    def is_past_end(index: int) -> bool:
+        physical_offset, size_bytes, _ = UNIT.unpack(segment.pread(index * UNIT_SIZE_BYTES, UNIT_SIZE_BYTES))
+        return not (size_bytes > 0 and 0 <= physical_offset < physical_limit)
+
+    if used_units == 0 or not is_past_end(used_units - 1):
+        return used_units
+    return bisect_left(range(used_units), True, key=is_past_end)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 _COPY_SIZE_BYTES = 1 << 20
+_PAGE_SIZE_BYTES = 4096
 _ZEROS = bytes(_COPY_SIZE_BYTES)
 
 
@@ -282,28 +283,36 @@ class RealSegment:
         os.ftruncate(self.descriptor, self.size_bytes)
 
     def data_end(self, position: int) -> int:
-        """See Segment. Skips holes and reserved but unwritten blocks without reading them."""
-        end = position
-        while position < self.size_bytes:
+        """See Segment. Skips holes and reserved but unwritten blocks without reading them; reads from the end."""
+        extents = []
+        at = position
+        while at < self.size_bytes:
             try:
-                start = os.lseek(self.descriptor, position, os.SEEK_DATA)
+                start = os.lseek(self.descriptor, at, os.SEEK_DATA)
             except OSError as error:
                 if error.errno == errno.ENXIO:  # nothing but holes
                     break
                 raise
-            position = os.lseek(self.descriptor, start, os.SEEK_HOLE)
-            end = max(end, self._data_end_between(start, position))
-        return end
+            at = os.lseek(self.descriptor, start, os.SEEK_HOLE)
+            extents.append((start, at))
+        for start, stop in reversed(extents):
+            end = self._data_end_between(start, stop)
+            if end:
+                return end
+        return position
 
     def _data_end_between(self, start: int, stop: int) -> int:
         """One past the last non-zero byte in the range; 0 when there is none."""
+        piece_size_bytes = _PAGE_SIZE_BYTES  # mostly the last page tells
         while start < stop:
-            piece_start = max(start, stop - _COPY_SIZE_BYTES)
+            piece_start = max(start, stop - piece_size_bytes)
             piece = self.pread(piece_start, stop - piece_start)
-            # Mostly there are whole pieces of zeros, which == sees much faster than rstrip.
+            # Else there mostly are whole pieces of zeros, which == sees fastest.
             if piece != (_ZEROS if len(piece) == _COPY_SIZE_BYTES else bytes(len(piece))):
-                return piece_start + len(piece.rstrip(b"\0"))
+                # The length of the piece as a number tells without its zeros, three times as fast as rstrip.
+                return piece_start + (int.from_bytes(piece, "little").bit_length() + 7) // 8
             stop = piece_start
+            piece_size_bytes = _COPY_SIZE_BYTES
         return 0
 
     def close(self) -> None:

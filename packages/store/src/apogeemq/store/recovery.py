@@ -110,9 +110,10 @@ class Recovery:
         Errors: RecordCorrupt, LayoutInvalid, OSError.
         """
         start = self._scan_start(queues_exist=queues_exist)
-        self._queues.load(start)
-        for queue in self._queues.table.values():
-            self._queues.cut(queue, queue.max_offset if self._clean else self._checked_end(queue))
+        for queue in self._queues.load(start):
+            if not self._clean:
+                self._queues.cut(queue, self._checked_end(queue))
+            queue.min_offset = self._queues.find_min(queue, self._files.min_offset)
         replay = self._replay(start)
         self.log_end = replay.scan.end
         if self.log_end < self._checkpoint.master_flushed_offset:
@@ -130,7 +131,7 @@ class Recovery:
             for queue in replay.queues:
                 self._queues.distrust_names(queue)
         self._queues.drain_all()
-        for queue in self._queues.table.values():
+        for queue in replay.queues:
             queue.min_offset = self._queues.find_min(queue, self._files.min_offset)
         return RecoveryReport(
             clean=self._clean,
