@@ -1,11 +1,11 @@
 """The signature that a client with an access key puts on every request, and its check.
 
 ```
-content   = the VALUES of all ext fields but `Signature`, by their keys in UTF-16 order, without separators; then the body
+content   = the VALUES of all ext fields but `Signature`, in UTF-16 order of their keys, without separators; the body
 Signature = Base64( HMAC-SHA1( key: secret key as UTF-8, content ) )
 ```
-Clients sign last: `ns`, `bname`, zone and the like take part, and so do a V2 header's one-letter names. Brokers leave out
-the field `_UNIQUE_KEY_QUERY` for clients up to 4.9.3, which add it after signing.
+Clients sign last: `ns`, `bname`, zone and the like take part, and so do a V2 header's one-letter names. Brokers leave
+out the field `_UNIQUE_KEY_QUERY` for clients up to 4.9.3, which add it after signing.
 Source: remoting.md §3 (Apache AclClientRPCHook, AclUtils; the same bytes in 4.x and 5.x).
 """
 
@@ -31,7 +31,7 @@ def sign(ext_fields: Mapping[str, str], body: bytes, secret_key: str) -> str:
 
 
 def is_signed_by(ext_fields: Mapping[str, str] | None, body: bytes, secret_key: str, client_version: int) -> bool:
-    """Whether the request carries the signature of this secret key. Takes as long for a wrong one as for a right one."""
+    """Whether the request carries the signature of this secret key. Compares in constant time."""
     fields = ext_fields or {}
     unsigned = {SIGNATURE}
     if client_version <= UNIQUE_KEY_QUERY_UNSIGNED_VERSION_MAX:
