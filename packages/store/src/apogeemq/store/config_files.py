@@ -32,6 +32,11 @@ class ConfigFile:
 
         Errors: BodyInvalid when there are files but none can be read: starting without would forget what they say.
         """
+        found = self.load_with_origin()
+        return None if found is None else found[0]
+
+    def load_with_origin(self) -> tuple[bytes, bool] | None:
+        """What `load` gives, and whether it is the backup's. Errors: as `load`."""
         failure: BodyInvalid | None = None
         for path in (self._path, self._path.with_name(self._path.name + ".bak")):
             size_bytes = self._disk.size_of(path)
@@ -43,7 +48,7 @@ class ConfigFile:
                 _logger.warning("%s cannot be read: %s", path, error)
                 failure = error
             else:
-                return text
+                return text, path != self._path
         if failure is not None:
             raise failure
         return None

@@ -6,6 +6,7 @@ StoreError
 ├── StoreInUse            another process (or another store object) holds the directory
 ├── LayoutInvalid         a file or directory that this configuration cannot have written
 ├── EpochInvalid          an epoch file that cannot be true, or an epoch that cannot follow the last one
+├── JournalDamaged        bytes in the middle of a table's journal that are no change
 │   while opening or reading
 ├── RecordCorrupt         bytes below the flushed offset that are not the record that was stored there
 ├── OffsetOutOfRange      a physical offset outside [min, max)
@@ -55,6 +56,19 @@ class EpochInvalid(StoreError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
+        self.reason = reason
+
+
+class JournalDamaged(StoreError):
+    """A table's journal has damaged bytes at `position`, before whole changes; `reason` says how that shows."""
+
+    def __init__(self, path: Path, position: int, reason: str) -> None:
+        super().__init__(
+            f"{path}: {reason} at byte {position}, and whole changes follow: the disk changed synced data; "
+            f"to start with what the .json beside it says, without any change of the journal, move the journal away"
+        )
+        self.path = path
+        self.position = position
         self.reason = reason
 
 
