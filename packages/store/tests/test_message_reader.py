@@ -202,6 +202,57 @@ def test_nothing_is_seen_beyond_the_confirm_offset(open_store: OpenStore, send: 
     assert store.confirm_offset == store.written_offset
 
 
+@pytest.mark.parametrize("drained", [0, 100, 300])
+def test_confirm_offset_far_behind(open_store: OpenStore, send: Send, drained: int) -> None:
+    """However many messages wait to be confirmed, in memory or in the queue's files: exactly those are not seen."""
+    store = open_store(MemoryDisk())
+    ends = [0]
+    for number in range(300):
+        result = send(store, body=b"")
+        ends.append(result.physical_offset + result.size_bytes)
+        send(store, queue_id=1)
+        if number + 1 == drained:
+            store._queues.drain_all()
+    for confirmed in (1, 2, 99, 100, 101, 235, 236, 237, 299, 300):
+        store.confirm_offset = ends[confirmed] - 1
+        assert store.max_offset("TopicTest", 0) == confirmed - 1
+        store.confirm_offset = ends[confirmed]
+        assert store.max_offset("TopicTest", 0) == confirmed
+
+
+def test_confirm_offset_never_goes_back(open_store: OpenStore, send: Send) -> None:
+    """A late, lower value is passed over; without a limit all was seen, so a new one begins at what is written."""
+    store = open_store(MemoryDisk())
+    send(store)
+    store.confirm_offset = 50
+    store.confirm_offset = 20
+    assert store.confirm_offset == 50
+    store.confirm_offset = None
+    assert store.confirm_offset == store.written_offset == 104
+    send(store)
+    store.confirm_offset = 60
+    assert store.confirm_offset == 208
+    send(store)
+    assert store.confirm_offset == 208
+
+
+def test_units_without_message_are_confirmed_with_the_next_one(open_store: OpenStore, send: Send) -> None:
+    """Padding in a queue has the size 0x7FFFFFFF: it must not hide the messages behind it."""
+    store = open_store(MemoryDisk())
+    send(store)
+    queue = store._table["TopicTest", 0]
+    store._queues.fill_gap(queue, 3, 104)
+    for _ in range(2):
+        send(store)
+    send(store, queue_id=1)
+    store.confirm_offset = 104
+    assert store.max_offset("TopicTest", 0) == 1
+    store.confirm_offset = 105
+    assert store.max_offset("TopicTest", 0) == 3
+    store.confirm_offset = 312
+    assert store.max_offset("TopicTest", 0) == 5
+
+
 def test_search_by_time(open_store: OpenStore, send: Send, clock: list[int]) -> None:
     """lower: first at or after; upper: last at or before; outside: the ends."""
     store = open_store(MemoryDisk())

@@ -121,3 +121,25 @@ def test_no_room_for_queues_is_no_failure(open_store: OpenStore, send: Send, clo
     store.flush_once()
     store.close()
     assert open_store(disk).max_offset("TopicTest", 0) == 2
+
+
+def test_checkpoint_keeps_the_confirm_offset(open_store: OpenStore, send: Send, clock: list[int]) -> None:
+    """As far as the log is synced, since it must not claim more than the disk holds; untouched without a limit."""
+    disk = MemoryDisk()
+    store = open_store(disk, flush_interval_ms=500)
+    send(store)
+    send(store)
+    store.flush()
+    send(store)
+    clock[0] += 500
+    store._queue_flush.run_once()
+    assert checkpoint_of(disk).confirm_offset == 0
+    for limit, saved in ((104, 104), (1 << 40, 208)):
+        store.confirm_offset = limit
+        clock[0] += 500
+        store._queue_flush.run_once()
+        assert checkpoint_of(disk).confirm_offset == saved
+    store.flush()
+    clock[0] += 500
+    store._queue_flush.run_once()
+    assert checkpoint_of(disk).confirm_offset == 312

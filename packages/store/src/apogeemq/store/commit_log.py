@@ -102,7 +102,8 @@ class CommitLog:
         self.written_offset = 0
         """One past the last byte appended. Read by all threads: assigned after the bytes, before the unit."""
         self.confirm_limit: int | None = None
-        """Readers stop here; None = at the written offset. For replication to set."""
+        """Readers stop here; None = at the written offset. See `confirm`."""
+        self._was_confirmed_whole = False
         self.store_timestamp_ms = 0
         """Of the last record."""
         self.refusal: StoreError | None = None
@@ -151,6 +152,24 @@ class CommitLog:
         """One past the last byte that readers may see."""
         limit = self.confirm_limit
         return self.written_offset if limit is None else min(limit, self.written_offset)
+
+    def confirm(self, physical_offset: int | None) -> None:
+        """Let readers see the log up to here; None = all of it, also what is yet to come.
+
+        The confirm offset never goes back: a lower value than before (an acknowledgement that comes late) is passed
+        over, and after None a limit begins at the written offset at the lowest. Only the first limit of all may be
+        anything: until then whoever owns the store has to keep readers out. A limit beyond the written offset
+        confirms what arrives up to there, as a replica hears it from its master.
+        """
+        with self._lock:
+            if physical_offset is None:
+                self._was_confirmed_whole = True
+                self.confirm_limit = None
+                return
+            lowest = self.confirm_limit
+            if lowest is None:
+                lowest = self.written_offset if self._was_confirmed_whole else 0
+            self.confirm_limit = max(lowest, physical_offset)
 
     @property
     def hot_from(self) -> int:

@@ -1,6 +1,7 @@
 """Reading by queue and queue offset: for consumers, and for questions about offsets and times."""
 
 from bisect import bisect_left, bisect_right
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Literal
 
@@ -10,6 +11,8 @@ from apogeemq.store.consume_queue import PADDING_SIZE, UNIT, UNIT_SIZE_BYTES, Co
 from apogeemq.store.errors import OffsetOutOfRange, RecordCorrupt
 
 _FILTER_SCAN_SIZE_BYTES = 16_000
+_CONFIRM_LAG_UNITS = 64
+"""So many units of one queue are looked at in one go for the end of what is confirmed."""
 
 Boundary = Literal["lower", "upper"]
 
@@ -133,18 +136,33 @@ class MessageReader:
 
     def max_offset(self, queue: ConsumeQueue) -> int:
         """One past the last queue offset that readers may see."""
+        end = queue.max_offset  # first: the records of these units lie below the written offset read afterwards
         limit = self._log.confirm_limit
-        if limit is None or queue.max_offset == queue.min_offset:
-            return queue.max_offset
+        if limit is None or limit >= self._log.written_offset or end <= queue.min_offset:
+            return min(end, queue.max_offset)  # it is lower now if the log was cut meanwhile
+        return self._confirmed_end(queue, end, limit)
+
+    def _confirmed_end(self, queue: ConsumeQueue, end: int, limit: int) -> int:
+        """One past the last queue offset before `end` whose record ends at or before `limit`.
+
+        What is not confirmed yet is mostly the last few KiB: one look at the last units, in memory, finds it.
+        """
+        start = max(queue.min_offset, end - _CONFIRM_LAG_UNITS)
+        with suppress(FileNotFoundError):
+            confirmed = _confirmed_count(self._queues.read(queue, start, end - start, wait=True) or b"", limit)
+            if confirmed or start == queue.min_offset:
+                return start + confirmed
+            end = start
 
         def is_beyond(queue_offset: int) -> bool:
-            physical_offset, size_bytes, _ = self._queues.unit_at(queue, queue_offset)
-            return physical_offset + size_bytes > limit
+            try:
+                unit = self._queues.read(queue, queue_offset, 1, wait=True)
+            except FileNotFoundError:  # at the front it expired, at the end the log was cut
+                return queue_offset >= queue.max_offset
+            return not _confirmed_count(unit or b"", limit)
 
-        if not is_beyond(queue.max_offset - 1):
-            return queue.max_offset
-        offsets = range(queue.min_offset, queue.max_offset)
-        return queue.min_offset + bisect_left(offsets, True, key=is_beyond)
+        offsets = range(queue.min_offset, end)
+        return offsets.start + bisect_left(offsets, True, key=is_beyond)
 
     def unit_at(self, queue: ConsumeQueue, queue_offset: int) -> tuple[int, int, int] | None:
         """(physical offset, record size, tags code); None where there is no message. May wait for the disk."""
@@ -173,6 +191,18 @@ class MessageReader:
             return queue.min_offset + bisect_left(offsets, timestamp_ms, key=time_of)
         after = queue.min_offset + bisect_right(offsets, timestamp_ms, key=time_of)
         return max(queue.min_offset, after - 1)
+
+
+def _confirmed_count(units: bytes, limit: int) -> int:
+    """How many of these units are for records that end at or before `limit`: the first so many. By bisection."""
+
+    def is_beyond(index: int) -> bool:
+        physical_offset, size_bytes, _ = UNIT.unpack_from(units, index * UNIT_SIZE_BYTES)
+        if size_bytes == PADDING_SIZE:
+            return bool(physical_offset >= limit)  # that of the next record
+        return size_bytes == 0 or bool(physical_offset + size_bytes > limit)  # 0: cut off while it was read
+
+    return bisect_left(range(len(units) // UNIT_SIZE_BYTES), True, key=is_beyond)
 
 
 def _outside(queue_offset: int, min_offset: int, max_offset: int) -> ReadResult:

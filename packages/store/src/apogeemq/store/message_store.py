@@ -357,12 +357,15 @@ class MessageStore:
 
     @property
     def confirm_offset(self) -> int:
-        """No read sees anything at or beyond it. The written offset, unless somebody set it lower."""
+        """No read sees anything at or beyond it. The written offset, unless somebody set it lower.
+
+        Setting: see CommitLog.confirm. It never goes back; None = everything.
+        """
         return self._log.confirm_offset
 
     @confirm_offset.setter
-    def confirm_offset(self, physical_offset: int) -> None:
-        self._log.confirm_limit = physical_offset
+    def confirm_offset(self, physical_offset: int | None) -> None:
+        self._log.confirm(physical_offset)
 
     @property
     def not_writable_reason(self) -> str | None:

@@ -82,6 +82,8 @@ class QueueFlush:
     def _current_checkpoint(self) -> Checkpoint:
         self._checkpoint.master_flushed_offset = self._commit.flushed_offset
         self._checkpoint.physic_timestamp_ms = self._commit.flushed_timestamp_ms
+        if self._log.confirm_limit is not None:
+            self._checkpoint.confirm_offset = min(self._log.confirm_offset, self._commit.flushed_offset)
         return self._checkpoint
 
     def _refuse(self, error: OSError) -> NotWritable:
