@@ -173,3 +173,81 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert raised.value.code == 0
     assert capsys.readouterr().out.startswith("apogeemq-store ")
+
+
+# -- records and queue -----------------------------------------------------------------------------------------------
+
+
+def test_records_as_table_hold_no_bodies(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a record below the head; bodies only when asked for."""
+    assert main(["records", str(store_dir), *SIZES, "--count", "3"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["physicalOffset", "size", "topic"]
+    assert [row.split()[-1] for row in rows] == ["key-0", "key-1", "key-2"]
+    assert main(["records", str(store_dir), *SIZES, "-o", "json"]) == 0
+    output = capsys.readouterr().out
+    assert "secret" not in output
+    assert len(lines_of(output)) == 20
+    assert main(["records", str(store_dir), *SIZES, "-o", "json", "--body", "--key", "key-7"]) == 0
+    (record,) = lines_of(capsys.readouterr().out)
+    assert (record["body"], record["queueId"], record["properties"]["KEYS"]) == ("secret body 7", 1, "key-7")
+
+
+def test_one_record_in_full(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By offset or id; exit code 1 when it is not there or damaged, which is said."""
+    assert main(["records", str(store_dir), *SIZES, "--id", "ID3", "-o", "json"]) == 0
+    (record,) = lines_of(capsys.readouterr().out)
+    for argument in (["--offset", str(record["physicalOffset"])], ["--id", record["offsetMessageId"]]):
+        assert main(["records", str(store_dir), *SIZES, *argument, "--body"]) == 0
+        text = capsys.readouterr().out
+        assert "secret body 3" in text
+        assert "key-3" in text
+    assert main(["records", str(store_dir), *SIZES, "--offset", "1"]) == 1
+    assert "no record's head" in capsys.readouterr().err
+    flip_body(store_dir)
+    assert main(["records", str(store_dir), *SIZES, "--offset", "0", "-o", "json"]) == 1
+    output = capsys.readouterr()
+    assert "CRC" in output.err
+    assert lines_of(output.out)[0]["keys"] == "key-0"
+    assert main(["records", str(store_dir), *SIZES, "-o", "json"]) == 1
+    output = capsys.readouterr()
+    assert len(lines_of(output.out)) == 19
+    assert output.err.startswith("no records in [0, ")
+
+
+def test_times_are_read(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Milliseconds or ISO 8601; the clock of the test stood at 2023-11-14T22:13:20Z."""
+    for time, count in (("1700000000000", 20), ("2023-11-14T22:13:20Z", 20), ("2023-11-14T22:13:21", 0)):
+        assert main(["records", str(store_dir), *SIZES, "-o", "json", "--from-time", time]) == 0
+        assert len(lines_of(capsys.readouterr().out)) == count
+    with pytest.raises(SystemExit):
+        main(["records", str(store_dir), "--to-time", "yesterday"])
+
+
+def test_queues(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list, the units of one, and a usage error."""
+    assert main(["queue", str(store_dir), *SIZES, "-o", "json"]) == 0
+    assert [(line["topic"], line["queueId"], line["minOffset"], line["maxOffset"]) for line in
+            lines_of(capsys.readouterr().out)] == [("TopicTest", 0, 0, 10), ("TopicTest", 1, 0, 10)]  # fmt: skip
+    arguments = ["queue", str(store_dir), *SIZES, "--topic", "TopicTest", "--queue", "1", "--from", "8"]
+    assert main([*arguments, "-o", "json"]) == 0
+    assert [line["queueOffset"] for line in lines_of(capsys.readouterr().out)] == [8, 9]
+    with pytest.raises(SystemExit):
+        main(["queue", str(store_dir), "--queue", "1"])
+    (store_dir / "consumequeue/TopicTest/1" / f"{640:020d}").write_bytes(b"")
+    assert main(["queue", str(store_dir), *SIZES]) == 1
+    assert "missing between" in capsys.readouterr().err
+
+
+def test_what_a_terminal_would_obey_is_escaped(
+    tmp_path: Path,
+    open_store: Callable[..., MessageStore],
+    send: Callable[..., AppendResult],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Escape sequences in properties come out as text."""
+    store = open_store()
+    send(store, properties=b"KEYS\1\x1b[2Jgone\2")
+    store.close()
+    assert main(["records", str(tmp_path / "store"), *SIZES]) == 0
+    assert capsys.readouterr().out.endswith("\\x1b[2Jgone\n")

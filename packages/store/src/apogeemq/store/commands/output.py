@@ -63,14 +63,15 @@ def write_fields(values: Mapping[str, Value], *, as_json: bool) -> None:
 
 
 def text_of(value: Value) -> str:
-    """How people read it."""
+    """How people read it. What a terminal would obey (control characters in a message's properties) is escaped."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={item}" for key, item in value.items())
-    return " ".join(value) if not isinstance(value, str | int) else str(value)
+        value = " ".join(f"{key}={item}" for key, item in value.items())
+    text = " ".join(value) if not isinstance(value, str | int) else str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def time_text(timestamp_ms: int) -> str | None:
