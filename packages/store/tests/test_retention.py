@@ -27,7 +27,7 @@ def choose(
     removals = choose_removals(
         config,
         candidates,
-        current_size_bytes=100,
+        rest_size_bytes=100,
         now_ms=NOW_MS,
         local_hour=hour,
         space=space,

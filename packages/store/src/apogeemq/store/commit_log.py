@@ -462,8 +462,9 @@ class CommitLog:
         size_bytes = min(_HEAD_SIZE_BYTES_MAX, rest_bytes - physical_offset)
         if physical_offset < self.files.min_offset or size_bytes <= 0:
             return None
-        data = self.read(physical_offset, size_bytes, wait=True)
-        assert data is not None
+        data = self._read_if_there(physical_offset, size_bytes)
+        if data is None:
+            return None
         try:
             head = peek_head(data)
         except RecordInvalid:
@@ -477,9 +478,17 @@ class CommitLog:
         head = self.head_at(physical_offset)
         if head is None:
             return None
-        data = self.read(physical_offset, head.size_bytes, wait=True)
-        assert data is not None
-        return bytes(data)
+        data = self._read_if_there(physical_offset, head.size_bytes)
+        return None if data is None else bytes(data)
+
+    def _read_if_there(self, physical_offset: int, size_bytes: int) -> memoryview | bytes | None:
+        """Waiting for the disk; None when the file was deleted since the caller looked."""
+        try:
+            return self.read(physical_offset, size_bytes, wait=True)
+        except OffsetOutOfRange:
+            if physical_offset < self.files.min_offset:
+                return None
+            raise
 
 
 def _refuse_born_host(born_host: bytes) -> NoReturn:

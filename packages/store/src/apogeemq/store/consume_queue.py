@@ -221,6 +221,29 @@ class ConsumeQueues:
             data = data[len(piece) :]
             at += len(piece)
 
+    # -- following the log ---------------------------------------------------------------------------------------------
+
+    def follow(self, queue: ConsumeQueue, log_min_offset: int) -> int:
+        """Let the queue begin with the first record that the log still has; gives how many files went.
+
+        A file goes when the one behind it, too, begins with a record that is gone. So one always stays, which keeps
+        the queue's end; and as what is gone from the log was synced here before, that one is sure to be on the disk.
+        For one thread. Errors: OSError, and the file is there as before.
+        """
+        try:
+            if queue.min_offset < queue.max_offset and self.unit_at(queue, queue.min_offset)[0] >= log_min_offset:
+                return 0
+            queue.min_offset = self.find_min(queue, log_min_offset)
+        except FileNotFoundError:
+            return 0  # its directory was removed meanwhile
+        files = 0
+        while queue.first_offset + self.units_per_file < queue.min_offset:
+            with suppress(FileNotFoundError):  # as above
+                self._files.remove(queue.directory, queue.first_offset * UNIT_SIZE_BYTES)
+            queue.first_offset += self.units_per_file
+            files += 1
+        return files
+
     # -- while opening: no other thread is at work ---------------------------------------------------------------------
 
     def load(self, physical_limit: int) -> Iterator[ConsumeQueue]:

@@ -20,7 +20,8 @@ class MappedFileQueue:
     ├─ old: read by pread ─┤├─ hot: mapped ────────┤├─ current: ─┼──────→┤  ├─ prepared ────────┤
                                                           written ↑    ↑ reserved_end
     ```
-    One thread appends (`advance`, `reserve`), one prepares (`prepare`, `retire`), any may read.
+    One thread appends (`advance`, `reserve`), one prepares (`prepare`, `retire`), one cleans (`remove_first`), any may
+    read.
     """
 
     def __init__(
@@ -95,6 +96,31 @@ class MappedFileQueue:
                 # Not closed here: a reader may be about to slice it. It goes with the last reference.
                 del self._mapped[start]
 
+    # -- the cleaner's side --------------------------------------------------------------------------------------------
+
+    def remove_first(self) -> None:
+        """Delete the oldest file, which must not be the last one. The change is durable after `sync_names`.
+
+        From the start nobody finds it any more; a view of it that is still held stays good, and keeps its blocks.
+        Errors: OSError, and the file is there as before.
+        """
+        with self._lock:
+            start = self.starts[0]
+            assert len(self.starts) > 1, "the last file of the log is never deleted"
+            self.starts = self.starts[1:]
+        try:
+            self._files.remove(self._directory, start)
+        except OSError:
+            with self._lock:
+                self.starts = range(start, self.starts.stop, self.file_size_bytes)
+            raise
+        with self._lock:
+            self._mapped.pop(start, None)
+
+    def sync_names(self) -> None:
+        """Make removals durable. Errors: OSError."""
+        self._disk.sync_dir(self._directory)
+
     # -- reading and syncing -------------------------------------------------------------------------------------------
 
     def view(self, offset: int, size_bytes: int) -> memoryview | None:
@@ -111,7 +137,12 @@ class MappedFileQueue:
         start = self.start_of(offset)
         if start not in self.starts:
             raise OffsetOutOfRange(offset, self.min_offset, self.end)
-        segment = self._files.get(self._directory, start)
+        try:
+            segment = self._files.get(self._directory, start)
+        except FileNotFoundError:
+            if start in self.starts:
+                raise
+            raise OffsetOutOfRange(offset, self.min_offset, self.end) from None  # deleted since we looked
         if wait:
             return segment.pread(offset - start, size_bytes)
         return segment.pread_cached(offset - start, size_bytes)

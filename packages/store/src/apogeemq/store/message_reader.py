@@ -89,6 +89,8 @@ class MessageReader:
         try:
             units = self._queues.read(queue, queue_offset, min(look_at, max_offset - queue_offset), wait=cold_allowed)
         except FileNotFoundError:
+            if queue_offset < queue.min_offset:  # its file went since we looked, with the log's
+                return _outside(queue_offset, queue.min_offset, max_offset)
             next_offset = min(self._queues.next_file_offset(queue_offset), max_offset)
             return ReadResult(ReadStatus.OFFSET_FOUND_NULL, next_offset, min_offset, max_offset, [])
         if units is None:
@@ -128,6 +130,8 @@ class MessageReader:
         try:
             buffers = self._log.read_runs(runs, wait=cold_allowed)
         except OffsetOutOfRange as error:
+            if log_min_offset < self._log.min_offset:  # a file went since we looked: see what is left
+                return self.read(queue, queue_offset, max_count, max_bytes, tag_codes, cold_allowed=cold_allowed)
             raise RecordCorrupt(error.offset, f"{queue.topic} {queue.queue_id} points there: {error}") from error
         if buffers is None:
             return ReadResult(ReadStatus.COLD, queue_offset, min_offset, max_offset, [])

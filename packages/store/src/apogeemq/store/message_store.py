@@ -17,6 +17,7 @@ from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
 from apogeemq.store.disk_space import DiskState
 from apogeemq.store.disk_watch import DiskWatch
 from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
+from apogeemq.store.expiry import Expiry, RollForward
 from apogeemq.store.files import Disk, DiskLock, DiskSpace, RealDisk
 from apogeemq.store.flush import FlushCallback, GroupCommit
 from apogeemq.store.mapped_file_queue import MappedFileQueue
@@ -31,7 +32,7 @@ _ROOM_INTERVAL_S = 1.0
 """How often the thread that reserves blocks looks without being woken."""
 
 _CLEAN_INTERVAL_S = 1.0
-"""How often the disk's room is looked at."""
+"""How often the disk's room is looked at, and the pause between two files that are deleted."""
 
 
 class MessageStore:
@@ -45,7 +46,8 @@ class MessageStore:
     ```
     Appends come from one thread (the event loop) and wait for no disk, except where CommitLog says so. Reads may come
     from any thread. Four threads belong to the store: one flushes the log, one writes consume queues and checkpoint,
-    one reserves blocks ahead, one watches the disk's room.
+    one reserves blocks ahead, one watches the disk's room and
+    deletes what is old.
     Source: architecture.md §5; Apache DefaultMessageStore 5.x.
     """
 
@@ -175,11 +177,21 @@ class MessageStore:
         )
         self._disk_watch = DiskWatch(self._log, disk, directory, config.disk_limits)
         self._disk_watch.look()
+        self._expiry = Expiry(
+            self._log,
+            self._commit,
+            self._queues,
+            self._queue_flush,
+            self._disk_watch,
+            config.retention,
+            derived=(),
+            now_ms=now_ms,
+        )
         flush_interval_s = config.flush_interval_ms / 1000
         self._flush_worker = self._worker("store-flush", self._commit.flush_once, flush_interval_s)
         self._queue_worker = self._worker("store-queues", self._queue_flush.run_once, flush_interval_s)
         self._room_worker = self._worker("store-room", RoomService(self._log).prepare_once, _ROOM_INTERVAL_S)
-        self._clean_worker = self._worker("store-clean", self._disk_watch.look, _CLEAN_INTERVAL_S)
+        self._clean_worker = self._worker("store-clean", self._clean_once, _CLEAN_INTERVAL_S)
         self._threads: list[Worker] = []
         self.recovery = msgspec.structs.replace(report, duration_ms=now_ms() - opened_ms)
         """What opening found."""
@@ -394,6 +406,25 @@ class MessageStore:
         """
         return self._disk_watch.exempt()
 
+    # -- expiry --------------------------------------------------------------------------------------------------------
+
+    def add_roll_forward(self, hook: RollForward) -> None:
+        """Have `hook` asked before files of the log go. To be called before `begin_expiry`."""
+        self._expiry.hooks.append(hook)
+
+    def begin_expiry(self) -> None:
+        """From now on delete by `StoreConfig.retention`: all hooks are there."""
+        self._expiry.is_begun = True
+
+    def delete_expired_files(self) -> None:
+        """Have expired files go soon, whatever the hour. What is not expired stays."""
+        self._expiry.ask()
+
+    @property
+    def deleted_files(self) -> dict[str, int]:
+        """Files of the log deleted since opening, by reason: age, size, forced."""
+        return {reason.name.lower(): count for reason, count in self._expiry.removed.items()}
+
     # -- flushing ------------------------------------------------------------------------------------------------------
 
     def notify_flushed(self, offset: int, callback: FlushCallback) -> None:
@@ -414,7 +445,11 @@ class MessageStore:
         """One round of the threads, for owners without them: sync, call back, write what is due by the clock."""
         self._commit.flush_once()
         self._queue_flush.run_once()
+        self._clean_once()
+
+    def _clean_once(self) -> None:
         self._disk_watch.look()
+        self._expiry.run_once()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

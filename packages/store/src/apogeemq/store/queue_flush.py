@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from threading import Lock
 
 from apogeemq.store.checkpoint import Checkpoint, CheckpointFile
 from apogeemq.store.commit_log import CommitLog
@@ -41,6 +42,8 @@ class QueueFlush:
         self._sync_interval_ms = config.consume_queue_sync_interval_ms
         self._now_ms = now_ms
         self._written_ms = self._synced_ms = now_ms()
+        self._synced_offset = 0
+        self._lock = Lock()
 
     def run_once(self) -> None:
         """Do what is due by the clock. A failure ends in the log's refusal."""
@@ -52,8 +55,7 @@ class QueueFlush:
             return
         self._written_ms = now_ms
         try:
-            self._write(sync=abs(now_ms - self._synced_ms) >= self._sync_interval_ms)
-            self._checkpoint_file.save(self._current_checkpoint())
+            self._flush(sync=abs(now_ms - self._synced_ms) >= self._sync_interval_ms)
         except OSError as error:
             if error.errno in NO_ROOM:
                 # Tails stay in memory, up to the bound where appending fails with DiskFull.
@@ -61,22 +63,44 @@ class QueueFlush:
             else:
                 self._refuse(error)
 
+    def sync_through(self, physical_offset: int) -> bool:
+        """Have the units of all records below an offset synced; False when that cannot be had now.
+
+        What this says of records may then be deleted with them: recovery finds every unit that it cannot rebuild.
+        """
+        if self._synced_offset >= physical_offset:
+            return True
+        if isinstance(self._log.refusal, NotWritable):
+            return False
+        try:
+            self._flush(sync=True)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                self._refuse(error)
+            return False
+        return self._synced_offset >= physical_offset
+
     def run_all(self) -> None:
         """Everything, now. Errors: NotWritable, also for want of room, and whenever something failed before."""
         if isinstance(self._log.refusal, NotWritable):
             raise self._log.refusal.with_traceback(None)
         try:
-            self._write(sync=True)
-            self._checkpoint_file.save(self._current_checkpoint())
+            self._flush(sync=True)
         except OSError as error:
             raise self._refuse(error) from error
 
+    def _flush(self, *, sync: bool) -> None:
+        with self._lock:  # the threads for queues and for cleaning both come here
+            self._write(sync=sync)
+            self._checkpoint_file.save(self._current_checkpoint())
+
     def _write(self, *, sync: bool) -> None:
-        _, timestamp_ms = self._log.end()
+        end, timestamp_ms = self._log.end()
         self._queues.drain_all()
         if sync:
             self._queues.sync()
             self._synced_ms = self._now_ms()
+            self._synced_offset = end
             self._checkpoint.logics_timestamp_ms = timestamp_ms
 
     def _current_checkpoint(self) -> Checkpoint:

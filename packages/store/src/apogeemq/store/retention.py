@@ -90,7 +90,7 @@ def choose_removals(
     config: RetentionConfig,
     files: Sequence[LogFile],
     *,
-    current_size_bytes: int,
+    rest_size_bytes: int,
     now_ms: int,
     local_hour: int,
     space: DiskSpace,
@@ -100,14 +100,14 @@ def choose_removals(
 
     Args:
         config: see there.
-        files: all but the one being written, oldest first.
-        current_size_bytes: of the one being written, as it counts for `log_size_bytes_max`.
+        files: the oldest ones, without the one being written; more than one round's need not be told.
+        rest_size_bytes: of all other files together, as they count for `log_size_bytes_max`.
         now_ms: wall clock.
         local_hour: of the same moment, 0 to 23.
         space: the disk's room.
         by_hand: somebody asked for expired files to go now.
     """
-    log_size_bytes = current_size_bytes + sum(file.size_bytes for file in files)
+    log_size_bytes = rest_size_bytes + sum(file.size_bytes for file in files)
     removals: list[Removal] = []
     for file in files[: config.delete_file_batch_max]:
         is_time = by_hand or local_hour in config.delete_when or _is_fuller(space, config.disk_max_used_ratio)

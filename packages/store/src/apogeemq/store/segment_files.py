@@ -80,11 +80,17 @@ class SegmentFiles:
             return segment
 
     def remove(self, directory: Path, start: int) -> None:
-        """Delete the file."""
+        """Delete the file. Whoever has it in hand may go on reading."""
+        key = (directory, start)
+        self._drop(key)
+        self._disk.remove(segment_path(directory, start))  # without the lock: a large file takes its time
         with self._lock:
-            self._open.pop((directory, start), None)
-            self._disk.remove(segment_path(directory, start))
             self._changed_directories.add(directory)
+        self._drop(key)  # once more: a reader may have opened it meanwhile
+
+    def _drop(self, key: tuple[Path, int]) -> None:
+        with self._lock:
+            self._open.pop(key, None)
 
     def distrust_names(self, directory: Path) -> None:
         """Count the directory as changed: a process that died may have made files there without syncing it."""
