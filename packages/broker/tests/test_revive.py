@@ -215,6 +215,22 @@ async def test_records_are_written_as_apaches_broker_does() -> None:
         ]
 
 
+async def test_records_say_when_they_came() -> None:
+    """Apache's broker takes TIMER_DELIVER_MS for how far it has come, and without one would revive nothing."""
+    async with World(pop=NORMAL_ONLY) as world:
+        world.create_topic("T", 1)
+        send(world, b"a")
+        handle = handles_of(popped(world))[0]
+        popped_ms = world.clock.now_ms()
+        world.clock.advance(5)
+        ack(world, handle)
+        records = world.records(REVIVE_TOPIC, 0)
+        assert [decode_properties(record.properties)["TIMER_DELIVER_MS"] for record in records] == [
+            str(popped_ms),
+            str(popped_ms + 5_000),
+        ]
+
+
 async def test_more_time_is_a_longer_checkpoint_of_the_same_pop() -> None:
     """Same pop time, longer invisible time; no ack, since the handle lives on."""
     async with World(pop=NORMAL_ONLY) as world:
@@ -234,8 +250,8 @@ async def test_more_time_is_a_longer_checkpoint_of_the_same_pop() -> None:
         )
 
 
-async def test_the_revive_group_stands_at_the_oldest_record_that_is_needed() -> None:
-    """It passes what is settled; a stop notes it."""
+async def test_the_revive_group_stands_before_the_oldest_record_that_is_needed() -> None:
+    """Its offset is that of the last settled record, as Apache's broker reads it; a stop notes it."""
     world = World(pop=NORMAL_ONLY)
     await world.broker.popping.restore()
     world.create_topic("T", 1)
@@ -243,13 +259,13 @@ async def test_the_revive_group_stands_at_the_oldest_record_that_is_needed() -> 
     nine = [handles_of(popped(world, request(count_max=1)))[0] for _ in range(9)]
     revive, offsets = world.broker.popping.revive, world.broker.offsets
     revive.commit_progress()
-    assert offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) is None, "0 is where a new one stands"
+    assert offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) is None, "nothing is settled"
     ack(world, nine[0])
     revive.commit_progress()
-    assert offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) == 1, "the ninth pop's checkpoint"
+    assert offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) == 0, "before the ninth pop's checkpoint"
     ack(world, nine[8])
     await world.stop()
-    assert offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) == 4
+    assert offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) == 3
     assert offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 1) is None
 
 
@@ -329,7 +345,7 @@ async def test_a_clean_stop_leaves_little_to_read() -> None:
     popped(world, request(count_max=1))
     await world.stop()
     again = World(world.disk, clock=world.clock, pop=NORMAL_ONLY)
-    assert again.broker.offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) == 2
+    assert again.broker.offsets.query(REVIVE_TOPIC, REVIVE_GROUP, 0) == 1
     await again.broker.popping.restore()
     assert len(again.broker.popping.log.table) == 1
     await again.stop()

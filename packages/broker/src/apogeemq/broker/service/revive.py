@@ -113,12 +113,18 @@ class ReviveService:
             await self._wait(now_ms, wait_s)
 
     def commit_progress(self) -> None:
-        """Let the revive group stand where its first un-settled record is; the saver writes it with other offsets."""
+        """Let the revive group stand before its first un-settled record; the saver writes it with other offsets."""
         for queue_id in self._log.queue_ids:
             needed = self._table.first_needed(queue_id)
-            offset = self._log.max_offset(queue_id) if needed is None else needed
-            if offset != (self._offsets.query(self._log.topic, self._log.group, queue_id) or 0):
-                self._offsets.commit(self._log.topic, self._log.group, queue_id, offset)
+            if needed is None:
+                needed = self._log.max_offset(queue_id)
+            if needed != self._first_unsettled(queue_id):
+                self._offsets.commit(self._log.topic, self._log.group, queue_id, needed - 1)
+
+    def _first_unsettled(self, queue_id: int) -> int:
+        """The queue offset from which on records may be needed, by where the revive group stands."""
+        settled = self._offsets.query(self._log.topic, self._log.group, queue_id)
+        return 0 if settled is None else settled + 1
 
     def _planned(self, due_ms: int) -> None:
         if self._sleeps_until_ms is not None and due_ms < self._sleeps_until_ms:
@@ -230,7 +236,7 @@ class ReviveService:
         """Read the revive log; to be called once, before the first pop. Raises StoreError, RecordInvalid, OSError."""
         positions: dict[QueueKey, int] = {}
         for queue_id in self._log.queue_ids:
-            next_offset = self._offsets.query(self._log.topic, self._log.group, queue_id) or 0
+            next_offset = self._first_unsettled(queue_id)
             queue_offset = -1
             while next_offset != queue_offset:
                 queue_offset = next_offset

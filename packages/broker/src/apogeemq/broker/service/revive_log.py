@@ -1,8 +1,12 @@
 """The revive log: the topic that holds what the broker wrote down of pops, so that a restart knows it again.
 
 All records of a message's life lie in one of its queues: the checkpoint chooses it in turn, acks and later checkpoints
-follow there. Consumer group CID_RMQ_SYS_REVIVE_GROUP stands for how far each queue is settled.
-Source: reference broker_behaviour.md §8.
+follow there. Consumer group CID_RMQ_SYS_REVIVE_GROUP stands for how far each queue is settled: unlike that of other
+groups its offset is that of the last record which nobody needs any more, as Apache's broker leaves and reads it.
+
+Apache's broker writes these records through its timer, so that they arrive when they are due, and takes their
+TIMER_DELIVER_MS for how far it has come; without one it would revive nothing. Ours arrive at once, and say so there.
+Source: reference broker_behaviour.md §8; Apache PopReviveService 5.3.
 """
 
 from collections import Counter
@@ -144,16 +148,20 @@ class ReviveLog:
 
     def _append(self, queue_id: int, record: ReviveRecord) -> AppendResult:
         tag, body, key = encode_revive_record(record)
+        now_ms = self._now_ms()
         result = self._writer.put(
             self._topic,
             queue_id,
             flag=0,
             sys_flag=self._sys_flag,
-            born_timestamp_ms=self._now_ms(),
+            born_timestamp_ms=now_ms,
             born_host=self._store_host,
             reconsume_times=0,
             body=body,
-            properties=f"{m.PROPERTY_TAGS}\x01{tag}\x02{m.PROPERTY_UNIQ_KEY}\x01{key}\x02".encode(),
+            properties=(
+                f"{m.PROPERTY_TAGS}\x01{tag}\x02{m.PROPERTY_UNIQ_KEY}\x01{key}\x02"
+                f"{m.PROPERTY_TIMER_DELIVER_MS}\x01{now_ms}\x02"
+            ).encode(),
             tags_code=_TAGS_CODES[tag],
         )
         self.written[record.c, record.t, tag] += 1
