@@ -18,6 +18,7 @@ from apogeemq.remoting_codec.record import Record, decode_record, decode_records
 
 from tests.e2e.process import poll_until
 from tests.e2e.wire_client import WireClient, pull_all, pull_fields, send_fields
+from tests.interop.deployments import BROKER_NAME
 
 ORDERS, BATCHES, PACKED, DELAYED = "ProofOrders", "ProofBatches", "ProofPacked", "ProofDelayed"
 GROUP = "ProofGroup"
@@ -29,7 +30,11 @@ WINDOW = 100
 BODY_REPEATS = 120
 """Of some 15 bytes each: 600 orders fill more than one log file of 1 MiB."""
 
-LEVEL_1S, LEVEL_10S, LEVEL_2H = 1, 3, 18
+LEVELS_S = {1: 1, 3: 10, 4: 30, 18: 7_200}
+"""What the delay levels used here wait; RocketMQ's default."""
+POP_INVISIBLE_MS = 10_000
+POP_QUEUE_ID = 2
+REVIVE_QUEUES = 8
 ZLIB_FLAG = 0x301
 """Compressed, by zlib: bit 0, and the type 3 in bits 8 to 10."""
 DUE_TIMEOUT_S = 60.0
@@ -92,28 +97,39 @@ class Ledger:
         self._send_batch(client, [message(BATCHES, turn, number) for number in range(10)])
         packed = zlib.compress(f"{turn} packed".encode() * 1000)
         self._send(client, [dataclasses.replace(message(PACKED, turn, 0), body=packed, sys_flag=ZLIB_FLAG)])
-        self._delay(client, turn, LEVEL_2H, 7_200_000)
-        self.pending.append(self._delay(client, turn, LEVEL_1S, 1_000))
+        self._delay(client, turn, 18)
+        self.pending.append(self._delay(client, turn, 1))
         self.await_pending(client)
         self.look(client)
         self._commit(client)
 
-    def leave_pending(self, client: WireClient, turn: str) -> None:
-        """A delayed message and a retry, both due in 10 s: for the next owner."""
-        self.pending.append(self._delay(client, turn, LEVEL_10S, 10_000))
+    def leave_pending(self, client: WireClient, turn: str, level: int) -> None:
+        """A delayed message and a retry, both delayed by that level: for the next owner."""
+        self.pending.append(self._delay(client, turn, level))
         failed = self.queues[ORDERS, 1][-1]
         unique_key = decode_properties(failed.properties)["UNIQ_KEY"]
-        self.pending.append(Due(RETRIES, unique_key, failed.body, now_ms() + 10_000))
+        self.pending.append(Due(RETRIES, unique_key, failed.body, now_ms() + LEVELS_S[level] * 1000))
         fields = {
             "offset": str(failed.physical_offset),
             "group": GROUP,
-            "delayLevel": str(LEVEL_10S),
+            "delayLevel": str(level),
             "originMsgId": unique_key,
             "originTopic": ORDERS,
             "unitMode": "false",
             "maxReconsumeTimes": "16",
         }
         succeed(client, RequestCode.CONSUMER_SEND_MSG_BACK, fields)
+
+    def leave_popped(self, client: WireClient, turn: str) -> None:
+        """A message that a group popped and does not acknowledge comes again; those before it were acknowledged."""
+        group = f"{GROUP}-{turn}"
+        for _ in range(REVIVE_QUEUES):  # so that the group's last record follows settled ones in its revive queue
+            acknowledge(client, group, pop(client, group))
+        born_ms = now_ms()
+        [popped] = decode_records(pop(client, group).body)
+        unique_key = decode_properties(popped.properties)["UNIQ_KEY"]
+        due = Due(f"%RETRY%{group}_{ORDERS}", unique_key, popped.body, born_ms + POP_INVISIBLE_MS)
+        self.pending.append(due)
 
     def _send(self, client: WireClient, messages: Sequence[Message]) -> None:
         for start in range(0, len(messages), WINDOW):
@@ -135,10 +151,10 @@ class Ledger:
         for number, (each, message_id) in enumerate(zip(messages, ids, strict=True)):
             self.stored.append(Stored(each, first_offset + number, decode_offset_message_id(message_id)[1]))
 
-    def _delay(self, client: WireClient, turn: str, level: int, delay_ms: int) -> Due:
+    def _delay(self, client: WireClient, turn: str, level: int) -> Due:
         delayed = message(DELAYED, turn, level)
         delayed = dataclasses.replace(delayed, properties={**delayed.properties, "DELAY": str(level)})
-        due_ms = now_ms() + delay_ms
+        due_ms = now_ms() + LEVELS_S[level] * 1000
         succeed(client, RequestCode.SEND_MESSAGE_V2, fields_of(delayed), delayed.body)
         return Due(DELAYED, delayed.unique_key, delayed.body, due_ms)
 
@@ -158,7 +174,7 @@ class Ledger:
             poll_until(
                 lambda due=due: bool(copies_of(client, due)),  # type: ignore[misc]  # a default that binds
                 DUE_TIMEOUT_S,
-                lambda due=due: AssertionError(f"{due} did not come"),  # type: ignore[misc]
+                lambda due=due: AssertionError(f"{due.unique_key} did not come to {due.topic}"),  # type: ignore[misc]
             )
         self.delivered += self.pending
         self.pending = []
@@ -238,6 +254,39 @@ def fields_of(message: Message) -> dict[str, str]:
     """The request that sends it."""
     properties = encode_properties(message.properties).decode()
     return send_fields(message.topic, message.queue_id, properties, f=str(message.sys_flag))
+
+
+def pop(client: WireClient, group: str) -> RemotingCommand:
+    """One message of the orders for a group, which has it for POP_INVISIBLE_MS."""
+    fields = {
+        "consumerGroup": group,
+        "topic": ORDERS,
+        "queueId": str(POP_QUEUE_ID),
+        "maxMsgNums": "1",
+        "invisibleTime": str(POP_INVISIBLE_MS),
+        "pollTime": "0",
+        "bornTime": str(now_ms()),
+        "initMode": "0",
+        "expType": "TAG",
+        "exp": "*",
+        "order": "false",
+    }
+    return succeed(client, RequestCode.POP_MESSAGE, fields)
+
+
+def acknowledge(client: WireClient, group: str, popped: RemotingCommand) -> None:
+    """What `pop` answered, settled; the handle is put together as clients do."""
+    offset = decode_records(popped.body)[0].queue_offset
+    answer = popped.ext_fields or {}
+    pop_of = f"{offset} {answer['popTime']} {answer['invisibleTime']} {answer['reviveQid']}"
+    fields = {
+        "consumerGroup": group,
+        "topic": ORDERS,
+        "queueId": str(POP_QUEUE_ID),
+        "extraInfo": f"{pop_of} 0 {BROKER_NAME} {POP_QUEUE_ID} {offset}",
+        "offset": str(offset),
+    }
+    succeed(client, RequestCode.ACK_MESSAGE, fields)
 
 
 def copies_of(client: WireClient, due: Due) -> list[Record]:
