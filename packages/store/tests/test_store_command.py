@@ -251,3 +251,28 @@ def test_what_a_terminal_would_obey_is_escaped(
     store.close()
     assert main(["records", str(tmp_path / "store"), *SIZES]) == 0
     assert capsys.readouterr().out.endswith("\\x1b[2Jgone\n")
+
+
+# -- rebuild ---------------------------------------------------------------------------------------------------------
+
+
+def test_rebuild(store_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In place and elsewhere; a second build into one place is refused, and so is a damaged log."""
+    (store_dir / "consumequeue/TopicTest/1" / f"{0:020d}").unlink()
+    assert main(["rebuild", str(store_dir), *SIZES, "-o", "json"]) == 0
+    (report,) = lines_of(capsys.readouterr().out)
+    assert (report["queues"], report["units"]) == (2, 20)
+    assert main(["check", str(store_dir), *SIZES]) == 0
+    for code in (0, 2):
+        assert main(["rebuild", str(store_dir), *SIZES, "--to", str(tmp_path / "to")]) == code
+    flip_body(store_dir)
+    capsys.readouterr()
+    assert main(["rebuild", str(store_dir), *SIZES]) == 1
+    assert "physical offset 0 is corrupt" in capsys.readouterr().err
+
+
+def test_rebuild_of_a_store_in_use(store_dir: Path, held: subprocess.Popen[str]) -> None:
+    """Refused, whether it would change the store or not."""
+    assert held.poll() is None
+    assert main(["rebuild", str(store_dir), *SIZES]) == 2
+    assert main(["rebuild", str(store_dir), *SIZES, "--to", str(store_dir / "to")]) == 2

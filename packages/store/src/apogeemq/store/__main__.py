@@ -11,10 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from apogeemq.store.commands import check, queue, records
-from apogeemq.store.errors import LayoutInvalid, StoreError, StoreInUse
+from apogeemq.store.commands import check, queue, rebuild, records
+from apogeemq.store.errors import LayoutInvalid, RecordCorrupt, StoreError, StoreInUse
 from apogeemq.store.lock_holder import describe_holder
 
+_DAMAGED = 1
 _UNUSABLE = 2
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LayoutInvalid as error:
         return _fail(f"{error}\nif the sizes of files were found out wrongly, give --commit-log-file-size or "
                      "--consume-queue-file-size; else see apogeemq-store check")  # fmt: skip
+    except RecordCorrupt as error:
+        sys.stderr.write(f"apogeemq-store: {error}\nsee apogeemq-store check and apogeemq-store repair\n")
+        return _DAMAGED
     except (StoreError, OSError) as error:
         return _fail(str(error))
     return code
@@ -53,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("apogeemq-store")
     parser.add_argument("--version", action="version", version=f"apogeemq-store {version}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
-    for module in (check, records, queue):
+    for module in (check, records, queue, rebuild):
         module.add_parser(subcommands)
     return parser
 

@@ -14,6 +14,7 @@ from apogeemq.store.checkpoint import CheckpointFile
 from apogeemq.store.commit_log import AppendResult, BatchEntry, CommitLog
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
+from apogeemq.store.directory_swap import finish_swaps
 from apogeemq.store.disk_space import DiskState
 from apogeemq.store.disk_watch import DiskWatch
 from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
@@ -126,6 +127,7 @@ class MessageStore:
         self._close_timeout_s = config.close_timeout_ms / 1000
         self._is_closed = False
         self._tail_size_bytes_max = config.consume_queue_tail_size_bytes_max
+        finish_swaps(disk, directory)
         clean = disk.size_of(self._abort_path) is None
         tails_lock = Lock()
         self._files = MappedFileQueue(

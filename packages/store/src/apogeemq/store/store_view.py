@@ -8,7 +8,7 @@ from typing import Self
 from apogeemq.store.checkpoint import Checkpoint, CheckpointFile
 from apogeemq.store.config import RECORD_OVERHEAD_SIZE_BYTES_MAX
 from apogeemq.store.errors import StoreInUse
-from apogeemq.store.files import Disk, DiskLock
+from apogeemq.store.files import Disk, DiskLock, RealDisk
 from apogeemq.store.log_files import LogFiles, log_rows
 from apogeemq.store.queue_units import QueueUnits
 from apogeemq.store.read_only_disk import ReadOnlyDisk
@@ -29,16 +29,19 @@ class StoreView:
         commit_log_file_size_bytes: int = 0,
         consume_queue_file_size_bytes: int = 0,
         message_size_bytes_max: int = 4 << 20,
-        disk: Disk | None = None,
+        exclusive: bool = False,
     ) -> Self:
         """Look at a directory, ours or a Java broker's. Sizes of 0 are found out from the files.
 
+        `exclusive` is for those who change something beside the view: nobody else may look meanwhile; the lock file
+        is made if need be.
+
         Errors: StoreInUse, NotADirectoryError and FileNotFoundError when it is no store, OSError.
         """
-        disk = disk or ReadOnlyDisk()
+        disk = ReadOnlyDisk()
         check_is_store(disk, directory)
         try:
-            lock = disk.lock(directory / "lock")
+            lock: DiskLock = (RealDisk() if exclusive else disk).lock(directory / "lock")
         except BlockingIOError as error:
             raise StoreInUse(directory) from error
         try:

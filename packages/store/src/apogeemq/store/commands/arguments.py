@@ -64,13 +64,14 @@ def add_delay_levels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_view(options: argparse.Namespace) -> StoreView:
-    """The directory, for looking. Errors: as StoreView.open."""
+def open_view(options: argparse.Namespace, *, exclusive: bool = False) -> StoreView:
+    """The directory, for looking, or exclusively for a command that changes it. Errors: as StoreView.open."""
     return StoreView.open(
         options.directory,
         commit_log_file_size_bytes=options.commit_log_file_size,
         consume_queue_file_size_bytes=options.consume_queue_file_size,
         message_size_bytes_max=options.max_message_size,
+        exclusive=exclusive,
     )
 
 
