@@ -17,7 +17,27 @@ def test_the_last_word_counts() -> None:
     table.commit("T", "H", 0, 7)
     assert [table.query("T", "G", 0), table.query("T", "G", 1), table.query("T", "H", 0)] == [3, 9, 7]
     assert table.query("U", "G", 0) is None
-    assert table.changes == 4
+    assert table.changed == {("T", "G", 0), ("T", "G", 1), ("T", "H", 0)}
+
+
+def test_the_same_offset_again_is_no_change() -> None:
+    """Idle consumers commit what they have every few seconds: nothing is written for that."""
+    table = ConsumerOffsetTable({"T@G": {0: 5}})
+    table.commit("T", "G", 0, 5)
+    assert not table.changed
+    table.commit("T", "G", 0, 6)
+    assert table.changed == {("T", "G", 0)}
+
+
+def test_what_is_loaded_later_counts() -> None:
+    """A file, then the changes of its journal; the bound counts each queue once."""
+    table = ConsumerOffsetTable({"T@G": {0: 5, 1: 1}}, file_size_bytes_max=200)
+    for _ in range(50):
+        table.load({"T@G": {0: 7}, "U@G": {0: 1}})
+    assert table.to_table() == {"T@G": {0: 7, 1: 1}, "U@G": {0: 1}}
+    assert table.part([("T", "G", 1), ("U", "G", 0)]) == {"T@G": {1: 1}, "U@G": {0: 1}}
+    assert not table.changed
+    table.commit("U", "G", 1, 1)
 
 
 def test_the_form_of_the_file_comes_back() -> None:

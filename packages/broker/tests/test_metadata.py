@@ -1,5 +1,6 @@
 """The tables' files are kept up to date: when they are written, what waits for them, what they may not run ahead of."""
 
+import asyncio
 import errno
 import logging
 from collections import Counter
@@ -8,20 +9,20 @@ from random import Random
 
 import msgspec
 import pytest
+from apogeemq.broker.core.topics import TopicTable
+from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.remoting_codec.bodies import (
-    ConsumerOffsetSerializeWrapper,
-    DelayOffsetSerializeWrapper,
     SubscriptionGroupWrapper,
     TopicConfigSerializeWrapper,
 )
 from apogeemq.store.errors import DiskFull, NotWritable
 from apogeemq.store.faulty_disk import FaultyDisk
-from apogeemq.store.memory_disk import MemoryDisk
+from apogeemq.store.memory_disk import Inode, MemoryDisk
 
 from packages.broker.tests.world import ROOT, World, consumer_beat, send_fields, until
 
-SLEEPERS = 6
+SLEEPERS = 7
 """Tasks of a started broker that wait for a time when nothing happens."""
 
 
@@ -34,17 +35,18 @@ def has_file(world: World, name: str) -> bool:
 
 
 def saved_topics(world: World) -> dict[str, int]:
-    """Name to write queues, as topics.json has them now."""
-    wrapper = TopicConfigSerializeWrapper.decode(file(world, "topics.json"))
-    return {name: config.write_queue_nums for name, config in wrapper.topic_config_table.items()}
+    """Name to write queues, as the next start would find them: file and journal."""
+    table = TopicTable(now_ms=lambda: 1, auto_create=False, default_queue_nums=1)
+    metadata_files(world.disk, ROOT).load_topics(table)
+    return {topic.name: topic.config.write_queue_nums for topic in table}
 
 
 def saved_offsets(world: World) -> dict[str, dict[int, int]]:
-    return ConsumerOffsetSerializeWrapper.decode(file(world, "consumerOffset.json")).offset_table
+    return metadata_files(world.disk, ROOT).load_consumer_offsets().to_table()
 
 
 def saved_progress(world: World) -> dict[int, int]:
-    return DelayOffsetSerializeWrapper.decode(file(world, "delayOffset.json")).offset_table
+    return metadata_files(world.disk, ROOT).load_delay_offsets()
 
 
 async def test_what_a_start_makes_is_written() -> None:
@@ -77,19 +79,24 @@ async def test_the_first_message_of_a_topic_is_acknowledged_when_the_topic_is_wr
 
 
 class CountingDisk(MemoryDisk):
-    """Counts how often each file is written."""
+    """Counts how often each file is written whole, and how often a segment is synced."""
 
     def __init__(self) -> None:
         super().__init__()
         self.writes: Counter[str] = Counter()
+        self.syncs: Counter[str] = Counter()
 
     def write_file(self, path: Path, data: bytes) -> None:
         self.writes[path.name] += 1
         super().write_file(path, data)
 
+    def sync_inode(self, inode: Inode, path: Path) -> None:
+        self.syncs[path.name] += 1
+        super().sync_inode(inode, path)
+
 
 async def test_a_thousand_new_topics_are_a_handful_of_files() -> None:
-    """While one write runs, changes gather for the next."""
+    """While one write runs, changes gather for the next; and they are appended, the file is written once."""
     disk = CountingDisk()
     async with World(disk) as world:
         world.broker.start()
@@ -98,7 +105,61 @@ async def test_a_thousand_new_topics_are_a_handful_of_files() -> None:
         opaques = client.send_together(requests)
         await until(lambda: all(map(client.has_reply, opaques[-5:])))
         assert [client.reply(opaque).code for opaque in opaques] == [0] * 1_000
-        assert disk.writes["topics.json.tmp"] < 10
+        assert disk.writes["topics.json.tmp"] == 1
+        assert disk.syncs["topics.journal"] < 10
+
+
+async def test_whole_files_are_written_now_and_then() -> None:
+    """So that a Java broker misses little after a kill; where nothing changed, nothing is written."""
+    disk = CountingDisk()
+    async with World(disk) as world:
+        world.broker.start()
+        await until(lambda: world.broker.topics.saved_version == world.broker.topics.version)
+        world.create_topic("T")
+        await world.broker.saver.save_topics()
+        assert b'"T"' not in file(world, "topics.json")
+        assert saved_topics(world)["T"] == 4
+        await world.clock.run_for(301)
+        await until(lambda: b'"T"' in file(world, "topics.json"))
+        assert disk.writes["topics.json.tmp"] == 2
+        await world.clock.run_for(900)
+        assert disk.writes["topics.json.tmp"] == 2
+
+
+async def test_what_a_crash_left_in_journals_is_in_the_files_before_the_first_request() -> None:
+    """The process may have died before its last append was synced: it would be taken for durable."""
+    disk, clock = MemoryDisk(), ManualClock()
+    world = World(disk, clock=clock)
+    await world.broker.saver.save_topics()
+    world.create_topic("T")
+    await world.broker.saver.save_topics()
+    await world.kill()
+    async with World(disk, clock=clock) as again:
+        assert b'"T"' not in file(again, "topics.json")
+        await again.broker.settle_tables()
+        assert b'"T"' in file(again, "topics.json")
+
+
+async def test_a_large_table_is_copied_in_slices() -> None:
+    """Others get their turn meanwhile; what changes then is written next."""
+    async with World() as world:
+        for number in range(3_000):
+            world.broker.offsets.commit("T", f"G{number}", 0, 1)
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                world.broker.offsets.commit("T", "G2999", 0, turns)
+                await asyncio.sleep(0)
+
+        others = asyncio.ensure_future(take_turns())
+        await world.broker.saver.save_consumer_offsets()
+        others.cancel()
+        assert turns > 30
+        await world.broker.saver.save_consumer_offsets()
+        assert saved_offsets(world)["T@G2999"] == {0: turns}
 
 
 async def test_a_topic_that_cannot_be_written_is_tried_again() -> None:
@@ -108,7 +169,8 @@ async def test_a_topic_that_cannot_be_written_is_tried_again() -> None:
         world.broker.start()
         await until(lambda: world.broker.topics.saved_version == world.broker.topics.version)
         client = world.client()
-        disk.fail("write_file", errno.EIO, path_part="topics.json", times=3)
+        disk.fail("write", errno.EIO, path_part="topics.journal")
+        disk.fail("write_file", errno.EIO, path_part="topics.json", times=2)
         opaque = client.send(310, send_fields("New"), b"first")
         for _ in range(3):
             await until(lambda: world.clock.sleepers == SLEEPERS + 1)
@@ -185,7 +247,7 @@ async def test_pointers_are_not_saved_when_the_flush_fails(name: str) -> None:
     world.broker.groups.find_or_create("G")
     world.client().request(310, send_fields(), b"body")
     world.broker.offset_service.commit("T", "G", 0, 1)
-    world.broker.delay.changes += 1
+    world.broker.delay.changed.add(1)
     disk.fail("sync", errno.EIO, path_part="commitlog")
     with pytest.raises(NotWritable):
         await world.broker.saver.save_consumer_offsets()
@@ -270,9 +332,11 @@ async def test_a_full_disk_has_its_own_error() -> None:
     disk = FaultyDisk(Random(1))
     async with World(disk) as world:
         await world.broker.saver.save_topics()
-        before = file(world, "topics.json")
+        before = saved_topics(world)
         world.broker.topics.create_for_send("T", "TBW102", 4)
-        disk.fail("write_file", errno.ENOSPC, path_part="topics.json")
+        disk.fail("write", errno.ENOSPC, path_part="topics.journal")
         with pytest.raises(DiskFull):
             await world.broker.saver.save_topics()
-        assert file(world, "topics.json") == before
+        assert saved_topics(world) == before
+        await world.broker.saver.save_topics()
+        assert saved_topics(world) == {**before, "T": 4}

@@ -8,6 +8,7 @@ from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.metadata_files import MetadataFiles, metadata_files
+from apogeemq.broker.service.saved_tables import SavedConsumerOffsets, SavedGroups, SavedTopics
 from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.store.memory_disk import MemoryDisk
 
@@ -55,14 +56,14 @@ def test_recorded_topics_load(files: MetadataFiles) -> None:
     assert (table.data_version.counter, table.data_version.timestamp) == (4, 1795356820996)
 
 
-def test_recorded_topics_come_back_byte_for_byte(files: MetadataFiles) -> None:
+async def test_recorded_topics_come_back_byte_for_byte(files: MetadataFiles) -> None:
     """What is written is what Apache wrote, so that its broker reads it again."""
     table = topic_table()
     files.load_topics(table)
-    assert files.topics_body(table).encode(pretty=True).split() == recorded("topics").split()
+    assert (await SavedTopics(table).whole()).encode(pretty=True).split() == recorded("topics").split()
 
 
-def test_recorded_groups_load_and_come_back(files: MetadataFiles) -> None:
+async def test_recorded_groups_load_and_come_back(files: MetadataFiles) -> None:
     """All settings, those that this version does not obey too."""
     table = group_table()
     files.load_groups(table)
@@ -70,14 +71,14 @@ def test_recorded_groups_load_and_come_back(files: MetadataFiles) -> None:
     assert group is None or group.retry_max_times == 16
     assert table.get("TOOLS_CONSUMER") is not None
     assert (table.data_version.counter, table.version, table.saved_version) == (1, 0, 0)
-    assert files.groups_body(table).encode(pretty=True).split() == recorded("subscriptionGroup").split()
+    assert (await SavedGroups(table).whole()).encode(pretty=True).split() == recorded("subscriptionGroup").split()
 
 
 def test_recorded_offsets_load(files: MetadataFiles) -> None:
     """With Java's bare integer keys: G_store read up to 3."""
     table = files.load_consumer_offsets()
     assert table.query("StoreNormal", "G_store", 0) == 3
-    assert table.changes == 0
+    assert not table.changed
     ours = ConsumerOffsetTable(msgspec.json.decode(b'{"StoreNormal@G_store":{"0":3}}', type=dict[str, dict[int, int]]))
     assert table.to_table() == ours.to_table()
 
@@ -108,7 +109,7 @@ def test_what_is_saved_is_loaded_again(files: MetadataFiles, disk: MemoryDisk, n
         "delayOffset": files.delay_offsets,
     }[name]
     file.save(b'{"offsetTable":{}}')
-    assert file.load() == b'{"offsetTable":{}}'
+    assert file.load().text == b'{"offsetTable":{}}'
     assert disk.read_file(ROOT / "config" / f"{name}.json.bak") == recorded(name)
 
 
@@ -126,14 +127,38 @@ def test_damage_without_backup_stops_the_start(files: MetadataFiles, disk: Memor
         files.load_topics(topic_table())
 
 
-def test_a_copy_is_written_and_not_the_table() -> None:
+async def test_a_copy_is_written_and_not_the_table() -> None:
     """The text is made in a thread, while the table goes on changing."""
     offsets = ConsumerOffsetTable({"T@G": {0: 1}})
-    body = MetadataFiles.consumer_offsets_body(offsets)
+    body = await SavedConsumerOffsets(offsets).whole()
     offsets.commit("T", "G", 0, 2)
     offsets.commit("U", "G", 0, 2)
     assert body.offset_table == {"T@G": {0: 1}}
-    progress = {1: 1}
-    delay = MetadataFiles.delay_offsets_body(progress)
-    progress[1] = 2
-    assert delay.offset_table == {1: 1}
+
+
+def test_changes_are_read_after_the_file(files: MetadataFiles, disk: MemoryDisk) -> None:
+    """In the file's own form: what they say is so, all else stays as the file says, what is forbidden too."""
+    for file, change in (
+        (files.topics, b'{"topicConfigTable":{"New":{"topicName":"New","perm":4}},"dataVersion":{"counter":77}}'),
+        (files.groups, b'{"subscriptionGroupTable":{"G":{"groupName":"G"}},"dataVersion":{"counter":78}}'),
+        (files.consumer_offsets, b'{"offsetTable":{"StoreNormal@G_store":{1:9},"New@G":{0:2}}}'),
+        (files.delay_offsets, b'{"offsetTable":{3:7}}'),
+    ):
+        text = file.load().text
+        assert text is not None
+        file.save(text.replace(b'"forbiddenTable":{', b'"forbiddenTable":{"F":{"T":2}'))
+        assert file.append(change)
+    again = metadata_files(disk, ROOT)
+    topics, groups = topic_table(), group_table()
+    again.load_topics(topics)
+    again.load_groups(groups)
+    assert topics.require("New").config.perm == 4
+    assert topics.require("StoreNormal").config.write_queue_nums == 2
+    assert (topics.data_version.counter, groups.data_version.counter) == (77, 78)
+    assert groups.get("G") is not None
+    assert groups.get("TOOLS_CONSUMER") is not None
+    assert groups.forbidden == {"F": {"T": 2}}
+    assert again.load_consumer_offsets().to_table() == {"StoreNormal@G_store": {0: 3, 1: 9}, "New@G": {0: 2}}
+    assert again.load_delay_offsets() == {18: 0, 3: 7}
+    assert not topics.changed
+    assert not groups.changed

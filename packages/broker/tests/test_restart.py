@@ -3,6 +3,8 @@
 from random import Random
 
 import pytest
+from apogeemq.broker.service.saved_tables import SavedConsumerOffsets
+from apogeemq.broker.service.table_saver import TableSaver
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.store.faulty_disk import FaultyDisk
@@ -71,7 +73,7 @@ async def test_after_a_power_loss_no_offset_is_ahead_of_its_queue(seed: int) -> 
         send(client, b"lost %d" % number)
     world.broker.offset_service.commit("T", "G", 0, 25)
     # As a broker that flushes with less care would leave it.
-    world.files.consumer_offsets.save(world.files.consumer_offsets_body(world.broker.offsets).encode(pretty=True))
+    await TableSaver(SavedConsumerOffsets(world.broker.offsets), world.files.consumer_offsets).save()
     await world.kill()
     disk.lose_power()
     disk.restart()
@@ -89,13 +91,13 @@ async def test_what_was_cut_back_is_saved_before_the_first_request() -> None:
     world.broker.offset_service.commit("T", "G", 0, 9)
     await world.broker.saver.save_consumer_offsets()
     world.broker.delay.progress[4] = 9
-    world.broker.delay.changes += 1
+    world.broker.delay.changed.add(4)
     await world.broker.saver.save_delay_progress()
     await world.kill()
     disk.kill_process()
 
     world = World(disk, clock=clock)
-    await world.broker.save_cut_pointers()
+    await world.broker.settle_tables()
     client = world.client()
     for number in range(20):
         send(client, b"new %d" % number)

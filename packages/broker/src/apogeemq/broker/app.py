@@ -198,7 +198,7 @@ class BrokerApp:
             tracer=self._tracer,
         )
         await self._broker.popping.restore()
-        await self._broker.save_cut_pointers()
+        await self._broker.settle_tables()
         self._broker.start()
         await self._listen(self._broker, address)
         self._warn_of_open_listeners()

@@ -307,14 +307,14 @@ class Broker:
         self.popping.owner_gone(owner)
         self.group_service.channel_closed(owner)
 
-    async def save_cut_pointers(self) -> None:
-        """Write what loading had to cut back after a crash; to be called before the first request is served.
+    async def settle_tables(self) -> None:
+        """Write what a crash left unsynced in journals, and what loading had to cut back after it; to be called before
+        the first request is served.
 
         New messages take the numbers that were cut off: pointers that still stood ahead of them in the files would skip
         them after a second crash.
         """
-        await self.saver.save_consumer_offsets()
-        await self.saver.save_delay_progress()
+        await self.saver.settle()
 
     def start(self) -> None:
         """Begin the work that runs beside requests."""

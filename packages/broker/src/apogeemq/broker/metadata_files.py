@@ -1,13 +1,14 @@
 """The broker's tables as the JSON files that Apache writes under config/: topics, subscriptionGroup, consumerOffset and
-delayOffset.
+delayOffset; beside each its journal.
 
-Each file is written whole (temporary file, fsync, rename, the old one kept as .bak). Writing happens in a thread; what
-is written is copied from the table on the event loop before. Formats: reference broker_behaviour.md §6, §9.
+A change in a journal has the form of the file itself, with the entries alone that are now so: loading reads the file,
+then each change in the same way. Formats: reference broker_behaviour.md §6, §9; docs/formats/store.md for the journals.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
@@ -18,75 +19,62 @@ from apogeemq.remoting_codec.bodies import (
     SubscriptionGroupWrapper,
     TopicConfigSerializeWrapper,
 )
-from apogeemq.store.config_files import ConfigFile
+from apogeemq.remoting_codec.fastjson import JsonBody
+from apogeemq.store.config_journal import JournaledFile
 from apogeemq.store.files import Disk
+
+BodyT = TypeVar("BodyT", bound=JsonBody)
 
 
 @dataclass(slots=True)
 class MetadataFiles:
     """The four files of one broker, and what goes in and out of them."""
 
-    topics: ConfigFile
-    groups: ConfigFile
-    consumer_offsets: ConfigFile
-    delay_offsets: ConfigFile
+    topics: JournaledFile
+    groups: JournaledFile
+    consumer_offsets: JournaledFile
+    delay_offsets: JournaledFile
 
     def load_topics(self, table: TopicTable) -> None:
         """Read topics.json into the table."""
-        data = self.topics.load()
-        if data is not None:
-            wrapper = TopicConfigSerializeWrapper.decode(data)
-            table.load(wrapper.topic_config_table.values(), wrapper.data_version)
+        for body in _read(self.topics, TopicConfigSerializeWrapper):
+            table.load(body.topic_config_table.values(), body.data_version)
 
     def load_groups(self, table: SubscriptionGroupTable) -> None:
         """Read subscriptionGroup.json into the table."""
-        data = self.groups.load()
-        if data is not None:
-            wrapper = SubscriptionGroupWrapper.decode(data)
-            table.load(wrapper.subscription_group_table.values(), wrapper.data_version, wrapper.forbidden_table)
+        for number, body in enumerate(_read(self.groups, SubscriptionGroupWrapper)):
+            forbidden = body.forbidden_table if number == 0 else None  # changes are of groups alone
+            table.load(body.subscription_group_table.values(), body.data_version, forbidden)
 
     def load_consumer_offsets(self) -> ConsumerOffsetTable:
         """Read consumerOffset.json."""
-        data = self.consumer_offsets.load()
-        return ConsumerOffsetTable({} if data is None else ConsumerOffsetSerializeWrapper.decode(data).offset_table)
+        table = ConsumerOffsetTable()
+        for body in _read(self.consumer_offsets, ConsumerOffsetSerializeWrapper):
+            table.load(body.offset_table)
+        return table
 
     def load_delay_offsets(self) -> dict[int, int]:
         """Read delayOffset.json: level to queue offset."""
-        data = self.delay_offsets.load()
-        return {} if data is None else DelayOffsetSerializeWrapper.decode(data).offset_table
+        progress: dict[int, int] = {}
+        for body in _read(self.delay_offsets, DelayOffsetSerializeWrapper):
+            progress.update(body.offset_table)
+        return progress
 
-    @staticmethod
-    def topics_body(table: TopicTable) -> TopicConfigSerializeWrapper:
-        """What topics.json shall hold: a copy, whose text may be made in a thread."""
-        configs = {topic.name: topic.config for topic in table}
-        return TopicConfigSerializeWrapper(topic_config_table=configs, data_version=table.data_version)
 
-    @staticmethod
-    def groups_body(table: SubscriptionGroupTable) -> SubscriptionGroupWrapper:
-        """What subscriptionGroup.json shall hold."""
-        return SubscriptionGroupWrapper(
-            subscription_group_table={group.group_name: group for group in table},
-            forbidden_table=table.forbidden,
-            data_version=table.data_version,
-        )
-
-    @staticmethod
-    def consumer_offsets_body(table: ConsumerOffsetTable) -> ConsumerOffsetSerializeWrapper:
-        """What consumerOffset.json shall hold."""
-        return ConsumerOffsetSerializeWrapper(offset_table=table.to_table())
-
-    @staticmethod
-    def delay_offsets_body(progress: Mapping[int, int]) -> DelayOffsetSerializeWrapper:
-        """What delayOffset.json shall hold."""
-        return DelayOffsetSerializeWrapper(offset_table=dict(progress))
+def _read(file: JournaledFile, body_type: type[BodyT]) -> Iterator[BodyT]:
+    """The file's body, then those of the changes since; nothing where there is no file."""
+    text, changes = file.load()
+    if text is not None:
+        yield body_type.decode(text)
+        yield from map(body_type.decode, changes)
 
 
 def metadata_files(disk: Disk, root: Path) -> MetadataFiles:
     """The files of the store directory `root`, made on first save."""
     directory = root / "config"
     return MetadataFiles(
-        topics=ConfigFile(disk, directory / "topics.json"),
-        groups=ConfigFile(disk, directory / "subscriptionGroup.json"),
-        consumer_offsets=ConfigFile(disk, directory / "consumerOffset.json"),
-        delay_offsets=ConfigFile(disk, directory / "delayOffset.json"),
+        topics=JournaledFile(disk, directory / "topics.json"),
+        groups=JournaledFile(disk, directory / "subscriptionGroup.json"),
+        consumer_offsets=JournaledFile(disk, directory / "consumerOffset.json"),
+        delay_offsets=JournaledFile(disk, directory / "delayOffset.json"),
     )

@@ -5,7 +5,8 @@ store kept would be loss, behind it is only repetition, so `clamp` cuts them aft
 Source: reference broker_behaviour.md §6; file config/consumerOffset.json.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeAlias
 
 from apogeemq.broker.errors import SystemBusy
 
@@ -19,24 +20,38 @@ _QUEUE_SIZE_BYTES = 32
 """What one group with one topic, and one queue, take in the file beside their names, at most."""
 
 
+QueueKey: TypeAlias = tuple[str, str, int]
+"""Topic, group, queue id."""
+
+
 class ConsumerOffsetTable:
-    """Committed offsets by (topic, group) and queue id. `changes` counts commits, for whoever writes the file.
+    """Committed offsets by (topic, group) and queue id.
 
     Nobody deletes offsets yet, so the table is bounded: by the size of its file, `file_size_bytes_max`.
     """
 
     def __init__(
-        self, offsets: dict[str, dict[int, int]] | None = None, *, file_size_bytes_max: int = FILE_SIZE_BYTES_MAX
+        self, offsets: Mapping[str, Mapping[int, int]] | None = None, *, file_size_bytes_max: int = FILE_SIZE_BYTES_MAX
     ) -> None:
         self._table: dict[tuple[str, str], dict[int, int]] = {}
         self._file_size_bytes = 0
         self._file_size_bytes_max = file_size_bytes_max
-        self.changes = 0
-        for key, queues in (offsets or {}).items():
+        self.changed: set[QueueKey] = set()
+        """Queues whose offset changed and was not written since: the file's writer takes them out."""
+        self.load(offsets or {})
+
+    def load(self, offsets: Mapping[str, Mapping[int, int]]) -> None:
+        """Take over what a file or a journal holds, in the form of the file, whatever the bound."""
+        for key, loaded in offsets.items():
             topic, separator, group = key.partition(TOPIC_GROUP_SEPARATOR)
             if separator and topic and group:
-                self._table[topic, group] = dict(queues)
-                self._file_size_bytes += _size_bytes(topic, group, len(queues))
+                queues = self._table.get((topic, group))
+                if queues is None:
+                    queues = self._table[topic, group] = {}
+                    self._file_size_bytes += _size_bytes(topic, group, 0)
+                self._file_size_bytes -= len(queues) * _QUEUE_SIZE_BYTES
+                queues.update(loaded)
+                self._file_size_bytes += len(queues) * _QUEUE_SIZE_BYTES
 
     def query(self, topic: str, group: str, queue_id: int) -> int | None:
         """The next offset that the group wants from this queue, or None when it never committed one."""
@@ -48,8 +63,10 @@ class ConsumerOffsetTable:
         queues = self._table.get((topic, group))
         if queues is None or queue_id not in queues:
             queues = self._add_queue(topic, group)
+        elif queues[queue_id] == queue_offset:
+            return  # idle consumers say the same every few seconds
         queues[queue_id] = queue_offset
-        self.changes += 1
+        self.changed.add((topic, group, queue_id))
 
     def _add_queue(self, topic: str, group: str) -> dict[int, int]:
         queues = self._table.get((topic, group))
@@ -69,23 +86,34 @@ class ConsumerOffsetTable:
         stayed ahead would skip those.
         """
         cut = 0
-        for (topic, _), queues in self._table.items():
+        for (topic, group), queues in self._table.items():
             for queue_id, queue_offset in queues.items():
                 end = max_offset(topic, queue_id)
                 if queue_offset > end:
                     queues[queue_id] = end
+                    self.changed.add((topic, group, queue_id))
                     cut += 1
-        if cut:
-            self.changes += 1
         return cut
 
-    def __iter__(self) -> Iterator[tuple[str, str, dict[int, int]]]:
-        for (topic, group), queues in self._table.items():
-            yield topic, group, queues
+    def keys(self) -> list[tuple[str, str]]:
+        """(topic, group) of all that ever committed something, as of now."""
+        return list(self._table)
 
-    def to_table(self) -> dict[str, dict[int, int]]:
-        """The form of the file: "topic@group" to queue id to offset."""
-        return {f"{topic}{TOPIC_GROUP_SEPARATOR}{group}": dict(queues) for topic, group, queues in self}
+    def to_table(self, keys: Collection[tuple[str, str]] | None = None) -> dict[str, dict[int, int]]:
+        """The form of the file: "topic@group" to queue id to offset; of all, or of these (topic, group)."""
+        table = self._table
+        return {_file_key(*key): dict(table[key]) for key in (table if keys is None else keys)}
+
+    def part(self, keys: Collection[QueueKey]) -> dict[str, dict[int, int]]:
+        """The same with these queues alone."""
+        part: dict[str, dict[int, int]] = {}
+        for topic, group, queue_id in keys:
+            part.setdefault(_file_key(topic, group), {})[queue_id] = self._table[topic, group][queue_id]
+        return part
+
+
+def _file_key(topic: str, group: str) -> str:
+    return f"{topic}{TOPIC_GROUP_SEPARATOR}{group}"
 
 
 def _size_bytes(topic: str, group: str, queues: int) -> int:

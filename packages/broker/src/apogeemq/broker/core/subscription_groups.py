@@ -19,6 +19,8 @@ class SubscriptionGroupTable:
         self.data_version = DataVersion(counter=0, state_version=0, timestamp=now_ms())
         self.version = 0
         self.saved_version = 0
+        self.changed: set[str] = set()
+        """Names of groups that were made or changed and not written since: the file's writer takes them out."""
         self.forbidden: dict[str, dict[str, int]] = {}
         """Group to topic to bits of what is forbidden, as a Java broker wrote it: kept in the file, not obeyed yet."""
         self._groups: dict[str, SubscriptionGroupConfig] = {}
@@ -40,10 +42,11 @@ class SubscriptionGroupTable:
         data_version: DataVersion | None,
         forbidden: dict[str, dict[str, int]] | None = None,
     ) -> None:
-        """Take over what the file holds; nobody is told."""
+        """Take over what the file holds; nobody is told. Without `forbidden` that stays as it is."""
         for config in configs:
             self._groups[config.group_name] = config
-        self.forbidden = forbidden or {}
+        if forbidden is not None:
+            self.forbidden = forbidden
         if data_version is not None:
             self.data_version = data_version
 
@@ -92,6 +95,7 @@ class SubscriptionGroupTable:
     def _put_all(self, groups: list[SubscriptionGroupConfig]) -> None:
         for group in groups:
             self._groups[group.group_name] = group
+            self.changed.add(group.group_name)
         self.version += 1
         self.data_version = self.data_version.next(self._now_ms())
         for listener in self._listeners:

@@ -98,6 +98,8 @@ class TopicTable:
         self.data_version = DataVersion(counter=0, state_version=0, timestamp=now_ms())
         self.version = 0
         self.saved_version = 0
+        self.changed: set[str] = set()
+        """Names of topics that were made or changed and not written since: the file's writer takes them out."""
         self._topics: dict[str, Topic] = {}
         self._listeners: list[Callable[[list[Topic]], None]] = []
 
@@ -159,6 +161,7 @@ class TopicTable:
                 topic.config = config
                 topic.version = self.version
             changed.append(topic)
+        self.changed.update(topic.name for topic in changed)
         # The name server ignores a state whose DataVersion did not move (trap 26).
         self.data_version = self.data_version.next(self._now_ms())
         for listener in self._listeners:

@@ -60,15 +60,22 @@ class DelayService:
         self._hot_window_bytes = hot_window_bytes
         self._arrived = asyncio.Event()
         self.progress = {level: progress.get(level, 0) for level in range(1, len(levels) + 1)}
-        self.changes = 0
+        self.changed: set[int] = set()
+        """Levels whose progress moved and was not written since: the file's writer takes them out."""
         self.undeliverable = 0
         self._at_latest: dict[int, tuple[int, float]] = {}
         """Level to where a correction ends, as a queue offset, and when all before that is due (monotonic seconds)."""
         for level, offset in self.progress.items():
             end = store.max_offset(SCHEDULE_TOPIC, queue_id_of_level(level))
             if offset > end:
+                log.warning(
+                    "delay level %d was delivered up to %d, but its queue ends at %d: going on there",
+                    level,
+                    offset,
+                    end,
+                )
                 self.progress[level] = end
-                self.changes += 1
+                self.changed.add(level)
 
     def message_arrived(self, queue_id: int) -> None:
         """A message was stored in the queue of a level."""
@@ -128,7 +135,7 @@ class DelayService:
                 return due_ms
             self._deliver(physical_offset, await self._record_at(physical_offset))
             self.progress[level] = offset + 1
-            self.changes += 1
+            self.changed.add(level)
         return self._clock.now_ms()
 
     def _corrected_due_ms(self, level: int, offset: int, now_ms: int) -> int:

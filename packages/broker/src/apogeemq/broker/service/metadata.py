@@ -1,9 +1,8 @@
 """Keeps the tables' files up to date: topics and groups at once after a change, offsets every few seconds.
 
-What is written is copied from the table on the event loop; making the text and writing it (with its fsync) happens in a
-thread. While one
-write runs, changes gather for the next: a thousand new topics are a handful of files. Acknowledgements of first
-messages wait for their topic in a line of their own.
+What changed goes into a journal beside the file; the whole goes into the file, as Java reads it, when the journal is
+full, every few minutes, and at the stop. While one write runs, changes gather for the next: a thousand new topics are a
+handful of synced appends. Acknowledgements of first messages wait for their topic in a line of their own.
 
 Consumer offsets and delay progress are pointers into the log: they are written only after the log is flushed up to
 where it stood when they were taken (architecture §5). So after a crash nothing counts as consumed or delivered that was
@@ -20,14 +19,17 @@ from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.durability import AcknowledgementLine
+from apogeemq.broker.service.saved_tables import SavedConsumerOffsets, SavedDelayProgress, SavedGroups, SavedTopics
+from apogeemq.broker.service.table_saver import TableSaver
 from apogeemq.mesh.clock import Clock
-from apogeemq.remoting_codec.fastjson import JsonBody
-from apogeemq.store.config_files import ConfigFile
 from apogeemq.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 
 RETRY_WAIT_S = 1.0
+
+WHOLE_INTERVAL_S = 300.0
+"""How old a `.json` may become while its journal says more: what a Java broker misses at most after a kill."""
 
 
 class MetadataSaver:
@@ -57,20 +59,18 @@ class MetadataSaver:
         offsets_interval_s: float,
         delay_interval_s: float,
     ) -> None:
-        self._files = files
         self._topics = topics
         self._groups = groups
-        self._offsets = offsets
-        self._delay = delay
         self._topic_line = topic_line
-        self._flush_log = flush_log
         self._clock = clock
         self._offsets_interval_s = offsets_interval_s
         self._delay_interval_s = delay_interval_s
         self._topics_changed = asyncio.Event()
         self._groups_changed = asyncio.Event()
-        self._saved_offset_changes = 0
-        self._saved_delay_changes = 0
+        self._topic_saver = TableSaver(SavedTopics(topics), files.topics)
+        self._group_saver = TableSaver(SavedGroups(groups), files.groups)
+        self._offset_saver = TableSaver(SavedConsumerOffsets(offsets), files.consumer_offsets, before_write=flush_log)
+        self._delay_saver = TableSaver(SavedDelayProgress(delay), files.delay_offsets, before_write=flush_log)
         self._tasks: list[asyncio.Task[None]] = []
         topics.on_change(lambda _: self._topics_changed.set())
         groups.on_change(self._groups_changed.set)
@@ -90,61 +90,60 @@ class MetadataSaver:
             asyncio.create_task(
                 self._every(self._delay_interval_s, self.save_delay_progress), name="save-delay-progress"
             ),
+            asyncio.create_task(self._every(WHOLE_INTERVAL_S, self._save_whole), name="save-whole-tables"),
         ]
 
+    async def settle(self) -> None:
+        """After a start, before the first request: write what the last process may not have synced, and what loading
+        had to cut back. Errors: OSError, StoreError.
+        """
+        for saver in (self._topic_saver, self._group_saver, self._offset_saver, self._delay_saver):
+            await saver.settle()
+        await self.save_consumer_offsets()
+        await self.save_delay_progress()
+
     async def stop(self) -> None:
-        """Stop the loops, then write everything once more; goes on after an error and raises the first one."""
+        """Stop the loops, then write each file whole; goes on after an error and raises the first one."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         errors: list[OSError | StoreError] = []
-        for save in (self.save_topics, self.save_groups, self.save_consumer_offsets, self.save_delay_progress):
+        for save in self._whole_saves():
             try:
                 await save()
             except (OSError, StoreError) as error:
-                log.error("%s failed at the stop: %s", save.__name__, error)  # noqa: TRY400 — the trace says nothing more
+                log.error("a table could not be written at the stop: %s", error)  # noqa: TRY400 — the trace says nothing more
                 errors.append(error)
+        self._topic_line.reached(self._topics.saved_version)
         if errors:
             raise errors[0]
 
     async def save_topics(self) -> None:
-        """Write topics.json, and let the acknowledgements go that waited for it."""
-        version = self._topics.version
-        if version > self._topics.saved_version:
-            await _in_thread(self._save, self._files.topics, self._files.topics_body(self._topics))
-            self._topics.saved(version)
+        """Write what changed of topics.json, and let the acknowledgements go that waited for it."""
+        await self._topic_saver.save()
         self._topic_line.reached(self._topics.saved_version)
 
     async def save_groups(self) -> None:
-        """Write subscriptionGroup.json."""
-        version = self._groups.version
-        if version > self._groups.saved_version:
-            await _in_thread(self._save, self._files.groups, self._files.groups_body(self._groups))
-            self._groups.saved(version)
+        """Write what changed of subscriptionGroup.json."""
+        await self._group_saver.save()
 
     async def save_consumer_offsets(self) -> None:
-        """Flush the log, then write consumerOffset.json, if an offset was committed since."""
-        changes = self._offsets.changes
-        if changes != self._saved_offset_changes:
-            body = self._files.consumer_offsets_body(self._offsets)
-            await _in_thread(self._flush_then_save, self._files.consumer_offsets, body)
-            self._saved_offset_changes = changes
+        """If an offset was committed since: flush the log, then write what changed of consumerOffset.json."""
+        await self._offset_saver.save()
 
     async def save_delay_progress(self) -> None:
-        """Flush the log, then write delayOffset.json, if a delayed message was delivered since."""
-        changes = self._delay.changes
-        if changes != self._saved_delay_changes:
-            body = self._files.delay_offsets_body(self._delay.progress)
-            await _in_thread(self._flush_then_save, self._files.delay_offsets, body)
-            self._saved_delay_changes = changes
+        """If a delayed message was delivered since: flush the log, then write what changed of delayOffset.json."""
+        await self._delay_saver.save()
 
-    @staticmethod
-    def _save(file: ConfigFile, body: JsonBody) -> None:
-        file.save(body.encode(pretty=True))
+    async def _save_whole(self) -> None:
+        for save in self._whole_saves():
+            await self._try(save)
+        self._topic_line.reached(self._topics.saved_version)
 
-    def _flush_then_save(self, file: ConfigFile, body: JsonBody) -> None:
-        self._flush_log()
-        self._save(file, body)
+    def _whole_saves(self) -> list[Callable[[], Awaitable[None]]]:
+        return [
+            saver.save_whole for saver in (self._topic_saver, self._group_saver, self._offset_saver, self._delay_saver)
+        ]
 
     async def _after_changes(self, changed: asyncio.Event, save: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -168,13 +167,3 @@ class MetadataSaver:
             log.error("metadata could not be written, trying again: %s", error)  # noqa: TRY400 — the trace says nothing more
             return False
         return True
-
-
-async def _in_thread(write: Callable[[ConfigFile, JsonBody], None], file: ConfigFile, body: JsonBody) -> None:
-    """Write in a thread. When cancelled, wait for it first: two writes of one file must never overlap."""
-    writing = asyncio.ensure_future(asyncio.to_thread(write, file, body))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.gather(writing, return_exceptions=True)  # what failed now is written once more by `stop`
-        raise

@@ -1,0 +1,84 @@
+"""Writes one table: what changed goes into the journal of its file, or the whole goes into the file."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from apogeemq.broker.service.saved_tables import KeyT, SavedTable
+from apogeemq.remoting_codec.fastjson import JsonBody
+from apogeemq.store.config_journal import JournaledFile
+
+T = TypeVar("T")
+
+
+class TableSaver(Generic[KeyT]):
+    """One table and its file.
+
+    What is written is copied from the table on the event loop; making the text and writing it, with its sync, happens
+    in a thread. While one write runs, changes gather for the next.
+
+    Args:
+        table: what.
+        file: where to; loaded already.
+        before_write: called in the thread, after the copy was made and before it is written.
+    """
+
+    def __init__(
+        self, table: SavedTable[KeyT], file: JournaledFile, *, before_write: Callable[[], None] | None = None
+    ) -> None:
+        self._table = table
+        self._file = file
+        self._before_write = before_write
+        self._lock = asyncio.Lock()
+
+    async def save(self) -> None:
+        """Have every change so far on the disk. Errors: OSError, StoreError; the changes are written the next time."""
+        async with self._lock:
+            if self._table.changed:
+                await self._write(whole=False)
+
+    async def save_whole(self) -> None:
+        """Have everything in the file and nothing in the journal, as Java reads it. Errors: as `save`."""
+        async with self._lock:
+            if self._table.changed or self._file.holds_changes:
+                await self._write(whole=True)
+
+    async def settle(self) -> None:
+        """After a start: write anew what the last process left in the journal and may never have synced."""
+        async with self._lock:
+            if self._file.holds_changes:
+                await self._write(whole=True)
+
+    async def _write(self, *, whole: bool) -> None:
+        version = self._table.version
+        keys = set(self._table.changed)
+        self._table.changed.clear()
+        try:
+            if whole or not await _in_thread(self._append, await self._table.part(keys)):
+                await _in_thread(self._save, await self._table.whole())
+        except BaseException:
+            self._table.changed.update(keys)
+            raise
+        self._table.saved(version)
+
+    def _append(self, part: JsonBody) -> bool:
+        self._prepare()
+        return self._file.append(part.encode())
+
+    def _save(self, whole: JsonBody) -> None:
+        self._prepare()
+        self._file.save(whole.encode(pretty=True))
+
+    def _prepare(self) -> None:
+        if self._before_write is not None:
+            self._before_write()
+
+
+async def _in_thread(write: Callable[[JsonBody], T], body: JsonBody) -> T:
+    """Write in a thread. When cancelled, wait for it first: two writes of one file must never overlap."""
+    writing = asyncio.ensure_future(asyncio.to_thread(write, body))
+    try:
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.gather(writing, return_exceptions=True)  # what failed now is written once more by `stop`
+        raise
