@@ -93,9 +93,11 @@ class CommitLog:
         dirty_queues: list[ConsumeQueue],
         now_ms: Callable[[], int],
         request_room: Callable[[], None],
+        put_keys: Callable[[bytes, bytes, int, int, int], None] | None = None,
     ) -> None:
         """`dirty_queues` gets each queue whose tail is no longer empty.
 
+        `put_keys`, if given, is IndexFiles.put_prefixed.
         `request_room` is called when the reserved blocks are half used up, to have somebody call `files.prepare`.
         """
         self.files = files
@@ -115,6 +117,7 @@ class CommitLog:
         self._dirty_queues = dirty_queues
         self._now_ms = now_ms
         self._request_room = request_room
+        self._put_keys = put_keys
         self._hot_read_window_bytes = config.hot_read_window_bytes
         self._body_size_bytes_max = config.message_size_bytes_max
         self._record_size_bytes_max = min(
@@ -257,6 +260,8 @@ class CommitLog:
                     self._dirty_queues.append(queue)
                 tail += unit
                 queue.max_offset = queue_offset + 1
+            if self._put_keys is not None:
+                self._put_keys(queue.key_prefix, properties, sys_flag, physical_offset, now_ms)
         return _new_tuple(AppendResult, (physical_offset, queue_offset, size_bytes, now_ms))
 
     def append_batch(
@@ -336,6 +341,9 @@ class CommitLog:
                 self._dirty_queues.append(queue)
             queue.tail += units
             queue.max_offset = queue_offset
+            if self._put_keys is not None:
+                for (_, _, properties, _), result in zip(entries, results, strict=True):
+                    self._put_keys(queue.key_prefix, properties, sys_flag, result.physical_offset, now_ms)
         return results
 
     def end(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ RECORD_OVERHEAD_SIZE_BYTES_MAX = 64 << 10
 """A record may be this much larger than the largest body. Head, topic and properties together never are."""
 
 _BLOCK_SIZE_BYTES = 4096
+_INT32_MAX = 0x7FFFFFFF
 
 
 class FlushMode(StrEnum):
@@ -53,6 +54,14 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """When the disk is too full to go on storing; by default only when it has no room at all."""
     retention: RetentionConfig | None = None
     """What is deleted when; None: nothing ever."""
+    index_enabled: bool = False
+    """[messageIndexEnable] Records can be found by key."""
+    index_slots: int = 5_000_000
+    """[maxHashSlotNum] Hash slots of an index file, 4 bytes each: held in memory while keys keep coming."""
+    index_entries_max: int = 20_000_000
+    """[maxIndexNum] Entries of an index file, 20 bytes each; the first is never used."""
+    index_tail_size_bytes_max: int = 1 << 20
+    """Keys kept in memory, 20 bytes each, before the appender writes them itself."""
     close_timeout_ms: int = 30_000
     """How long `close` waits for a thread that hangs in the disk."""
 
@@ -76,10 +85,16 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
             "open_files_max",
             "consume_queue_tail_size_bytes_max",
             "flush_waiters_max",
+            "index_slots",
+            "index_tail_size_bytes_max",
             "close_timeout_ms",
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+        if self.index_entries_max < 2:
+            raise ValueError(f"index_entries_max: {self.index_entries_max}, but one entry is never used")
+        if self.index_slots > _INT32_MAX or self.index_entries_max > _INT32_MAX:
+            raise ValueError(f"index_slots, index_entries_max: one is above {_INT32_MAX}")
         if self.hot_read_window_bytes < 0:
             raise ValueError(f"hot_read_window_bytes: {self.hot_read_window_bytes} is negative")
         self.disk_limits.validate()

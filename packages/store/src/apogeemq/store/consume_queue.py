@@ -44,6 +44,7 @@ class ConsumeQueue:
     __slots__ = (
         "directory",
         "first_offset",
+        "key_prefix",
         "magic",
         "max_offset",
         "min_offset",
@@ -63,6 +64,8 @@ class ConsumeQueue:
         topic_size = TOPIC_SIZE_V1 if self.magic == MAGIC_V1 else TOPIC_SIZE_V2
         self.topic_field = topic_size.pack(len(topic_bytes)) + topic_bytes
         """Length and topic as they stand in a record."""
+        self.key_prefix = topic_bytes + b"#"
+        """What stands before a key in the text that the index hashes."""
         self.first_offset = 0
         """Of the first unit of the first file, be it a message or padding."""
         self.min_offset = 0

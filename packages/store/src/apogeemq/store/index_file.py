@@ -90,6 +90,10 @@ class IndexFile:
             self._segment = self._disk.open_segment(self.path, self._size_bytes)
         return self._segment
 
+    def distrust(self) -> None:
+        """Have the next sync cover the file, whoever wrote it: what it says may be in the page cache only."""
+        self._synced_header = b""
+
     def create(self) -> None:
         """Make the file."""
         self._segment = self._disk.open_segment(self.path, self._size_bytes, create=True)
@@ -255,7 +259,7 @@ class IndexFile:
         """
         heads = self._read_heads()
         count = self.header.count
-        is_wrong = bool(heads) and not (0 <= min(heads) and max(heads) < count)
+        is_wrong = bool(heads) and not (min(heads) >= 0 and max(heads) < count)
         if is_wrong:
             wanted = {slot: 0 for slot, head in enumerate(heads) if not 0 <= head < count}
             missing = set(wanted)
@@ -272,8 +276,7 @@ class IndexFile:
             for slot, head in wanted.items():
                 self._table.put(HEADER_SIZE_BYTES + slot * SLOT_SIZE_BYTES, head)
             self.write_slots()
-        # The header may be in the page cache only: the next sync covers all of it once more.
-        self._synced_header = b""
+        self.distrust()
         # What lies behind would be found there by nobody, but two stores of one log shall have the same bytes.
         self.segment().clear_from(self._position(count))
         return is_wrong

@@ -58,7 +58,7 @@ class IndexFiles:
         self.end_physical_offset = 0
         """Records that begin below this are in it, or have no keys."""
         self._disk = disk
-        self._directory = directory
+        self.directory = directory
         self._slots = slots
         self._entries_max = entries_max
         self._lock = lock
@@ -82,10 +82,11 @@ class IndexFiles:
 
         Args:
             clean: the files were left in good order.
-            sure_timestamp_ms: after a crash, files with later records are not believed; None = headers tell the truth.
+            sure_timestamp_ms: for files of others: after a crash, those with later records are not believed; None for
+                ours, whose headers tell the truth.
         Errors: LayoutInvalid when files are of another size.
         """
-        names = [name for name in self._disk.list_dir(self._directory) if name.isdecimal()]
+        names = [name for name in self._disk.list_dir(self.directory) if name.isdecimal()]
         for at, name in enumerate(names):
             file = self._new_file(name)
             if not self._load(file, clean=clean, sure_timestamp_ms=sure_timestamp_ms):
@@ -98,7 +99,11 @@ class IndexFiles:
             if at + 1 < len(names):
                 file.release()
         if self._doomed:
-            _logger.warning("%s: %s and later files do not fit the others", self._directory, self._doomed[0])
+            _logger.warning("%s: %s and later files do not fit the others", self.directory, self._doomed[0])
+        self._unsynced = self._files[-1:]
+        if sure_timestamp_ms is not None:
+            for file in self._unsynced:
+                file.distrust()
         self._note_end()
         return bool(names) and not self._doomed
 
@@ -116,7 +121,8 @@ class IndexFiles:
         for file in reversed(self._files):
             if file.repair():
                 _logger.warning("%s: mended slots that pointed beyond its entries", file.path)
-            self._unsynced.insert(0, file)
+            if file not in self._unsynced:
+                self._unsynced.insert(0, file)
             if not file.is_empty:
                 break
         last = self.last_physical_offset
@@ -135,9 +141,9 @@ class IndexFiles:
 
     def _remove_names(self, names: list[str]) -> None:
         for name in reversed(names):
-            self._disk.remove(self._directory / name)
+            self._disk.remove(self.directory / name)
         if names:
-            self._disk.sync_dir(self._directory)
+            self._disk.sync_dir(self.directory)
 
     def _note_end(self) -> None:
         self.end_physical_offset = self._last_timestamp_ms = 0
@@ -156,9 +162,7 @@ class IndexFiles:
 
     # -- adding --------------------------------------------------------------------------------------------------------
 
-    def put(
-        self, topic: str, properties: bytes, sys_flag: int, physical_offset: int, store_timestamp_ms: int
-    ) -> None:
+    def put(self, topic: str, properties: bytes, sys_flag: int, physical_offset: int, store_timestamp_ms: int) -> None:
         """Add a record, unless it is below `end_physical_offset`. Records come in the order of the log."""
         self.put_prefixed(key_prefix(topic), properties, sys_flag, physical_offset, store_timestamp_ms)
 
@@ -199,13 +203,13 @@ class IndexFiles:
             return bool(self.tail)
 
     def sync(self) -> None:
-        """Make everything that was written durable, and the headers that speak of it. Errors: final, see GroupCommit."""
+        """Make durable what was written, then the headers that speak of it. A failed sync is final, see GroupCommit."""
         with self._sync_lock:
             with self._write_lock:
                 due = [(file, file.begin_sync()) for file in self._unsynced]
             if self._has_new_names:
-                self._disk.sync_dir(self._directory)
-                self._disk.sync_dir(self._directory.parent)
+                self._disk.sync_dir(self.directory)
+                self._disk.sync_dir(self.directory.parent)
                 self._has_new_names = False
             for file, header in due:
                 if header is not None:
@@ -231,7 +235,7 @@ class IndexFiles:
         return file
 
     def _new_file(self, name: str) -> IndexFile:
-        return IndexFile(self._disk, self._directory / name, self._slots, self._entries_max)
+        return IndexFile(self._disk, self.directory / name, self._slots, self._entries_max)
 
     def _new_name(self) -> str:
         now_ms = self._now_ms()
@@ -261,15 +265,11 @@ class IndexFiles:
         key_hash = index_hash(key_prefix(topic) + key.encode(errors="replace"))
         with self._write_lock:
             with self._lock:
-                found = [
-                    (physical_offset, timestamp_ms)
-                    for entry_hash, physical_offset, timestamp_ms in PENDING.iter_unpack(self.tail)
-                    if entry_hash == key_hash
-                ]
+                tail = bytes(self.tail)
             files = self._files[:]
             head = files[-1].head(key_hash) if files else 0
         last_offset = -1
-        for physical_offset, timestamp_ms in reversed(found):
+        for physical_offset, timestamp_ms in _pending_of(tail, key_hash):
             if begin_ms <= timestamp_ms <= end_ms and physical_offset != last_offset:
                 last_offset = physical_offset
                 yield physical_offset
@@ -314,9 +314,9 @@ class IndexFiles:
             self._unsynced = [file for file in self._unsynced if file not in self._files[:expired]]
             del self._files[:expired]
         for name in names:  # oldest first: what is left has no gap
-            self._disk.remove(self._directory / name)
+            self._disk.remove(self.directory / name)
         if names:
-            self._disk.sync_dir(self._directory)
+            self._disk.sync_dir(self.directory)
         return expired
 
     def truncate(self, physical_offset: int) -> None:
@@ -350,3 +350,14 @@ class IndexFiles:
         with self._write_lock:
             self._files.clear()
             self._unsynced.clear()
+
+
+def _pending_of(tail: bytes, key_hash: int) -> Iterator[tuple[int, int]]:
+    """(physical offset, store timestamp ms) of the hash's entries that are not chained yet, newest first."""
+    wanted = key_hash.to_bytes(4, "big")
+    at = tail.rfind(wanted)
+    while at >= 0:
+        if at % PENDING.size == 0:
+            _, physical_offset, timestamp_ms = PENDING.unpack_from(tail, at)
+            yield physical_offset, timestamp_ms
+        at = tail.rfind(wanted, 0, at + len(wanted) - 1)

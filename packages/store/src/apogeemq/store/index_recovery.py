@@ -23,7 +23,7 @@ class IndexRecovery:
     | found | the index lacks records |
     |---|---|
     | no index file | all: the log is read from its first record |
-    | our clean stop, index timestamp older than the log's: it was opened with the index off | those after its last one |
+    | our clean stop, index timestamp older than the log's: the index was off | those after its last one |
     | a clean stop else | none |
     | our crash | those after the index timestamp: Recovery begins its scan no later |
     | a crash of Java | those after its last file that is older than the index timestamp, Java's own rule |
@@ -54,15 +54,11 @@ class IndexRecovery:
         self._save_checkpoint = save_checkpoint
         self._on_progress = on_progress
 
-    @property
-    def complete_ms(self) -> int:
-        """Records stored up to then are in it, after `catch_up`."""
-        return self._checkpoint.index_timestamp_ms
-
-    def catch_up(self, start_of: Callable[[], int]) -> int:
+    def catch_up(self, start_after: Callable[[int | None], int]) -> int:
         """Add what lies before the start of Recovery's scan, and return that start.
 
-        `start_of` tells it; it is asked when `complete_ms` is known.
+        `start_after` tells it. It is given the store timestamp up to which the index is complete, so that the scan
+        finds the rest; None when it need not care.
         Errors: RecordCorrupt, LayoutInvalid, OSError.
         """
         is_ours = self._checkpoint.master_flushed_offset > 0
@@ -70,7 +66,7 @@ class IndexRecovery:
         is_whole = self._index.load(clean=self._clean, sure_timestamp_ms=sure_ms)
         if self._clean and is_ours and self._checkpoint.index_timestamp_ms < self._checkpoint.physic_timestamp_ms:
             is_whole = False
-        start = start_of()
+        start = start_after(self._checkpoint.index_timestamp_ms if is_whole and is_ours else None)
         if not is_whole and self._files.starts:
             self._checkpoint.index_timestamp_ms = 0
             self._save_checkpoint()
@@ -81,10 +77,12 @@ class IndexRecovery:
             self._scan(self._first_missing(), start)
         return start
 
-    def finish(self, log_end: int) -> None:
-        """The log ends there: forget what lies behind, and write what was put."""
+    def finish(self, log_end: int, store_timestamp_ms: int) -> None:
+        """The log ends there, with this timestamp: forget what lies behind, and make the rest durable."""
         self._index.truncate(log_end)
         self._index.write()
+        self._index.sync()
+        self._checkpoint.index_timestamp_ms = store_timestamp_ms
 
     def write_if_long(self) -> None:
         """Keep what is in memory within its bound."""

@@ -60,13 +60,13 @@ class KeyHashes:
         weighted = self._heads.get(head)
         if weighted is None:
             weighted = self._remember(head)
-        total = weighted + sum(map(mul, text[-_TAIL_SIZE:], _TAIL_WEIGHTS)) & 0xFFFFFFFF
+        total: int = weighted + sum(map(mul, text[-_TAIL_SIZE:], _TAIL_WEIGHTS)) & 0xFFFFFFFF
         # Negative ones are mirrored; the mask takes -2³¹ to 0.
         return total if total < 0x80000000 else -total & 0x7FFFFFFF
 
     def _remember(self, head: bytes) -> int:
         if len(self._heads) >= _CACHED_HEADS_MAX:
             self._heads.clear()
-        weighted = java_string_hash(head.decode()) * _HEAD_WEIGHT & 0xFFFFFFFF
+        weighted: int = java_string_hash(head.decode()) * _HEAD_WEIGHT & 0xFFFFFFFF
         self._heads[head] = weighted
         return weighted

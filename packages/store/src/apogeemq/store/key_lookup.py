@@ -3,10 +3,11 @@
 from itertools import islice
 
 import msgspec
+from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.message import PROPERTY_UNIQ_KEY, find_property
 from apogeemq.remoting_codec.record import Record, decode_record
 from apogeemq.store.commit_log import CommitLog
-from apogeemq.store.errors import OffsetOutOfRange
+from apogeemq.store.errors import OffsetOutOfRange, RecordCorrupt
 from apogeemq.store.index_files import IndexFiles
 from apogeemq.store.key_hash import keys_of
 
@@ -32,6 +33,7 @@ class KeyLookup:
     """Looks at each record that the index names: topic, key and time must be those asked for.
 
     Records that retention took, and those at or beyond the confirm offset, are passed over. May wait for the disk.
+    Errors: RecordCorrupt.
     """
 
     def __init__(self, log: CommitLog, index: IndexFiles | None) -> None:
@@ -52,7 +54,7 @@ class KeyLookup:
             data = self._read(physical_offset)
             if data is None:
                 continue
-            record = decode_record(data, check_crc=False)
+            record = _decode(data, physical_offset)
             if not _is_asked_for(record, topic, wanted, begin_ms, end_ms):
                 continue
             if found and found_size_bytes + len(data) > _ANSWER_SIZE_BYTES_MAX:
@@ -69,7 +71,7 @@ class KeyLookup:
         for physical_offset in islice(self._index.candidates(topic, unique_key, 0, _TIME_MS_MAX), _CANDIDATES_MAX):
             data = self._read(physical_offset)
             if data is not None:
-                record = decode_record(data, check_crc=False)
+                record = _decode(data, physical_offset)
                 if record.topic == topic and find_property(record.properties, _UNIQUE_KEY) == wanted:
                     return data
         return None
@@ -79,6 +81,13 @@ class KeyLookup:
             return self._log.record_at(physical_offset)
         except OffsetOutOfRange:  # retention took its file this moment
             return None
+
+
+def _decode(data: bytes, physical_offset: int) -> Record:
+    try:
+        return decode_record(data, check_crc=False)
+    except CodecError as error:
+        raise RecordCorrupt(physical_offset, str(error)) from error
 
 
 def _is_asked_for(record: Record, topic: str, key: bytes, begin_ms: int, end_ms: int) -> bool:

@@ -184,6 +184,11 @@ class MessageReader:
         head = None if unit is None else self._log.head_at(unit[0])
         return -1 if head is None else head.store_timestamp_ms
 
+    def store_time_range(self, queue: ConsumeQueue) -> tuple[int, int]:
+        """Store times of the first and the last message, ms; -1 where there is none. May wait for the disk."""
+        first, end = queue.min_offset, self.max_offset(queue)
+        return self.store_time_of(queue, first), self.store_time_of(queue, end - 1)
+
     def offset_by_time(self, queue: ConsumeQueue, timestamp_ms: int, boundary: Boundary) -> int:
         """See MessageStore.offset_by_time. By bisection: exact while store timestamps do not go back."""
         offsets = range(queue.min_offset, self.max_offset(queue))

@@ -21,6 +21,9 @@ from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, S
 from apogeemq.store.expiry import Expiry, RollForward
 from apogeemq.store.files import Disk, DiskLock, DiskSpace, RealDisk
 from apogeemq.store.flush import FlushCallback, GroupCommit
+from apogeemq.store.index_files import IndexFiles
+from apogeemq.store.index_recovery import IndexRecovery
+from apogeemq.store.key_lookup import KeyAnswer, KeyLookup
 from apogeemq.store.mapped_file_queue import MappedFileQueue
 from apogeemq.store.message_reader import Boundary, MessageReader, ReadResult, ReadStatus
 from apogeemq.store.queue_flush import QueueFlush
@@ -43,6 +46,7 @@ class MessageStore:
     lock  abort  checkpoint                     who holds it │ there while it is open │ what is on the disk for sure
     commitlog/<20 digits>                       see CommitLog
     consumequeue/<topic>/<queue>/<20 digits>    see ConsumeQueue
+    index/<17 digits>                           see IndexFiles
     config/*.json                               the owner's, through ConfigFile
     ```
     Appends come from one thread (the event loop) and wait for no disk, except where CommitLog says so. Reads may come
@@ -145,6 +149,17 @@ class MessageStore:
             lock=tails_lock,
         )
         self._table = self._queues.table
+        self._index: IndexFiles | None = None
+        if config.index_enabled:
+            self._index = IndexFiles(
+                disk,
+                directory / "index",
+                slots=config.index_slots,
+                entries_max=config.index_entries_max,
+                lock=tails_lock,
+                now_ms=now_ms,
+            )
+        self._index_tail_size_bytes_max = config.index_tail_size_bytes_max
         self._checkpoint_file = CheckpointFile(disk, directory / "checkpoint")
         checkpoint = self._checkpoint_file.load()
         recovery = Recovery(
@@ -155,6 +170,17 @@ class MessageStore:
             record_size_bytes_max=config.record_size_bytes_max,
             redispatch_tags_code=redispatch_tags_code,
             on_progress=on_progress,
+            index=None
+            if self._index is None
+            else IndexRecovery(
+                self._index,
+                self._files,
+                checkpoint,
+                clean=clean,
+                record_size_bytes_max=config.record_size_bytes_max,
+                save_checkpoint=lambda: self._checkpoint_file.save(checkpoint),
+                on_progress=on_progress,
+            ),
         )
         report = recovery.run(queues_exist=bool(disk.list_dir(directory / "consumequeue")))
 
@@ -170,12 +196,14 @@ class MessageStore:
             dirty_queues=self._queues.dirty,
             now_ms=now_ms,
             request_room=self._request_room,
+            put_keys=None if self._index is None else self._index.put_prefixed,
         )
         self._log.open_at(recovery.log_end, recovery.store_timestamp_ms)
+        self._keys = KeyLookup(self._log, self._index)
         self._reader = MessageReader(self._log, self._queues, record_size_bytes_max=config.record_size_bytes_max)
         self._commit = GroupCommit(self._log, waiters_max=config.flush_waiters_max, request_flush=self._request_flush)
         self._queue_flush = QueueFlush(
-            self._log, self._commit, self._queues, self._checkpoint_file, checkpoint, config, now_ms
+            self._log, self._commit, self._queues, self._checkpoint_file, checkpoint, config, now_ms, self._index
         )
         self._disk_watch = DiskWatch(self._log, disk, directory, config.disk_limits)
         self._disk_watch.look()
@@ -239,6 +267,8 @@ class MessageStore:
         queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
         if len(queue.tail) >= self._tail_size_bytes_max:
             self._drain(queue)
+        if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
+            self._write_keys(self._index)
         return self._log.append(
             queue,
             flag,
@@ -269,6 +299,8 @@ class MessageStore:
         queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
         if len(queue.tail) >= self._tail_size_bytes_max:
             self._drain(queue)
+        if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
+            self._write_keys(self._index)
         return self._log.append_batch(queue, sys_flag, born_timestamp_ms, born_host, entries)
 
     def _drain(self, queue: ConsumeQueue) -> None:
@@ -278,6 +310,16 @@ class MessageStore:
             if error.errno in NO_ROOM:
                 raise DiskFull(queue.directory) from error
             refusal = NotWritable(f"writing a consume queue failed: {error}")
+            self._log.refuse(refusal)
+            raise refusal from error
+
+    def _write_keys(self, index: IndexFiles) -> None:
+        try:
+            index.write_some()
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DiskFull(index.directory) from error
+            refusal = NotWritable(f"writing the index failed: {error}")
             self._log.refuse(refusal)
             raise refusal from error
 
@@ -346,6 +388,25 @@ class MessageStore:
     def queues(self) -> Iterator[tuple[str, int]]:
         """(topic, queue id) of every queue, as of now."""
         return iter(list(self._table))
+
+    def store_time_range(self, topic: str, queue_id: int) -> tuple[int, int]:
+        """Store times of the first and the last readable message, ms; -1 if there is none. May wait for the disk."""
+        queue = self._find(topic, queue_id)
+        return (-1, -1) if queue is None else self._reader.store_time_range(queue)
+
+    def query_keys(self, topic: str, key: str, max_count: int, begin_ms: int, end_ms: int) -> KeyAnswer:
+        """Records of a topic by a word of KEYS or by unique key, stored in [begin_ms, end_ms], newest first.
+
+        At most `max_count`, 64 and 8 MiB. Without an index: none. May wait for the disk: call it in a thread.
+        Raises: RecordCorrupt, StoreClosed.
+        """
+        self._check_open()
+        return self._keys.query(topic, key, max_count, begin_ms, end_ms)
+
+    def find_by_unique_key(self, topic: str, unique_key: str) -> bytes | None:
+        """The newest record of a topic with this unique key; None if there is none. Otherwise as `query_keys`."""
+        self._check_open()
+        return self._keys.find_unique(topic, unique_key)
 
     def _find(self, topic: str, queue_id: int) -> ConsumeQueue | None:
         if self._is_closed:
@@ -490,6 +551,8 @@ class MessageStore:
     def _let_go(self) -> None:
         self._commit.abandon(StoreClosed())
         self._queues.close()
+        if self._index is not None:
+            self._index.close()
         self._files.close()
         self._checkpoint_file.close()
         self._directory_lock.release()

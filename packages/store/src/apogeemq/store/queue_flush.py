@@ -10,6 +10,7 @@ from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueues
 from apogeemq.store.errors import NO_ROOM, NotWritable
 from apogeemq.store.flush import GroupCommit
+from apogeemq.store.index_files import IndexFiles
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class QueueFlush:
         checkpoint: Checkpoint,
         config: StoreConfig,
         now_ms: Callable[[], int],
+        index: IndexFiles | None = None,
     ) -> None:
         self._log = log
         self._commit = commit
@@ -41,6 +43,7 @@ class QueueFlush:
         self._write_interval_ms = config.flush_interval_ms
         self._sync_interval_ms = config.consume_queue_sync_interval_ms
         self._now_ms = now_ms
+        self._index = index
         self._written_ms = self._synced_ms = now_ms()
         self._synced_offset = 0
         self._lock = Lock()
@@ -97,8 +100,13 @@ class QueueFlush:
     def _write(self, *, sync: bool) -> None:
         end, timestamp_ms = self._log.end()
         self._queues.drain_all()
+        if self._index is not None:
+            self._index.write()
         if sync:
             self._queues.sync()
+            if self._index is not None:
+                self._index.sync()
+                self._checkpoint.index_timestamp_ms = timestamp_ms
             self._synced_ms = self._now_ms()
             self._synced_offset = end
             self._checkpoint.logics_timestamp_ms = timestamp_ms

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 from apogeemq.remoting_codec.codes import MessageSysFlag
@@ -12,6 +12,7 @@ from apogeemq.remoting_codec.record import decode_record, peek_head
 from apogeemq.store.checkpoint import Checkpoint
 from apogeemq.store.consume_queue import PADDING_SIZE, ConsumeQueue, ConsumeQueues
 from apogeemq.store.errors import MessageInvalid, MessageTooLarge, RecordCorrupt
+from apogeemq.store.index_recovery import IndexRecovery
 from apogeemq.store.log_scan import LogScan, ScannedRecord
 from apogeemq.store.mapped_file_queue import MappedFileQueue
 
@@ -92,6 +93,7 @@ class Recovery:
         record_size_bytes_max: int,
         redispatch_tags_code: RedispatchTagsCode,
         on_progress: Callable[[int, int], None] | None,
+        index: IndexRecovery | None = None,
     ) -> None:
         self.log_end = 0
         self.store_timestamp_ms = checkpoint.physic_timestamp_ms
@@ -103,13 +105,17 @@ class Recovery:
         self._record_size_bytes_max = record_size_bytes_max
         self._redispatch_tags_code = redispatch_tags_code
         self._on_progress = on_progress
+        self._index = index
 
     def run(self, *, queues_exist: bool) -> RecoveryReport:
         """Do it all. `queues_exist`: there are consume queues at all.
 
         Errors: RecordCorrupt, LayoutInvalid, OSError.
         """
-        start = self._scan_start(queues_exist=queues_exist)
+        if self._index is None:
+            start = self._scan_start(queues_exist, None)
+        else:
+            start = self._index.catch_up(partial(self._scan_start, queues_exist))
         for queue in self._queues.load(start):
             if not self._clean:
                 self._queues.cut(queue, self._checked_end(queue))
@@ -131,6 +137,8 @@ class Recovery:
             for queue in replay.queues:
                 self._queues.distrust_names(queue)
         self._queues.drain_all()
+        if self._index is not None:
+            self._index.finish(self.log_end, self.store_timestamp_ms)
         for queue in replay.queues:
             queue.min_offset = self._queues.find_min(queue, self._files.min_offset)
         return RecoveryReport(
@@ -142,7 +150,8 @@ class Recovery:
             irregular_records=replay.irregular_records,
         )
 
-    def _scan_start(self, *, queues_exist: bool) -> int:
+    def _scan_start(self, queues_exist: bool, index_ms: int | None) -> int:
+        """`index_ms`: up to this store timestamp the index is complete, if it matters."""
         starts = self._files.starts
         flushed_offset = self._checkpoint.master_flushed_offset
         if not starts or not queues_exist:
@@ -150,6 +159,8 @@ class Recovery:
         if self._clean and starts.start < flushed_offset <= starts.stop:
             return flushed_offset
         synced_ms = min(self._checkpoint.physic_timestamp_ms, self._checkpoint.logics_timestamp_ms)
+        if index_ms is not None:
+            synced_ms = min(synced_ms, index_ms)
         for start in reversed(starts):
             first_record_ms = self._timestamp_at(start)
             if first_record_ms is not None and first_record_ms <= synced_ms - _CHECKPOINT_MARGIN_MS:
@@ -215,6 +226,7 @@ class Recovery:
             flushed_offset=self._checkpoint.master_flushed_offset,
             log_min_offset=self._files.min_offset,
             redispatch_tags_code=self._redispatch_tags_code,
+            index=self._index,
         )
 
 
@@ -229,6 +241,7 @@ class _Replay:
         flushed_offset: int,
         log_min_offset: int,
         redispatch_tags_code: RedispatchTagsCode,
+        index: IndexRecovery | None,
     ) -> None:
         self.scan = scan
         self.units = 0
@@ -238,6 +251,7 @@ class _Replay:
         self._is_whole_log = scan.start == log_min_offset
         self._is_since_ever = self._is_whole_log and log_min_offset == 0
         self._redispatch_tags_code = redispatch_tags_code
+        self._index = index
         self._by_name: dict[tuple[bytes, int], ConsumeQueue] = {}
 
     @property
@@ -250,9 +264,12 @@ class _Replay:
         drained_units = 0
         no_unit = MessageSysFlag.TRANSACTION_PREPARED_TYPE | MessageSysFlag.INNER_BATCH_FLAG
         by_name, code_of = self._by_name, self._redispatch_tags_code
+        put_keys = None if self._index is None else self._index.put
         for records in self.scan:
             for record in records:
                 physical_offset, size_bytes, queue_id, queue_offset, sys_flag, timestamp_ms, topic, properties = record
+                if put_keys is not None:
+                    put_keys(topic + b"#", properties, sys_flag, physical_offset, timestamp_ms)
                 if sys_flag & no_unit:
                     continue
                 queue = by_name.get((topic, queue_id)) or self._find_queue(record)
@@ -263,6 +280,8 @@ class _Replay:
                 code = code_of(queue.topic, properties, timestamp_ms)
                 self._queues.put(queue, physical_offset, size_bytes, code)
                 self.units += 1
+            if self._index is not None:
+                self._index.write_if_long()
             if self.units - drained_units >= _UNITS_BETWEEN_DRAINS:
                 self._queues.drain_all()
                 drained_units = self.units
