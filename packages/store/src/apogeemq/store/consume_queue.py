@@ -352,7 +352,7 @@ class ConsumeQueues:
 
 
 def _good_units(segment: Segment, used_units: int, physical_limit: int) -> int:
-    """How many of a file's first `used_units` are not empty and below `physical_limit`: normally all, else bisection."""
+    """How many of the first `used_units` are not empty and below `physical_limit`: normally all, else bisection."""
 
     def is_past_end(index: int) -> bool:
         physical_offset, size_bytes, _ = UNIT.unpack(segment.pread(index * UNIT_SIZE_BYTES, UNIT_SIZE_BYTES))
