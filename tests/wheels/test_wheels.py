@@ -10,6 +10,7 @@ import email.policy
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -263,6 +264,25 @@ def test_a_client_installs_and_works_alone(wheel: str, dist: pathlib.Path, tmp_p
         printed = run([environment / "bin" / "python", "-I", program, address], timeout_s=COMMAND_TIMEOUT_S)
         server.stop()
     assert printed.splitlines() == ["from a wheel", "[]"]
+
+
+def test_the_store_alone_checks_a_directory(dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """`apogeemq-store check` from the store's wheel: what Java wrote is fine; with one byte changed it exits with 1."""
+    environment = install(tmp_path / "environment", dist, "apogeemq-store")
+    assert installed(environment) == {"apogeemq-store", "apogeemq-remoting-codec"}
+    command = [console_script("apogeemq-store", environment), "check", "-o", "json"]
+    vectors = ROOT / "packages" / "store" / "tests" / "vectors_store"
+    store = pathlib.Path(shutil.copytree(vectors, tmp_path / "store", ignore=shutil.ignore_patterns("*.gz")))
+    summary = json.loads(run([*command, store], timeout_s=COMMAND_TIMEOUT_S).splitlines()[-1])
+    assert (summary["fine"], summary["records"], summary["endOffset"]) == (True, 23, 7138)
+    log = store / "commitlog" / "00000000000000000000"
+    data = bytearray(log.read_bytes())
+    data[data.index(b"two keys", data.index(b"normal 7"))] ^= 1  # in a body, which has a checksum
+    log.write_bytes(data)
+    done = subprocess.run([*command, store], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+    assert done.returncode == 1
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert findings[0]["physicalOffset"] == 2402
 
 
 class TestProxyWithABrokerInside:
