@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 from apogeemq.broker.app import PROGRAM
-from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig, FlushDiskType
+from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig, FlushDiskType, StoreSettings
 from apogeemq.mesh.config import known_aliases
 from apogeemq.mesh.errors import ConfigError
+from apogeemq.store.disk_space import DiskLimits
+from apogeemq.store.retention import RetentionConfig
 
 from packages.broker.tests.recordings import VECTORS
 
@@ -66,7 +68,47 @@ def test_an_official_configuration_sets_what_it_says(tmp_path: Path) -> None:
     assert (config.store.path, config.store.max_message_size_bytes) == ("/data", 1000)
     assert config.store.message_delay_level == "1s 2s"
     assert not config.topics.auto_create_topic_enable
-    assert [line.partition(" ")[0] for line in loaded.ignored] == ["deleteWhen", "fileReservedTime", "brokerRole"]
+    assert [line.partition(" ")[0] for line in loaded.ignored] == ["brokerRole"]
+    assert config.store.retention.delete_when == {4}
+    assert config.store.retention.file_reserved_ms == 48 * 3_600_000
+
+
+def test_apaches_names_for_what_is_deleted_when() -> None:
+    """Hours, per cent and milliseconds become what the store counts in."""
+    flags = {
+        "deleteWhen": "02;14",
+        "fileReservedTime": "24",
+        "diskMaxUsedSpaceRatio": "60",
+        "diskSpaceCleanForciblyRatio": "70",
+        "diskSpaceWarningLevelRatio": "80",
+        "cleanFileForciblyEnable": "false",
+        "deleteFileBatchMax": "3",
+        "cleanResourceInterval": "5000",
+        "store.commit_log_size_bytes_max": "1000",
+        "store.disk_warn_free_bytes": "200",
+        "store.disk_refuse_free_bytes": "100",
+    }
+    settings = PROGRAM.load_config(flags=flags).value.store
+    assert settings.retention == RetentionConfig(
+        delete_when=frozenset({2, 14}),
+        file_reserved_ms=86_400_000,
+        disk_max_used_ratio=0.6,
+        disk_clean_forcibly_ratio=0.7,
+        clean_file_forcibly=False,
+        log_size_bytes_max=1000,
+        delete_file_batch_max=3,
+        round_interval_ms=5000,
+    )
+    assert settings.disk_limits == DiskLimits(
+        warn_used_ratio=0.7, refuse_used_ratio=0.8, warn_free_bytes=200, refuse_free_bytes=100
+    )
+
+
+def test_apaches_defaults_for_what_is_deleted_when() -> None:
+    """As in reference config_keys.tsv: 04, 72 h, 75, 85 and 90 per cent."""
+    settings = StoreSettings()
+    assert settings.retention == RetentionConfig()
+    assert (settings.disk_limits.warn_used_ratio, settings.disk_limits.refuse_used_ratio) == (0.85, 0.9)
 
 
 def test_toml_has_sections(tmp_path: Path) -> None:
@@ -123,6 +165,16 @@ def test_namesrv_addr_of_the_environment_counts() -> None:
         ("store.commit_log_file_size_bytes", "0"),
         ("store.hot_window_bytes", "-1"),
         ("store.sync_flush_timeout_ms", "0"),
+        ("store.delete_when", "24"),
+        ("store.file_reserved_time_hours", "0"),
+        ("store.disk_max_used_space_percent", "0"),
+        ("store.disk_space_clean_forcibly_percent", "101"),
+        ("store.disk_space_warning_level_percent", "0"),
+        ("store.disk_warn_free_bytes", "-1"),
+        ("store.disk_refuse_free_bytes", "-1"),
+        ("store.commit_log_size_bytes_max", "-1"),
+        ("store.delete_file_batch_max", "0"),
+        ("store.clean_resource_interval_ms", "0"),
         ("store.flush_interval_ms", "0"),
         ("store.max_message_size_bytes", "0"),
         ("store.max_message_size_bytes", str(16 << 20)),

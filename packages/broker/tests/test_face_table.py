@@ -244,6 +244,7 @@ def test_the_tree_of_errors_tells_the_codes() -> None:
         (store_errors.MessageInvalid("why"), 13),
         (store_errors.TooManyWaiters(1), 2),
         (store_errors.DiskFull(Path("/store")), 14),
+        (store_errors.DiskAlmostFull(Path("/store"), 0.95, 1, "diskSpaceWarningLevelRatio", "90"), 14),
         (store_errors.NotWritable("why"), 14),
         (store_errors.StoreClosed(), 14),
         (store_errors.RecordCorrupt(1, "why"), 1),

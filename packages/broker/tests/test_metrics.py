@@ -34,6 +34,7 @@ APACHE_NAMES = {
     "rocketmq_consumer_connections",
     "rocketmq_storage_size",
     "rocketmq_storage_flush_behind_bytes",
+    "rocketmq_storage_message_reserve_time",
 }
 """As in reference metrics.tsv (Apache 5.x)."""
 

@@ -204,6 +204,8 @@ class World:
                 reserve_ahead_bytes=64 << 10,
                 message_size_bytes_max=self.config.store.max_message_size_bytes,
                 hot_read_window_bytes=self.config.store.hot_window_bytes,
+                disk_limits=self.config.store.disk_limits,
+                retention=self.config.store.retention,
             ),
             now_ms=self.clock.now_ms,
             disk=self.disk,

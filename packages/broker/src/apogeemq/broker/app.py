@@ -354,6 +354,8 @@ class BrokerApp:
                 message_size_bytes_max=settings.max_message_size_bytes,
                 hot_read_window_bytes=settings.hot_window_bytes,
                 flush_waiters_max=self.config.limits.waiting_acknowledgements_max,
+                disk_limits=settings.disk_limits,
+                retention=settings.retention,
             ),
             now_ms=self._clock.now_ms,
             disk=self._disk,

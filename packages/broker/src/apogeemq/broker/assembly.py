@@ -288,6 +288,12 @@ class Broker:
             tracer=tracer,
         )
 
+    @property
+    def message_reserve_time_ms(self) -> int:
+        """How long ago the oldest message that is still there was stored; 0 without one."""
+        stored_ms = self.store.oldest_store_timestamp_ms
+        return self._clock.now_ms() - stored_ms if stored_ms else 0
+
     def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
         """A message was stored: tell those who wait for it (see `writer.Arrivals`)."""
         if topic == SCHEDULE_TOPIC:

@@ -14,6 +14,8 @@ from apogeemq.broker.core.subscription_groups import GROUPS_MAX
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX, TOPICS_MAX
 from apogeemq.mesh.config import ListenerConfig, setting
 from apogeemq.mesh.service_process import LogConfig
+from apogeemq.store.disk_space import DiskLimits
+from apogeemq.store.retention import RetentionConfig, parse_delete_when
 
 HEADER_SIZE_BYTES = 64 << 10
 """What a frame holds beside a message's body, at most: properties, and the other fields of its header."""
@@ -149,6 +151,52 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How often committed offsets are written."""
     flush_delay_offset_interval_ms: Annotated[int, setting("flushDelayOffsetInterval")] = 1_000
     """How often delay progress is written. Apache's default is 10 s; what lies between is delivered again."""
+    delete_when: Annotated[str, setting("deleteWhen")] = "04"
+    """Local hours, 00 to 23 and semicolons between, in which expired files of the log are deleted."""
+    file_reserved_time_hours: Annotated[int, setting("fileReservedTime")] = 72
+    """A file is expired this long after its last message."""
+    disk_max_used_space_percent: Annotated[int, setting("diskMaxUsedSpaceRatio")] = 75
+    """On a disk fuller than this, expired files go at any hour. 1 to 100; 100: never."""
+    disk_space_clean_forcibly_percent: Annotated[int, setting("diskSpaceCleanForciblyRatio")] = 85
+    """On a disk fuller than this, the oldest files go, expired or not, and the log warns. 1 to 100; 100: never."""
+    clean_file_forcibly_enable: Annotated[bool, setting("cleanFileForciblyEnable")] = True
+    """Whether files go that are not expired."""
+    disk_space_warning_level_percent: Annotated[int, setting("diskSpaceWarningLevelRatio")] = 90
+    """On a disk fuller than this, sends are refused. 1 to 100; 100: never. (Apache takes 90 for whatever is more.)"""
+    disk_warn_free_bytes: int = 256 << 20
+    """On a disk with less free, the log warns; 0: never."""
+    disk_refuse_free_bytes: int = 64 << 20
+    """On a disk with less free, sends are refused; 0: never."""
+    commit_log_size_bytes_max: int = 0
+    """The log's files together may have this size, else the oldest go, expired or not; 0: any size."""
+    delete_file_batch_max: Annotated[int, setting("deleteFileBatchMax")] = 10
+    """Files of the log that go in one round."""
+    clean_resource_interval_ms: Annotated[int, setting("cleanResourceInterval")] = 10_000
+    """From one round to the next."""
+
+    @property
+    def retention(self) -> RetentionConfig:
+        """What is deleted when, for the store. Raises ValueError when `delete_when` is no list of hours."""
+        return RetentionConfig(
+            delete_when=parse_delete_when(self.delete_when),
+            file_reserved_ms=self.file_reserved_time_hours * 3_600_000,
+            disk_max_used_ratio=self.disk_max_used_space_percent / 100,
+            disk_clean_forcibly_ratio=self.disk_space_clean_forcibly_percent / 100,
+            clean_file_forcibly=self.clean_file_forcibly_enable,
+            log_size_bytes_max=self.commit_log_size_bytes_max,
+            delete_file_batch_max=self.delete_file_batch_max,
+            round_interval_ms=self.clean_resource_interval_ms,
+        )
+
+    @property
+    def disk_limits(self) -> DiskLimits:
+        """When the disk is too full, for the store."""
+        return DiskLimits(
+            warn_used_ratio=self.disk_space_clean_forcibly_percent / 100,
+            refuse_used_ratio=self.disk_space_warning_level_percent / 100,
+            warn_free_bytes=self.disk_warn_free_bytes,
+            refuse_free_bytes=self.disk_refuse_free_bytes,
+        )
 
     def validate(self) -> None:
         """Raise ValueError naming the setting that is out of range."""
@@ -163,14 +211,29 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not self.path:
             raise ValueError("path must not be empty")
-        if self.hot_window_bytes < 0:
-            raise ValueError(f"hot_window_bytes is {self.hot_window_bytes}; it must not be negative")
+        try:
+            parse_delete_when(self.delete_when)
+        except ValueError as error:
+            raise ValueError(f"delete_when: {error}") from error
+        for name in (
+            "disk_max_used_space_percent",
+            "disk_space_clean_forcibly_percent",
+            "disk_space_warning_level_percent",
+        ):
+            if not 1 <= getattr(self, name) <= 100:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 to 100")
+        for name in ("hot_window_bytes", "disk_warn_free_bytes", "disk_refuse_free_bytes", "commit_log_size_bytes_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         for name in (
             "sync_flush_timeout_ms",
             "flush_interval_ms",
             "max_message_size_bytes",
             "flush_consumer_offset_interval_ms",
             "flush_delay_offset_interval_ms",
+            "file_reserved_time_hours",
+            "delete_file_batch_max",
+            "clean_resource_interval_ms",
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
@@ -255,8 +318,6 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
 IGNORED_PROPERTIES = frozenset(
     {
         "brokerRole",
-        "deleteWhen",
-        "fileReservedTime",
         "fetchNamesrvAddrByAddressServer",
         "rocketmqHome",
         "storePathCommitLog",

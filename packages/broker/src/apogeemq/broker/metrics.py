@@ -151,6 +151,22 @@ def _register_store(registry: Registry, broker: Broker) -> None:
             "Bytes stored and not yet flushed to disk.",
             lambda: store.written_offset - store.flushed_offset,
         ),
+        (
+            "rocketmq_storage_message_reserve_time",
+            "Milliseconds since the oldest message that is still there was stored.",
+            lambda: broker.message_reserve_time_ms,
+        ),
+        (
+            "apogeemq_storage_disk_used_ratio",
+            "Share of the store's disk that is used, 0 to 1.",
+            lambda: store.disk_space.used_ratio,
+        ),
+        ("apogeemq_storage_disk_free_bytes", "Free on the store's disk.", lambda: store.disk_space.free_bytes),
+        (
+            "apogeemq_storage_disk_state",
+            "0 enough room, 1 warned of, 2 sends are refused.",
+            lambda: int(store.disk_state),
+        ),
         ("apogeemq_store_writable", "1 while the store takes writes.", lambda: int(store.is_writable)),
         (
             "apogeemq_store_recovery_dropped_bytes",
@@ -164,6 +180,12 @@ def _register_store(registry: Registry, broker: Broker) -> None:
         ),
     ):
         registry.observed_gauge(name, help_text, read)
+    registry.observed_counters(
+        "apogeemq_storage_files_deleted_total",
+        "Files of the commit log deleted since start, by reason: age, size, forced.",
+        ("reason",),
+        lambda: [((reason,), count) for reason, count in store.deleted_files.items()],
+    )
 
 
 def _register_requests(registry: Registry, broker: Broker, servers: dict[str, ServerStats]) -> None:

@@ -73,6 +73,8 @@ class Expiry:
         """Nothing goes before the owner says so: all hooks have to be there first."""
         self.removed: Counter[Reason] = Counter()
         """Files of the log since opening."""
+        self.oldest_ms = 0
+        """Store timestamp of the log's first record, as last seen; 0 while there is none."""
         self._log = log
         self._commit = commit
         self._queues = queues
@@ -87,6 +89,7 @@ class Expiry:
         self._plan: deque[Removal] = deque()
         self._ended_ms: dict[int, int] = {}
         self._followed_offset = log.min_offset
+        self._oldest_seen_in: int | None = None
         self._told_of: object = None
 
     def ask(self) -> None:
@@ -96,9 +99,10 @@ class Expiry:
 
     def run_once(self) -> None:
         """Begin a round if one is due, then remove a file; or else clean up behind those that went."""
-        if self._config is None or not self.is_begun or isinstance(self._log.refusal, NotWritable | StoreClosed):
-            return
         try:
+            self._see_oldest()
+            if self._config is None or not self.is_begun or isinstance(self._log.refusal, NotWritable | StoreClosed):
+                return
             self._choose(self._config)
             if not (self._plan and self._remove(self._plan[0])):
                 self._follow()
@@ -106,6 +110,12 @@ class Expiry:
             return  # somebody else's sync failed, and has told of it
         except OSError as error:
             self._tell_once((error.errno, error.filename), "deleting old files failed, trying again: %s", error)
+
+    def _see_oldest(self) -> None:
+        min_offset = self._log.min_offset
+        if self._oldest_seen_in != min_offset and (head := self._log.head_at(min_offset)) is not None:
+            self.oldest_ms = head.store_timestamp_ms
+            self._oldest_seen_in = min_offset
 
     # -- choosing ------------------------------------------------------------------------------------------------------
 

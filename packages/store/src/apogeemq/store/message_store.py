@@ -488,6 +488,11 @@ class MessageStore:
         """Files of the log deleted since opening, by reason: age, size, forced."""
         return {reason.name.lower(): count for reason, count in self._expiry.removed.items()}
 
+    @property
+    def oldest_store_timestamp_ms(self) -> int:
+        """Of the log's first record, as seen by the thread that cleans about a second ago; 0 while there is none."""
+        return self._expiry.oldest_ms
+
     # -- flushing ------------------------------------------------------------------------------------------------------
 
     def notify_flushed(self, offset: int, callback: FlushCallback) -> None:

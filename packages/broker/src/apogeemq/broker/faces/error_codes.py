@@ -3,6 +3,7 @@
 from apogeemq.broker.errors import BrokerError
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.store.errors import (
+    DiskAlmostFull,
     DiskFull,
     MessageInvalid,
     MessageTooLarge,
@@ -20,6 +21,6 @@ def error_code(error: Exception) -> ResponseCode:
         return ResponseCode.MESSAGE_ILLEGAL
     if isinstance(error, TooManyWaiters):
         return ResponseCode.SYSTEM_BUSY
-    if isinstance(error, DiskFull | NotWritable | StoreClosed):
+    if isinstance(error, DiskFull | DiskAlmostFull | NotWritable | StoreClosed):
         return ResponseCode.SERVICE_NOT_AVAILABLE
     return ResponseCode.SYSTEM_ERROR
