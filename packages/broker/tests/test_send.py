@@ -299,7 +299,8 @@ async def test_text_without_utf8_form_is_refused() -> None:
 
 async def test_a_full_disk_refuses_the_message() -> None:
     """Nothing is counted, and the topic stays usable."""
-    async with World(MemoryDisk(capacity_bytes=3 << 20), log_file_size_bytes=8 << 20) as world:
+    settings = StoreSettings(disk_space_warning_level_percent=100, disk_refuse_free_bytes=0)
+    async with World(MemoryDisk(capacity_bytes=3 << 20), store=settings, log_file_size_bytes=8 << 20) as world:
         world.create_topic()
         send(world, body=bytes(1 << 20))
         with pytest.raises(DiskFull):
