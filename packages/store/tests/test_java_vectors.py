@@ -19,7 +19,9 @@ from apogeemq.store.recovery import tag_hash
 VECTORS = Path(__file__).parent / "vectors_store"
 LOG = Path("commitlog/00000000000000000000")
 INDEX = Path("index/20261122141341752")
-JAVA_SIZES = {"commit_log_file_size_bytes": 1 << 30, "consume_queue_file_units": 300_000}
+JAVA_SETTINGS = {"commit_log_file_size_bytes": 1 << 30, "consume_queue_file_units": 300_000, "index_enabled": True}
+"""Apache's defaults."""
+TIME_MS_MAX = (1 << 63) - 1
 LOG_SIZE_BYTES = 7138
 INDEX_HEADER_SIZE_BYTES = 40
 INDEX_SLOTS_SIZE_BYTES = 5_000_000 * 4
@@ -88,7 +90,7 @@ MESSAGES = found_by_the_independent_reader()
 @pytest.fixture
 def store(java_directory: Path, open_store: OpenStore) -> MessageStore:
     """Java's directory with every file, opened."""
-    return open_store(directory=java_directory, **JAVA_SIZES)
+    return open_store(directory=java_directory, **JAVA_SETTINGS)
 
 
 def as_sent(record: Record) -> Sent:
@@ -134,18 +136,44 @@ def test_each_message_is_found_by_physical_offset(store: MessageStore) -> None:
     assert store.record_at(LOG_SIZE_BYTES) is None
 
 
-@pytest.mark.parametrize(("topic", "queue_id"), QUEUES)
-def test_each_queue_has_its_times(store: MessageStore, topic: str, queue_id: int) -> None:
+def test_each_message_is_found_by_unique_key(store: MessageStore) -> None:
+    """Within its topic, as the half message and the committed copy share theirs; the newest of a batch that has one."""
+    newest = {(sent.topic, place.unique_key): sent for sent, place in MESSAGES if place.unique_key is not None}
+    assert len(newest) == 20
+    for (topic, unique_key), sent in newest.items():
+        data = store.find_by_unique_key(topic, unique_key)
+        assert data is not None
+        assert as_sent(decode_record(data)) == sent
+        assert store.find_by_unique_key("StoreDelay", unique_key) is None
+
+
+def test_each_message_is_found_by_key(store: MessageStore) -> None:
+    """By each word of its keys, whenever it was stored or in that very millisecond, and not just after it."""
+    asked = 0
+    for sent, place in MESSAGES:
+        for key in (sent.keys or "").split():
+            for begin_ms, end_ms in ((0, TIME_MS_MAX), (place.store_timestamp_ms, place.store_timestamp_ms)):
+                answer = store.query_keys(sent.topic, key, 32, begin_ms, end_ms)
+                assert [as_sent(decode_record(data)) for data in answer.records] == [sent]
+            assert store.query_keys(sent.topic, key, 32, place.store_timestamp_ms + 1, TIME_MS_MAX).records == []
+            asked += 1
+    assert asked == 22
+    assert store.query_keys("StoreNormal", "key-8", 32, 0, TIME_MS_MAX).records == []
+
+
+def test_each_queue_has_its_times(store: MessageStore) -> None:
     """Times of the first and last message, and offsets by the time of each, by one before all and one after all."""
-    expected = places(topic, queue_id)
-    times = [place.store_timestamp_ms for place in expected]
-    assert (store.min_offset(topic, queue_id), store.max_offset(topic, queue_id)) == (0, len(expected))
-    assert [store.store_time_of(topic, queue_id, place.queue_offset) for place in expected] == times
-    for time_ms in {times[0] - 1, *times, times[-1] + 1}:
-        first = sum(other_ms < time_ms for other_ms in times)
-        assert store.offset_by_time(topic, queue_id, time_ms, "lower") == first
-        last = sum(other_ms <= time_ms for other_ms in times) - 1
-        assert store.offset_by_time(topic, queue_id, time_ms, "upper") == max(last, 0)
+    for topic, queue_id in QUEUES:
+        expected = places(topic, queue_id)
+        times = [place.store_timestamp_ms for place in expected]
+        assert (store.min_offset(topic, queue_id), store.max_offset(topic, queue_id)) == (0, len(expected))
+        assert store.store_time_range(topic, queue_id) == (times[0], times[-1])
+        assert [store.store_time_of(topic, queue_id, place.queue_offset) for place in expected] == times
+        for time_ms in {times[0] - 1, *times, times[-1] + 1}:
+            first = sum(other_ms < time_ms for other_ms in times)
+            assert store.offset_by_time(topic, queue_id, time_ms, "lower") == first
+            last = sum(other_ms <= time_ms for other_ms in times) - 1
+            assert store.offset_by_time(topic, queue_id, time_ms, "upper") == max(last, 0)
 
 
 def test_appending_changes_nothing_older(
@@ -159,7 +187,7 @@ def test_appending_changes_nothing_older(
     index_entries = index_entries_of(java_directory)
     assert len(index_entries) == 44
     clock[0] = MESSAGES[-1][1].store_timestamp_ms + 60_000
-    store = open_store(directory=java_directory, redispatch_tags_code=tags_code_of, **JAVA_SIZES)
+    store = open_store(directory=java_directory, redispatch_tags_code=tags_code_of, **JAVA_SETTINGS)
     for number, (topic, queue_id) in enumerate(QUEUES):
         appended = send(
             store, topic, queue_id, b"ours", b"KEYS\x01ours-%d\x02UNIQ_KEY\x01OURS%d\x02" % (number, number)
@@ -169,7 +197,9 @@ def test_appending_changes_nothing_older(
     for path, data in before.items():
         with (java_directory / path).open("rb") as file:
             assert file.read(len(data)) == data, path
-    assert index_entries_of(java_directory)[: len(index_entries)] == index_entries
+    after = index_entries_of(java_directory)
+    assert after[: len(index_entries)] == index_entries
+    assert len(after) == len(index_entries) + 2 * len(QUEUES)
 
 
 def tags_code_of(topic: str, properties: bytes, store_timestamp_ms: int) -> int:
