@@ -243,6 +243,7 @@ def test_the_tree_of_errors_tells_the_codes() -> None:
         (store_errors.MessageTooLarge("body", 2, 1), 13),
         (store_errors.MessageInvalid("why"), 13),
         (store_errors.TooManyWaiters(1), 2),
+        (store_errors.DiskSlow("sync", Path("/store"), 5000), 2),
         (store_errors.DiskFull(Path("/store")), 14),
         (store_errors.DiskAlmostFull(Path("/store"), 0.95, 1, "diskSpaceWarningLevelRatio", "90"), 14),
         (store_errors.NotWritable("why"), 14),

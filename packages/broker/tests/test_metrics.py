@@ -1,5 +1,6 @@
 """What a broker shows under /metrics."""
 
+import errno
 from collections.abc import Mapping
 
 import pytest
@@ -163,6 +164,21 @@ async def test_the_store_is_shown() -> None:
         assert samples["apogeemq_store_recovery_dropped_bytes", NONE] == 0
         world.store.flush_once()
         assert scrape(world)["rocketmq_storage_flush_behind_bytes", NONE] == 0
+
+
+async def test_the_disk_is_shown() -> None:
+    """How long it took, what it refused, and that nothing is under way."""
+    async with World() as world:
+        world.create_topic()
+        before = scrape(world)["apogeemq_store_disk_seconds_count", labels(operation="sync")]
+        world.client().send(310, send_fields(), b"x")
+        world.store.flush_once()
+        samples = scrape(world)
+        assert samples["apogeemq_store_disk_seconds_count", labels(operation="sync")] > before
+        assert samples["apogeemq_store_disk_longest_running_seconds", NONE] == 0
+        world.store.disk_health.note_error("read", OSError(errno.EIO, "broken"))
+        name = "apogeemq_store_disk_errors_total"
+        assert scrape(world)[name, labels(operation="read", errno="EIO")] == 1
 
 
 async def test_requests_are_counted_by_name_and_result() -> None:

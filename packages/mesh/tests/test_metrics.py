@@ -79,6 +79,24 @@ def test_histogram() -> None:
     }
 
 
+def test_observed_histogram() -> None:
+    """Counts that are kept elsewhere are cumulated when scraped, as they are at that moment."""
+    registry = Registry()
+    counts = [1, 0, 2]
+    registry.observed_histograms("disk_seconds", "disk", (0.5, 2), ("operation",), lambda: [(("sync",), counts, 7.5)])
+    counts[1] = 3
+    sync = ("operation", "sync")
+    assert samples(registry.render()) == {
+        ("disk_seconds_bucket", (("le", "0.5"), sync)): 1,
+        ("disk_seconds_bucket", (("le", "2"), sync)): 4,
+        ("disk_seconds_bucket", (("le", "+Inf"), sync)): 6,
+        ("disk_seconds_sum", (sync,)): 7.5,
+        ("disk_seconds_count", (sync,)): 6,
+    }
+    with pytest.raises(ValueError, match="ascending"):
+        registry.observed_histograms("other_seconds", "disk", (2, 0.5), (), list)
+
+
 @given(st.lists(st.floats(-1e6, 1e6)), st.sets(st.floats(-1e6, 1e6), min_size=1))
 def test_histogram_counts_as_a_plain_count_does(values: list[float], bounds: set[float]) -> None:
     """For any values and bounds each bucket holds the number of values up to its bound."""

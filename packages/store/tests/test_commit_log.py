@@ -37,7 +37,7 @@ def file_bytes(disk: MemoryDisk, start: int = 0) -> bytes:
     topic=st.one_of(st.sampled_from(["T", "%RETRY%g", "x" * 127, "x" * 128, "x" * 255, "тема"])),
     queue_id=st.integers(0, (1 << 31) - 1),
     flag=int32,
-    sys_flag=st.integers(0, (1 << 31) - 1).map(lambda flag: flag & ~0x4),
+    sys_flag=st.integers(0, (1 << 31) - 1).map(lambda flag: flag & ~0x84),
     times=st.tuples(int64, int32, int64),
     born_host=hosts,
     store_host=hosts,
@@ -296,6 +296,20 @@ def test_broken_disk_ends_writing(open_store: OpenStore, send: Send) -> None:
             send(store)
     assert not store.is_writable
     assert store.not_writable_reason is not None
+
+
+@pytest.mark.parametrize("sys_flag", [0x80, 0xC0, 0x84])
+def test_inner_batches_are_refused(open_store: OpenStore, send: Send, sys_flag: int) -> None:
+    """Neither appending nor recovery gives them a unit, so nobody could ever read what was acknowledged."""
+    store = open_store(MemoryDisk())
+    send(store)
+    end = store.written_offset
+    with pytest.raises(MessageInvalid, match="inner batch"):
+        send(store, sys_flag=sys_flag)
+    with pytest.raises(MessageInvalid, match="inner batch"):
+        store.append_batch("TopicTest", 0, sys_flag, 1, HOST_V4, [(0, b"", b"", 0)])
+    assert store.written_offset == end
+    assert send(store).queue_offset == 1
 
 
 def test_suspension_lasts_until_its_cause_is_gone(open_store: OpenStore, send: Send) -> None:

@@ -17,6 +17,13 @@ from apogeemq.store import errors
         (errors.MessageTooLarge("body", 9, 8), "body of 9 bytes exceeds the limit of 8 bytes"),
         (errors.MessageInvalid("no topic"), "the message cannot be stored: no topic"),
         (errors.DiskFull(Path("/s/f")), "no room on the disk for /s/f"),
+        (
+            errors.DiskSlow("sync", Path("/s/f"), 5000),
+            (
+                "the disk hangs: one sync of /s/f takes longer than 5000 ms (limit: disk_stall_limit_ms). "
+                "Nothing more is stored until it has ended; try again then"
+            ),
+        ),
         (errors.NotWritable("EIO"), "the store is not writable: EIO"),
         (errors.TooManyWaiters(3), "3 sends already wait for a flush"),
         (errors.StoreClosed(), "the store is closed"),

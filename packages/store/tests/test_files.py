@@ -9,8 +9,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from apogeemq.store.disk_health import DiskHealth
 from apogeemq.store.faulty_disk import FaultyDisk
 from apogeemq.store.files import Disk, DiskSpace, RealDisk, replace_file
+from apogeemq.store.measured_disk import MeasuredDisk
 from apogeemq.store.memory_disk import MemoryDisk
 
 SIZE = 8192
@@ -18,6 +20,7 @@ DISKS: dict[str, Callable[[], Disk]] = {
     "real": RealDisk,
     "memory": MemoryDisk,
     "faulty": lambda: FaultyDisk(Random(1)),
+    "measured": lambda: MeasuredDisk(MemoryDisk(), DiskHealth()),
 }
 
 

@@ -307,14 +307,17 @@ def test_units_missing_from_before_the_scan_rebuild_everything(
 
 
 def test_prepared_messages_stay_without_units(open_store: OpenStore, send: Send, disk: MemoryDisk) -> None:
-    """Transaction bits 4 and 12 never, 0 and 8 always; inner batches live in other queues."""
+    """Transaction bits 4 and 12 never, 0 and 8 always; nor inner batches that a Java broker wrote for other queues."""
     store = open_store(disk)
     for sys_flag in (0, 4, 8, 12, 0):
         send(store, sys_flag=sys_flag, body=b"%d" % sys_flag)
-    send(store, sys_flag=0x80, topic="Batch")
+    batch = send(store, topic="Batch").physical_offset
     store.close()
+    log_of(disk)[batch + 39] |= 0x80
     crash(disk)
     again = open_store(disk)
+    assert again.max_offset("Batch", 0) == 0
+    assert again.record_at(batch) is not None
     assert bodies(again) == [b"0", b"8", b"0"]
     assert again.recovery.queue_units_rebuilt == 3
 

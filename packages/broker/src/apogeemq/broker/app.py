@@ -353,6 +353,7 @@ class BrokerApp:
                 consume_queue_file_units=settings.consume_queue_file_size_bytes // 20,
                 message_size_bytes_max=settings.max_message_size_bytes,
                 hot_read_window_bytes=settings.hot_window_bytes,
+                disk_stall_limit_ms=settings.disk_stall_limit_ms,
                 flush_waiters_max=self.config.limits.waiting_acknowledgements_max,
                 disk_limits=settings.disk_limits,
                 retention=settings.retention,

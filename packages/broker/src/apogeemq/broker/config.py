@@ -143,6 +143,8 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A multiple of 20."""
     max_message_size_bytes: Annotated[int, setting("maxMessageSize")] = 4 << 20
     """Largest body."""
+    disk_stall_limit_ms: int = 5_000
+    """Sends are refused with SYSTEM_BUSY while the disk takes longer for one sync, write or reservation."""
     hot_window_bytes: int = 256 << 20
     """Messages this close to the end of the log are read from memory; older ones in a thread."""
     message_delay_level: Annotated[str, setting("messageDelayLevel")] = DEFAULT_DELAY_LEVELS
@@ -228,6 +230,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in (
             "sync_flush_timeout_ms",
             "flush_interval_ms",
+            "disk_stall_limit_ms",
             "max_message_size_bytes",
             "flush_consumer_offset_interval_ms",
             "flush_delay_offset_interval_ms",

@@ -14,6 +14,7 @@ from apogeemq.broker.faces.remoting.table import UNKNOWN_REQUEST_CODE
 from apogeemq.mesh.metrics import Registry
 from apogeemq.remoting_codec.aio.stats import ServerStats
 from apogeemq.remoting_codec.codes import request_code_name, response_code_name
+from apogeemq.store.disk_health import LATENCY_BOUNDS_S
 
 Samples = Iterable[tuple[Sequence[str], float]]
 
@@ -24,6 +25,7 @@ def register_metrics(registry: Registry, broker: Broker, servers: dict[str, Serv
     _register_pops(registry, broker)
     _register_tables(registry, broker)
     _register_store(registry, broker)
+    _register_disk(registry, broker)
     _register_requests(registry, broker, servers)
 
 
@@ -185,6 +187,33 @@ def _register_store(registry: Registry, broker: Broker) -> None:
         "Files of the commit log deleted since start, by reason: age, size, forced.",
         ("reason",),
         lambda: [((reason,), count) for reason, count in store.deleted_files.items()],
+    )
+
+
+def _register_disk(registry: Registry, broker: Broker) -> None:
+    health = broker.store.disk_health
+
+    def stalled_s() -> float:
+        running = health.longest_running()
+        return 0 if running is None else running.age_s
+
+    registry.observed_gauge(
+        "apogeemq_store_disk_longest_running_seconds",
+        "For how long the disk has been busy with the oldest operation that it has not ended.",
+        stalled_s,
+    )
+    registry.observed_histograms(
+        "apogeemq_store_disk_seconds",
+        "How long the disk took for syncs, writes and reservations of blocks since start.",
+        LATENCY_BOUNDS_S,
+        ("operation",),
+        lambda: [((name,), latency.counts, latency.total_s) for name, latency in health.latencies().items()],
+    )
+    registry.observed_counters(
+        "apogeemq_store_disk_errors_total",
+        "Errors of the disk since start, by the name of the error number.",
+        ("operation", "errno"),
+        lambda: list(health.errors().items()),
     )
 
 

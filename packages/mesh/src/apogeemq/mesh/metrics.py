@@ -164,12 +164,41 @@ class _Observed:
         return listed
 
 
+class _ObservedHistogram:
+    """A histogram whose counts are kept elsewhere and read when scraped."""
+
+    kind = "histogram"
+
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        bounds: Sequence[float],
+        label_names: Sequence[str],
+        read: Callable[[], Iterable[tuple[Sequence[str], Sequence[int], float]]],
+    ) -> None:
+        self.name = name
+        self.help_text = help_text
+        self.label_names = tuple(label_names)
+        self._bounds = bounds
+        self._read = read
+
+    def children(self) -> list[tuple[tuple[str, ...], Distribution]]:
+        listed: list[tuple[tuple[str, ...], Distribution]] = []
+        for values, counts, total in self._read():
+            distribution = Distribution(self._bounds)
+            distribution.counts = list(counts)
+            distribution.total = total
+            listed.append((tuple(values), distribution))
+        return listed
+
+
 class Registry:
     """All metrics of a process. `common_labels` stand on every line, such as cluster, node_type and node_id."""
 
     def __init__(self, common_labels: Mapping[str, str] | None = None) -> None:
         self._common = [_label(name, value) for name, value in (common_labels or {}).items()]
-        self._families: dict[str, Family[Value] | Family[Distribution] | _Observed] = {}
+        self._families: dict[str, Family[Value] | Family[Distribution] | _Observed | _ObservedHistogram] = {}
 
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Family[Value]:
         """Declare a number that only grows; its name ends in _total."""
@@ -209,10 +238,21 @@ class Registry:
         self, name: str, help_text: str, buckets: Sequence[float], labels: Sequence[str] = ()
     ) -> Family[Distribution]:
         """Declare a distribution over buckets, given by their ascending inclusive upper bounds without infinity."""
-        bounds = tuple(buckets)
-        if not bounds or list(bounds) != sorted(set(bounds)) or not all(map(math.isfinite, bounds)):
-            raise ValueError(f"{name}: buckets {bounds} are not finite and ascending")
+        bounds = _checked_bounds(name, buckets)
         return self._add(Family("histogram", name, help_text, labels, lambda: Distribution(bounds)))
+
+    def observed_histograms(
+        self,
+        name: str,
+        help_text: str,
+        buckets: Sequence[float],
+        labels: Sequence[str],
+        read: Callable[[], Iterable[tuple[Sequence[str], Sequence[int], float]]],
+    ) -> None:
+        """Declare distributions that `read` gives when scraped: label values, counts of each bucket alone (one more
+        than there are bounds), and the sum of the values; it must be cheap and not wait.
+        """
+        self._add(_ObservedHistogram(name, help_text, _checked_bounds(name, buckets), labels, read))
 
     def render(self) -> str:
         """Write all metrics as Prometheus text, in the order they were declared."""
@@ -254,7 +294,14 @@ class Registry:
                     yield f"{family.name}{suffix}{braced} {_number(number)}\n"
 
 
-FamilyT = TypeVar("FamilyT", Family[Value], Family[Distribution], _Observed)
+FamilyT = TypeVar("FamilyT", Family[Value], Family[Distribution], _Observed, _ObservedHistogram)
+
+
+def _checked_bounds(name: str, buckets: Sequence[float]) -> tuple[float, ...]:
+    bounds = tuple(buckets)
+    if not bounds or list(bounds) != sorted(set(bounds)) or not all(map(math.isfinite, bounds)):
+        raise ValueError(f"{name}: buckets {bounds} are not finite and ascending")
+    return bounds
 
 
 def _check_counter_name(name: str) -> None:

@@ -22,7 +22,6 @@ from apogeemq.remoting_codec.record import (
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import UNIT, ConsumeQueue
 from apogeemq.store.errors import (
-    DiskFull,
     MessageInvalid,
     MessageTooLarge,
     NotWritable,
@@ -35,6 +34,8 @@ _BORN_HOST_BIT = MessageSysFlag.BORNHOST_V6_FLAG
 _STORE_HOST_BIT = MessageSysFlag.STOREHOSTADDRESS_V6_FLAG
 _HOST_BITS = _BORN_HOST_BIT | _STORE_HOST_BIT
 _PREPARED_BIT = MessageSysFlag.TRANSACTION_PREPARED_TYPE
+_INNER_BATCH_BIT = MessageSysFlag.INNER_BATCH_FLAG
+_NO_UNIT_BITS = _PREPARED_BIT | _INNER_BATCH_BIT
 _CRC_MASK = 0x7FFFFFFF
 _RECORD_MAGICS = (MAGIC_V1, MAGIC_V2)
 _HEAD_SIZE_BYTES_MAX = HEADS[_HOST_BITS].size
@@ -197,7 +198,8 @@ class CommitLog:
         """Store one message and its consume-queue unit. The hot path: one flat function.
 
         The two host bits of `sys_flag` are set as the hosts demand. Prepared and rolled-back messages (transaction
-        bits 4 and 12) get queue offset 0 and no unit.
+        bits 4 and 12) get queue offset 0 and no unit. Inner batches (0x80) are MessageInvalid, as Apache refuses them
+        for queues of any type but BatchCQ: nobody could read them.
         Errors, with nothing changed: MessageTooLarge, MessageInvalid, DiskFull; what `refuse` or `suspend` was told.
         """
         body_size_bytes = len(body)
@@ -225,8 +227,8 @@ class CommitLog:
             if now_ms < self.store_timestamp_ms:  # noqa: PLR1730 — max() costs 0.07 µs here
                 now_ms = self.store_timestamp_ms
             physical_offset = self.written_offset
-            has_unit = not sys_flag & _PREPARED_BIT
-            queue_offset = queue.max_offset if has_unit else 0
+            has_unit = not sys_flag & _NO_UNIT_BITS
+            queue_offset = queue.max_offset if has_unit else _queue_offset_without_unit(sys_flag)
             try:
                 head = pack_head(
                     size_bytes,
@@ -287,7 +289,8 @@ class CommitLog:
             _refuse_born_host(born_host)
         topic_field = queue.topic_field
         sys_flag = sys_flag & ~_HOST_BITS | host_bits
-        if sys_flag & _PREPARED_BIT:
+        if sys_flag & _NO_UNIT_BITS:
+            _queue_offset_without_unit(sys_flag)
             raise MessageInvalid("prepared messages come one by one")
         fixed_size_bytes += len(topic_field)
         sizes = [fixed_size_bytes + len(body) + len(properties) for _, body, properties, _ in entries]
@@ -389,8 +392,6 @@ class CommitLog:
                 self._roll()
             end = self._position + size_bytes
             self.files.reserve(self._file_start + end)
-        except DiskFull:
-            raise
         except OSError as error:
             refusal = NotWritable(f"the commit log cannot grow: {error}")
             self._refuse_locked(refusal)
@@ -497,6 +498,13 @@ class CommitLog:
             if physical_offset < self.files.min_offset:
                 return None
             raise
+
+
+def _queue_offset_without_unit(sys_flag: int) -> int:
+    """The queue offset of a message that no queue lists."""
+    if sys_flag & _INNER_BATCH_BIT:
+        raise MessageInvalid("an inner batch needs a queue of type BatchCQ")
+    return 0
 
 
 def _refuse_born_host(born_host: bytes) -> NoReturn:

@@ -62,6 +62,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """[maxIndexNum] Entries of an index file, 20 bytes each; the first is never used."""
     index_tail_size_bytes_max: int = 1 << 20
     """Keys kept in memory, 20 bytes each, before the appender writes them itself."""
+    disk_stall_limit_ms: int = 5_000
+    """Appends are refused while one sync, write or reservation takes longer: as long as Apache's syncFlushTimeout."""
     close_timeout_ms: int = 30_000
     """How long `close` waits for a thread that hangs in the disk."""
 
@@ -87,6 +89,7 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
             "flush_waiters_max",
             "index_slots",
             "index_tail_size_bytes_max",
+            "disk_stall_limit_ms",
             "close_timeout_ms",
         ):
             if getattr(self, name) <= 0:

@@ -15,6 +15,7 @@ StoreError
 ├── MessageInvalid        a field does not fit its place in the record
 ├── DiskFull              no room could be reserved; nothing was written, a later append may succeed
 ├── DiskAlmostFull        there is room, but less than the settings leave to others; passes by itself
+├── DiskSlow              the disk has not answered for too long; passes when it does
 ├── NotWritable           a sync failed: nothing is accepted until the store is opened again
 │   while waiting or afterwards
 ├── TooManyWaiters        the bound on sends that wait for a flush
@@ -133,6 +134,19 @@ class DiskAlmostFull(StoreError):
         self.free_bytes = free_bytes
         self.setting = setting
         self.threshold = threshold
+
+
+class DiskSlow(StoreError):
+    """The disk has not ended one `operation` on `path` for longer than `limit_ms`: appends are refused until it has."""
+
+    def __init__(self, operation: str, path: Path, limit_ms: int) -> None:
+        super().__init__(
+            f"the disk hangs: one {operation} of {path} takes longer than {limit_ms} ms (limit: disk_stall_limit_ms). "
+            "Nothing more is stored until it has ended; try again then"
+        )
+        self.operation = operation
+        self.path = path
+        self.limit_ms = limit_ms
 
 
 class NotWritable(StoreError):

@@ -1,9 +1,11 @@
 """The row of files that the commit log lies in, the one being written mapped and its blocks reserved ahead."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from apogeemq.store.errors import NO_ROOM, DiskFull, OffsetOutOfRange
+from apogeemq.store.errors import NO_ROOM, DiskFull, DiskSlow, OffsetOutOfRange
 from apogeemq.store.files import Disk, MappedSegment
 from apogeemq.store.segment_files import SegmentFiles, segment_path, segment_starts
 
@@ -21,11 +23,19 @@ class MappedFileQueue:
                                                           written ↑    ↑ reserved_end
     ```
     One thread appends (`advance`, `reserve`), one prepares (`prepare`, `retire`), one cleans (`remove_first`), any may
-    read.
+    read. When the one that prepares hangs in the disk, the one that appends waits for it no longer than
+    `writer_wait_ms`.
     """
 
     def __init__(
-        self, disk: Disk, directory: Path, file_size_bytes: int, *, reserve_ahead_bytes: int, open_files_max: int
+        self,
+        disk: Disk,
+        directory: Path,
+        file_size_bytes: int,
+        *,
+        reserve_ahead_bytes: int,
+        open_files_max: int,
+        writer_wait_ms: int = 5_000,
     ) -> None:
         self.file_size_bytes = file_size_bytes
         self.starts = segment_starts(disk, directory, file_size_bytes)
@@ -33,6 +43,7 @@ class MappedFileQueue:
         self._disk = disk
         self._directory = directory
         self._reserve_ahead_bytes = reserve_ahead_bytes
+        self._writer_wait_ms = writer_wait_ms
         self._files = SegmentFiles(disk, file_size_bytes, open_files_max)
         self._lock = Lock()
         self._mapped: dict[int, MappedSegment] = {}
@@ -64,8 +75,11 @@ class MappedFileQueue:
             return segment
 
     def advance(self) -> MappedSegment:
-        """The file after the current one, usually prepared already; it becomes the current one. Errors: DiskFull."""
-        with self._lock:
+        """The file after the current one, usually prepared already; it becomes the current one.
+
+        Errors: DiskFull, DiskSlow.
+        """
+        with self._lock_for_writer(self.end):
             start = self.end
             if self._next is None:
                 segment, reserved_end = self._map(start), start
@@ -76,8 +90,10 @@ class MappedFileQueue:
             return segment
 
     def reserve(self, end: int) -> None:
-        """Reserve blocks of the current file at least up to the offset `end`, now. Errors: DiskFull."""
-        with self._lock:
+        """Reserve blocks of the current file at least up to the offset `end`, now. Errors: DiskFull, DiskSlow."""
+        if end <= self.reserved_end:
+            return  # no need for the lock, whose holder may be waiting for the disk
+        with self._lock_for_writer(self.end - self.file_size_bytes):
             if end > self.reserved_end:
                 self._reserve_current(end, max(end, self.reserved_end + _RESERVE_INLINE_BYTES))
 
@@ -206,6 +222,16 @@ class MappedFileQueue:
             self._mapped.clear()
             self._next = None
         self._files.close()
+
+    @contextmanager
+    def _lock_for_writer(self, start: int) -> Iterator[None]:
+        """The lock, for work on the file that begins at `start`. Errors: DiskSlow when it is not to be had in time."""
+        if not self._lock.acquire(timeout=self._writer_wait_ms / 1000):
+            raise DiskSlow("reserve", segment_path(self._directory, start), self._writer_wait_ms)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     # -- with the lock held --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from apogeemq.store.commit_log import AppendResult, BatchEntry, CommitLog
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
 from apogeemq.store.directory_swap import finish_swaps
+from apogeemq.store.disk_health import DiskHealth
 from apogeemq.store.disk_space import DiskState
 from apogeemq.store.disk_watch import DiskWatch
 from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
@@ -25,10 +26,12 @@ from apogeemq.store.index_files import IndexFiles
 from apogeemq.store.index_recovery import IndexRecovery
 from apogeemq.store.key_lookup import KeyAnswer, KeyLookup
 from apogeemq.store.mapped_file_queue import MappedFileQueue
+from apogeemq.store.measured_disk import MeasuredDisk
 from apogeemq.store.message_reader import Boundary, MessageReader, ReadResult, ReadStatus
 from apogeemq.store.queue_flush import QueueFlush
 from apogeemq.store.recovery import Recovery, RecoveryReport, RedispatchTagsCode, tag_hash
 from apogeemq.store.room import RoomService
+from apogeemq.store.stall_watch import StallWatch
 
 __all__ = ["AppendResult", "BatchEntry", "MessageStore", "ReadResult", "ReadStatus", "RecoveryReport"]
 
@@ -37,6 +40,9 @@ _ROOM_INTERVAL_S = 1.0
 
 _CLEAN_INTERVAL_S = 1.0
 """How often the disk's room is looked at, and the pause between two files that are deleted."""
+
+_STALL_INTERVAL_S = 1.0
+"""How often the store looks whether the disk answers; oftener when the limit is short."""
 
 
 class MessageStore:
@@ -50,9 +56,8 @@ class MessageStore:
     config/*.json                               the owner's, through ConfigFile
     ```
     Appends come from one thread (the event loop) and wait for no disk, except where CommitLog says so. Reads may come
-    from any thread. Four threads belong to the store: one flushes the log, one writes consume queues and checkpoint,
-    one reserves blocks ahead, one watches the disk's room and
-    deletes what is old.
+    from any thread. Five threads belong to the store: one flushes the log, one writes consume queues and checkpoint,
+    one reserves blocks ahead, one watches the disk's room and deletes what is old, one whether it answers.
     Source: architecture.md §5; Apache DefaultMessageStore 5.x.
     """
 
@@ -88,7 +93,7 @@ class MessageStore:
             OSError: the disk.
         """
         config.validate()
-        disk = disk or RealDisk()
+        disk = MeasuredDisk(disk or RealDisk(), DiskHealth())
         lock = _lock(disk, directory)
         try:
             store = cls(
@@ -118,7 +123,7 @@ class MessageStore:
         config: StoreConfig,
         *,
         now_ms: Callable[[], int],
-        disk: Disk,
+        disk: MeasuredDisk,
         lock: DiskLock,
         on_progress: Callable[[int, int], None] | None,
         redispatch_tags_code: RedispatchTagsCode,
@@ -140,6 +145,7 @@ class MessageStore:
             config.commit_log_file_size_bytes,
             reserve_ahead_bytes=config.reserve_ahead_bytes,
             open_files_max=config.open_files_max,
+            writer_wait_ms=config.disk_stall_limit_ms,
         )
         self._queues = ConsumeQueues(
             disk,
@@ -217,11 +223,15 @@ class MessageStore:
             derived=(),
             now_ms=now_ms,
         )
+        self._stall_watch = StallWatch(self._log, disk.health, limit_ms=config.disk_stall_limit_ms)
         flush_interval_s = config.flush_interval_ms / 1000
         self._flush_worker = self._worker("store-flush", self._commit.flush_once, flush_interval_s)
         self._queue_worker = self._worker("store-queues", self._queue_flush.run_once, flush_interval_s)
         self._room_worker = self._worker("store-room", RoomService(self._log).prepare_once, _ROOM_INTERVAL_S)
         self._clean_worker = self._worker("store-clean", self._clean_once, _CLEAN_INTERVAL_S)
+        # A thread of its own, which never touches the disk: any of the others may be hanging in it.
+        stall_interval_s = min(_STALL_INTERVAL_S, config.disk_stall_limit_ms / 4000)
+        self._stall_worker = self._worker("store-stall", self._stall_watch.look, stall_interval_s)
         self._threads: list[Worker] = []
         self.recovery = msgspec.structs.replace(report, duration_ms=now_ms() - opened_ms)
         """What opening found."""
@@ -262,6 +272,7 @@ class MessageStore:
             MessageTooLarge, MessageInvalid: the message.
             DiskFull: no room; a later append may succeed.
             DiskAlmostFull: less room than `disk_limits` demand; passes by itself.
+            DiskSlow: the disk has not answered for `disk_stall_limit_ms`; passes when it does.
             NotWritable, StoreClosed: the store.
         """
         queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
@@ -462,6 +473,11 @@ class MessageStore:
         """The disk's room when it was last looked at."""
         return self._disk_watch.space
 
+    @property
+    def disk_health(self) -> DiskHealth:
+        """How long the disk takes, what it refuses, and what it has not ended yet."""
+        return self._disk.health
+
     def disk_limits_ignored(self) -> AbstractContextManager[None]:
         """Within it appends are taken although the disk is nearly full: for work that leads to free space.
 
@@ -514,6 +530,7 @@ class MessageStore:
         self._commit.flush_once()
         self._queue_flush.run_once()
         self._clean_once()
+        self._stall_watch.look()
 
     def _clean_once(self) -> None:
         self._disk_watch.look()
@@ -577,6 +594,7 @@ class MessageStore:
 
     def _start_threads(self) -> None:
         self._threads = [self._flush_worker, self._queue_worker, self._room_worker, self._clean_worker]
+        self._threads.append(self._stall_worker)
         for worker in self._threads:
             worker.start()
 

@@ -5,6 +5,7 @@ from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.store.errors import (
     DiskAlmostFull,
     DiskFull,
+    DiskSlow,
     MessageInvalid,
     MessageTooLarge,
     NotWritable,
@@ -19,7 +20,7 @@ def error_code(error: Exception) -> ResponseCode:
         return error.code
     if isinstance(error, MessageTooLarge | MessageInvalid):
         return ResponseCode.MESSAGE_ILLEGAL
-    if isinstance(error, TooManyWaiters):
+    if isinstance(error, TooManyWaiters | DiskSlow):
         return ResponseCode.SYSTEM_BUSY
     if isinstance(error, DiskFull | DiskAlmostFull | NotWritable | StoreClosed):
         return ResponseCode.SERVICE_NOT_AVAILABLE
