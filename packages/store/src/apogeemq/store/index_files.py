@@ -105,7 +105,8 @@ class IndexFiles:
             for file in self._unsynced:
                 file.distrust()
         self._note_end()
-        return bool(names) and not self._doomed
+        # After a full file there may have been another one.
+        return bool(self._files) and self._files[-1].room > 0 and not self._doomed
 
     def remove_doomed(self) -> None:
         """Remove what `load` did not believe."""
@@ -113,7 +114,9 @@ class IndexFiles:
         self._doomed = []
 
     def mend(self) -> int | None:
-        """After a crash: let slots be as the headers say, and forget the last record, whose keys may be cut in two.
+        """After a crash or `remove_doomed`: let slots be as headers say, and forget the last record.
+
+        Its keys may be cut in two, at the end of a file or of what was synced.
 
         Returns where that record begins, to be put again; None when there is no record.
         """

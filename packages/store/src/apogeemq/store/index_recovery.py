@@ -27,7 +27,7 @@ class IndexRecovery:
     | a clean stop else | none |
     | our crash | those after the index timestamp: Recovery begins its scan no later |
     | a crash of Java | those after its last file that is older than the index timestamp, Java's own rule |
-    | files that do not fit each other | those after the last one that does |
+    | files that do not fit each other, or only full ones | those after the last one that fits |
 
     Records that Recovery would not read are read here, for the index alone. Before that the index timestamp becomes 0
     on the disk: a crash in the middle must not leave a checkpoint that calls the index complete.
@@ -71,7 +71,7 @@ class IndexRecovery:
             self._checkpoint.index_timestamp_ms = 0
             self._save_checkpoint()
         self._index.remove_doomed()
-        if not self._clean:
+        if not (self._clean and is_whole):
             self._mend()
         if not is_whole and self._files.starts:
             self._scan(self._first_missing(), start)
