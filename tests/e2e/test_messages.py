@@ -255,10 +255,22 @@ def test_what_is_not_served_yet_is_refused(server: Ready) -> None:
         assert timer.code == ResponseCode.SYSTEM_ERROR
         half = client.request(310, send_fields("E2E_No", 0, "TRAN_MSG\x01true\x02PGROUP\x01P\x02"), b"x")
         assert half.code == ResponseCode.NO_PERMISSION
-        sql = client.request(11, pull_fields("E2E_No", "G", expressionType="SQL92", subscription="a > 1"))
-        assert sql.code == ResponseCode.SYSTEM_ERROR
         assert client.request(37, {}).code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED
         assert pull_all(client, "E2E_No", "G") == []
+
+
+def test_sql_chooses_by_properties(server: Ready) -> None:
+    """A pull with SQL92 gets what matches; an expression that is none is refused with its place."""
+    with broker(server) as client:
+        for number in range(6):
+            assert client.request(310, send_fields("E2E_Sql", 0, f"n\x01{number}\x02"), b"%d" % number).code == 0
+        expression = "n >= 2 AND n NOT BETWEEN 3 AND 4"
+        pulled = client.request(11, pull_fields("E2E_Sql", "G_sql", expressionType="SQL92", subscription=expression))
+        assert pulled.code == ResponseCode.SUCCESS
+        assert [record.body for record in decode_records(pulled.body)] == [b"2", b"5"]
+        wrong = client.request(11, pull_fields("E2E_Sql", "G_sql", expressionType="SQL92", subscription="n >"))
+        assert wrong.code == ResponseCode.SUBSCRIPTION_PARSE_FAILED
+        assert "line 1, column 4" in (wrong.remark or "")
 
 
 def test_many_pipelined_sends_are_answered_in_order(server: Ready) -> None:

@@ -1,6 +1,8 @@
 """Pulls: what is refused and in which order, what comes back, and under which code."""
 
 import itertools
+import json
+from collections.abc import Iterable
 
 import msgspec
 import pytest
@@ -16,6 +18,7 @@ from apogeemq.broker.errors import (
     SubscriptionParseFailed,
     TopicNotExist,
 )
+from apogeemq.broker.filter.message_filter import EVERYTHING
 from apogeemq.broker.service.fetch import FetchService, Pull, Pulled
 from apogeemq.remoting_codec.bodies import HeartbeatData, MessageModel, TopicConfig
 from apogeemq.remoting_codec.codes import ResponseCode
@@ -94,7 +97,7 @@ REFUSALS: list[tuple[type[BrokerError], str, dict[str, object]]] = [
     ),
     (InvalidParameter, r"queueId\[-1\] is illegal", {"queue_id": -1}),
     (InvalidParameter, r"maxMsgNums\[0\] is illegal", {"max_msg_nums": 0}),
-    (RequestFailed, "does not support consumer to filter message by SQL92", {"expression_type": "SQL92"}),
+    (RequestFailed, "does not support consumer to filter message by XPATH", {"expression_type": "XPATH"}),
     (SubscriptionParseFailed, "names no tag", {"subscription": "||"}),
     (SubscriptionNotExist, "the consumer's group info not exist, group: G", {"sys_flag": 0}),
 ]
@@ -214,12 +217,111 @@ async def test_broadcasting_is_the_groups_to_allow(*, is_allowed: bool) -> None:
                 world.broker.fetch.check(request(sys_flag=0), CLIENT)
 
 
-async def test_sql_is_refused_when_it_was_told_in_a_heartbeat_too() -> None:
-    """In the words of an Apache broker with enablePropertyFilter off."""
-    async with await world_with() as world:
+async def test_sql_that_is_switched_off_is_refused() -> None:
+    """In the words of an Apache broker with enablePropertyFilter off, wherever the expression comes from."""
+    async with await world_with(topics=TopicsConfig(property_filter_enable=False)) as world:
+        with pytest.raises(RequestFailed, match="filter message by SQL92: enablePropertyFilter is off"):
+            world.broker.fetch.check(request(subscription="a > 1", expression_type="SQL92"), CLIENT)
         join(world, consumer_beat(expression="a > 1", expression_type="SQL92"))
         with pytest.raises(RequestFailed, match="filter message by SQL92"):
             world.broker.fetch.check(request(sys_flag=0), CLIENT)
+
+
+# -- filters by SQL92 --------------------------------------------------------------------------------------------------
+
+
+def fill_numbered(world: World, values: Iterable[object], body: bytes = b"body") -> None:
+    """Messages with a property n."""
+    client = world.client()
+    for value in values:
+        assert client.request(310, send_fields("T", 0, f"n\x01{value}\x02"), body).code == 0
+
+
+def sql(expression: str, **more: object) -> dict[str, object]:
+    return {"subscription": expression, "expression_type": "SQL92", **more}
+
+
+async def test_sql_hands_out_what_matches() -> None:
+    """Whole records, in order; the next pull begins behind the last message that was looked at."""
+    async with await world_with() as world:
+        fill_numbered(world, range(10))
+        pulled = pull(world, **sql("n BETWEEN 3 AND 5 OR n = 8"))
+        assert (pulled.code, pulled.next_offset, pulled.count) == (ResponseCode.SUCCESS, 10, 4)
+        assert offsets_of(pulled) == [3, 4, 5, 8]
+        assert pulled.size_bytes == sum(len(buffer) for buffer in pulled.buffers)
+
+
+async def test_sql_of_a_heartbeat_counts_where_the_pull_has_none() -> None:
+    """Java's push consumers tell their expression once."""
+    async with await world_with() as world:
+        fill_numbered(world, range(4))
+        join(world, consumer_beat(expression="n > 2", expression_type="SQL92"))
+        assert offsets_of(pull(world, sys_flag=0, subscription=None)) == [3]
+
+
+async def test_sql_stops_at_the_counts_of_a_pull() -> None:
+    """The message that did not fit any more is the first of the next pull."""
+    async with await world_with() as world:
+        fill_numbered(world, [1, 0, 1, 1, 0, 1])
+        first = pull(world, **sql("n = 1", max_msg_nums=2))
+        assert (offsets_of(first), first.next_offset) == ([0, 2], 3)
+        second = pull(world, offset=3, **sql("n = 1", max_msg_nums=2))
+        assert (offsets_of(second), second.next_offset) == ([3, 5], 6)
+        small = pull(world, **sql("n = 1", max_msg_bytes=1))
+        assert (offsets_of(small), small.next_offset) == ([0], 2)
+
+
+async def test_sql_without_a_match_goes_on_behind_what_it_looked_at() -> None:
+    """At most 800 messages, however many there are; the client asks again at once (PULL_RETRY_IMMEDIATELY)."""
+    async with await world_with() as world:
+        fill_numbered(world, [0] * 1_000)
+        at, answers = 0, []
+        while at < 1_000:
+            pulled = pull(world, offset=at, **sql("n = 1"))
+            answers.append((pulled.code, pulled.remark, pulled.next_offset, pulled.count))
+            at = pulled.next_offset
+        retry = ResponseCode.PULL_RETRY_IMMEDIATELY
+        assert answers == [(retry, "NO_MATCHED_MESSAGE", 800, 0), (retry, "NO_MATCHED_MESSAGE", 1_000, 0)]
+        end = pull(world, offset=1_000, **sql("n = 1"))
+        assert (end.code, end.next_offset) == (ResponseCode.PULL_NOT_FOUND, 1_000)
+
+
+async def test_sql_reads_on_over_large_messages() -> None:
+    """Matches beyond the first bytes that are read together are found in the same pull."""
+    async with await world_with() as world:
+        fill_numbered(world, [0, 0, 0, 0, 0, 0, 1], body=bytes(100_000))
+        pulled = pull(world, **sql("n = 1"))
+        assert (offsets_of(pulled), pulled.next_offset) == ([6], 7)
+
+
+async def test_sql_takes_cold_messages_in_a_thread() -> None:
+    """What would wait for the disk is cold, with a filter too, and is found once it may wait."""
+    async with await world_with(store=StoreSettings(hot_window_bytes=1)) as world:
+        fill_numbered(world, range(3))
+        world.disk.cached = False
+        checked = world.broker.fetch.check(request(subscription="n = 2", expression_type="SQL92"), CLIENT)
+        assert world.broker.fetch.read(checked).is_cold
+        assert offsets_of(world.broker.fetch.read(checked, cold_allowed=True)) == [2]
+
+
+@pytest.mark.parametrize(
+    ("subscription", "code", "remark"),
+    [
+        ({"expressionType": "SQL92", "subString": "a > 1"}, 0, None),
+        ({"expressionType": "TAG", "subString": "a || b"}, 0, None),
+        ({"expressionType": "SQL92", "subString": "a ==== 3"}, 23, "line 1, column 4"),
+        ({"expressionType": "SQL92", "subString": ""}, 23, "line 1, column 1"),
+        ({"expressionType": "XPATH", "subString": "/a"}, 1, "filter message by XPATH"),
+    ],
+)
+async def test_client_asks_before_it_starts(subscription: dict[str, str], code: int, remark: str | None) -> None:
+    """CHECK_CLIENT_CONFIG: as recorded from Apache, but for the words that say what is wrong."""
+    async with await world_with() as world:
+        body = {"clientId": "c", "group": "G", "subscriptionData": {"topic": "T", **subscription}}
+        reply = world.client().request(46, {}, json.dumps(body).encode())
+        assert reply.code == code
+        assert (remark is None) == (reply.remark is None)
+        assert remark is None or remark in (reply.remark or "")
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -268,7 +370,7 @@ RESULTS = [
 async def test_every_result_of_a_read_has_apaches_code(status: ReadStatus, offset: int, code: int) -> None:
     """The whole table, the states that are hard to bring about too."""
     async with await world_with() as world:
-        checked = Pull(world.broker.topics.require("T"), "G", 0, offset, 32, 1 << 18, None)
+        checked = Pull(world.broker.topics.require("T"), "G", 0, offset, 32, 1 << 18, EVERYTHING)
         pulled = FetchService._pulled(checked, ReadResult(status, 5, 2, 9, []))
         assert pulled.code == code
         assert (pulled.remark, pulled.next_offset, pulled.min_offset, pulled.max_offset) == (status.name, 5, 2, 9)

@@ -253,6 +253,19 @@ async def test_unacknowledged_messages_are_bounded() -> None:
         assert popped(world, request(count_max=3)).count == 2
 
 
+async def test_sql_pops_what_matches() -> None:
+    """What does not match is passed by for good, as with tags; what matches can be acknowledged one by one."""
+    async with World() as world:
+        world.create_topic("T", 1)
+        client = world.client()
+        for number in range(6):
+            assert client.request(310, send_fields("T", 0, f"n\x01{number}\x02"), b"%d" % number).code == 0
+        found = popped(world, request(expression_type="SQL92", expression="n > 1 AND n <> 3"))
+        assert bodies_of(found) == [b"2", b"4", b"5"]
+        assert ack(world, *handles_of(found)) == [HandleResult.OK] * 3
+        assert isinstance(pop(world, request()), NothingPopped)
+
+
 # -- refusals, in Apache's order ---------------------------------------------------------------------------------------
 
 
@@ -269,7 +282,8 @@ async def test_unacknowledged_messages_are_bounded() -> None:
         (request(group="no good"), InvalidParameter, "group"),
         (request(order=True), RequestFailed, "order=true"),
         (request(init_mode=2), InvalidParameter, "initMode"),
-        (request(expression_type="SQL92"), RequestFailed, "SQL92"),
+        (request(expression_type="XPATH"), RequestFailed, "XPATH"),
+        (request(expression_type="SQL92", expression="a >"), SubscriptionParseFailed, "line 1, column 4"),
         (request(expression="||"), SubscriptionParseFailed, "tag"),
         (request(invisible_time_ms=0), InvalidParameter, "invisibleTime"),
         (request(invisible_time_ms=INVISIBLE_TIME_MS_MAX + 1), InvalidParameter, "invisibleTime"),

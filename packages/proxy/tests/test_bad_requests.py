@@ -155,6 +155,12 @@ def first(request: Message) -> defs.Message:
             Code.ILLEGAL_FILTER_EXPRESSION,
             "filter_expression",
         ),
+        (
+            "receive_message",
+            lambda r: r.filter_expression.CopyFrom(defs.FilterExpression(type=defs.SQL, expression=" ")),
+            Code.ILLEGAL_FILTER_EXPRESSION,
+            "filter_expression",
+        ),
         ("receive_message", lambda r: r.ClearField("batch_size"), Code.BAD_REQUEST, "batch_size"),
         (
             "receive_message",

@@ -189,6 +189,17 @@ async def test_messages_of_other_tags_are_acknowledged_and_not_handed_out() -> N
     assert cluster.brokers["a"].acked["G"] == {1}
 
 
+async def test_sql_is_the_brokers_matter() -> None:
+    """The expression goes to the broker as it is; what comes back is handed out whatever its tag."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].store("T", b"A", encode_properties({"TAGS": "A"}))
+    sql = defs.FilterExpression(type=defs.SQL, expression=" n > 3 AND TAGS IS NOT NULL ")
+    parts = await received(service_of(cluster), cluster, request_of("a", filter_expression=sql))
+    assert [part.message.body for part in parts if part.HasField("message")] == [b"A"]
+    (asked,) = cluster.brokers["a"].asked(mesh.PopMessageRequest)
+    assert (asked.expression_type, asked.expression) == ("SQL92", "n > 3 AND TAGS IS NOT NULL")
+
+
 async def test_a_client_that_goes_in_the_middle_leaves_the_rest_to_others() -> None:
     """What was not handed over when the stream broke is visible again at once."""
     cluster = cluster_of(ManualClock(), "a")

@@ -182,6 +182,7 @@ class Broker:
             broker_name=identity.broker_name,
             count_max=limits.pull_messages_max,
             size_bytes_max=limits.pull_size_bytes_max,
+            sql_enabled=config.topics.property_filter_enable,
         )
         self.offset_service = OffsetService(
             store=store,
@@ -196,6 +197,7 @@ class Broker:
             topics=self.topics,
             notify=notify_consumer_ids_changed,
             monotonic=clock.monotonic,
+            sql_enabled=config.topics.property_filter_enable,
         )
         self.delay = DelayService(
             store=store,

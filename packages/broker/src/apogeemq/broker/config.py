@@ -99,6 +99,8 @@ class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether pulls are held as long as clients ask for; own."""
     short_polling_time_ms: Annotated[int, setting("shortPollingTimeMills")] = 1_000
     """How long they are held otherwise; own."""
+    property_filter_enable: Annotated[bool, setting("enablePropertyFilter")] = True
+    """Whether consumers may filter by SQL92; own. Apache's default is off."""
 
     def validate(self) -> None:
         """Raise ValueError naming the setting that is out of range."""

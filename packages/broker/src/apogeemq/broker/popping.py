@@ -77,6 +77,7 @@ class Popping:
             retry_first_percent=config.pop.retry_probability_percent,
             hot_window_bytes=config.store.hot_window_bytes,
             messages_max=limits.popped_messages_max,
+            sql_enabled=config.topics.property_filter_enable,
         )
         self.polls = PopPolls(
             pops=self.service,

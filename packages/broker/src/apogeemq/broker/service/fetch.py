@@ -14,11 +14,10 @@ from apogeemq.broker.core.topics import PERM_READ, Topic, TopicTable
 from apogeemq.broker.errors import (
     InvalidParameter,
     NoPermission,
-    RequestFailed,
     SubscriptionNotExist,
     SubscriptionNotLatest,
 )
-from apogeemq.broker.filter.tags import tag_codes
+from apogeemq.broker.filter.message_filter import MessageFilter, message_filter, read_filtered
 from apogeemq.remoting_codec.bodies import SubscriptionData
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.store.message_store import MessageStore, ReadResult, ReadStatus
@@ -65,7 +64,7 @@ class Pull:
     queue_offset: int
     count_max: int
     size_bytes_max: int
-    tag_codes: frozenset[int] | None
+    wanted: MessageFilter
 
 
 @dataclass(slots=True, frozen=True)
@@ -95,6 +94,7 @@ class FetchService:
         broker_name: for remarks.
         count_max, size_bytes_max: bounds of one answer, whatever the client asks for
             (maxTransferCountOnMessageInMemory, maxTransferBytesOnMessageInMemory). The first message always goes out.
+        sql_enabled: whether SQL92 expressions are taken (enablePropertyFilter).
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class FetchService:
         broker_name: str,
         count_max: int,
         size_bytes_max: int,
+        sql_enabled: bool,
     ) -> None:
         self._store = store
         self._topics = topics
@@ -119,6 +120,7 @@ class FetchService:
         self._broker_name = broker_name
         self._count_max = count_max
         self._size_bytes_max = size_bytes_max
+        self._sql_enabled = sql_enabled
 
     def check(self, request: PullRequest, client: str) -> Pull:
         """The checks of a pull, in Apache's order; raises BrokerError. `client` names the asker in remarks."""
@@ -157,13 +159,14 @@ class FetchService:
 
     def read(self, pull: Pull, *, cold_allowed: bool = False) -> Pulled:
         """Read for a checked pull. With `cold_allowed` it may wait for the disk: call it in a thread then."""
-        result = self._store.read(
+        result = read_filtered(
+            self._store,
             pull.topic.name,
             pull.queue_id,
             pull.queue_offset,
             pull.count_max,
             pull.size_bytes_max,
-            pull.tag_codes,
+            pull.wanted,
             cold_allowed=cold_allowed,
         )
         return self._pulled(pull, result)
@@ -194,11 +197,11 @@ class FetchService:
             status is ReadStatus.COLD,
         )
 
-    def _filter(self, request: PullRequest, broadcast_enable: bool) -> frozenset[int] | None:
+    def _filter(self, request: PullRequest, broadcast_enable: bool) -> MessageFilter:
         if request.sys_flag & PULL_SUBSCRIPTION:
-            self._check_expression_type(request.expression_type)
-            return tag_codes(request.subscription)
-        return tag_codes(self._subscription(request, broadcast_enable).sub_string)
+            return message_filter(request.expression_type, request.subscription, sql_enabled=self._sql_enabled)
+        subscription = self._subscription(request, broadcast_enable)
+        return message_filter(subscription.expression_type, subscription.sub_string, sql_enabled=self._sql_enabled)
 
     def _subscription(self, request: PullRequest, broadcast_enable: bool) -> SubscriptionData:
         group = self._clients.consumer_group(request.consumer_group)
@@ -213,10 +216,4 @@ class FetchService:
             )
         if subscription.sub_version < request.sub_version:
             raise SubscriptionNotLatest("the consumer's subscription not latest")
-        self._check_expression_type(subscription.expression_type)
         return subscription
-
-    @staticmethod
-    def _check_expression_type(expression_type: str | None) -> None:
-        if expression_type not in (None, "", "TAG"):
-            raise RequestFailed(f"The broker does not support consumer to filter message by {expression_type}")

@@ -12,7 +12,8 @@ from apogeemq.broker.core.names import retry_topic
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.errors import RequestFailed, SubscriptionGroupNotExist
-from apogeemq.remoting_codec.bodies import HeartbeatData, SubscriptionGroupConfig
+from apogeemq.broker.filter.message_filter import message_filter
+from apogeemq.remoting_codec.bodies import HeartbeatData, SubscriptionData, SubscriptionGroupConfig
 
 C = TypeVar("C", bound=Hashable)
 
@@ -24,6 +25,7 @@ class GroupService(Generic[C]):
         clients, groups, topics: the tables.
         notify: tells one member over its channel that a consumer group changed (NOTIFY_CONSUMER_IDS_CHANGED).
         monotonic: seconds.
+        sql_enabled: whether SQL92 expressions are taken (enablePropertyFilter).
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class GroupService(Generic[C]):
         topics: TopicTable,
         notify: Callable[[C, str], None],
         monotonic: Callable[[], float],
+        sql_enabled: bool,
     ) -> None:
         self._clients = clients
         self._groups = groups
         self._topics = topics
         self._notify = notify
         self._monotonic = monotonic
+        self._sql_enabled = sql_enabled
 
     def heartbeat(self, beat: HeartbeatData, channel: C, language: str, version: int) -> bool:
         """Take a heartbeat in. Gives whether the client must send its full subscriptions (again): IS_SUB_CHANGE.
@@ -58,6 +62,12 @@ class GroupService(Generic[C]):
             self.find_or_create(consumer.group_name)
         self._tell(self._clients.heartbeat(beat, channel, now, language, version))
         return True
+
+    def check_subscription(self, subscription: SubscriptionData) -> None:
+        """Whether pulls with this subscription will be understood. Raises as they would: SubscriptionParseFailed,
+        RequestFailed.
+        """
+        message_filter(subscription.expression_type, subscription.sub_string, sql_enabled=self._sql_enabled)
 
     def find(self, group_name: str) -> SubscriptionGroupConfig | None:
         """A group's settings, or None."""

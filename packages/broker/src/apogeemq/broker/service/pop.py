@@ -31,7 +31,7 @@ from apogeemq.broker.core.pop_table import Checkpoint, QueueKey
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_READ, Topic, TopicTable
 from apogeemq.broker.errors import InvalidParameter, NoPermission, RequestFailed, ServiceNotAvailable, SystemBusy
-from apogeemq.broker.filter.tags import tag_codes
+from apogeemq.broker.filter.message_filter import EVERYTHING, MessageFilter, message_filter, read_filtered
 from apogeemq.broker.service.offsets import is_young
 from apogeemq.broker.service.revive_log import ReviveLog
 from apogeemq.remoting_codec.record import peek_head
@@ -47,7 +47,7 @@ _READS_PER_POP_MAX = 16
 
 @dataclass(slots=True, frozen=True)
 class Pop:
-    """A pop that passed the checks. `tag_codes` None wants every message."""
+    """A pop that passed the checks."""
 
     topic: Topic
     group: str
@@ -55,7 +55,7 @@ class Pop:
     count_max: int
     invisible_time_ms: int
     init_mode: int
-    tag_codes: frozenset[int] | None
+    wanted: MessageFilter
     retry_topics: tuple[tuple[RetryMark, str], ...]
 
 
@@ -64,7 +64,7 @@ class Source(NamedTuple):
 
     mark: RetryMark
     key: QueueKey
-    tag_codes: frozenset[int] | None
+    wanted: MessageFilter
 
 
 @dataclass(slots=True, frozen=True)
@@ -116,6 +116,7 @@ class PopService:
         retry_first_percent: popFromRetryProbability.
         hot_window_bytes: how near the end of the log counts as in memory.
         messages_max: popped and not acknowledged messages of this broker; more are refused.
+        sql_enabled: whether SQL92 expressions are taken (enablePropertyFilter).
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class PopService:
         retry_first_percent: int,
         hot_window_bytes: int,
         messages_max: int,
+        sql_enabled: bool,
     ) -> None:
         self._store = store
         self._topics = topics
@@ -149,6 +151,7 @@ class PopService:
         self._retry_first_percent = retry_first_percent
         self._hot_window_bytes = hot_window_bytes
         self._messages_max = messages_max
+        self._sql_enabled = sql_enabled
         self._busy: set[QueueKey] = set()
         self._next_start = 0
         self.ready = False
@@ -184,9 +187,7 @@ class PopService:
             )
         if request.init_mode not in tuple(InitMode):
             raise InvalidParameter(f"initMode[{request.init_mode}] is illegal, it must be 0 (MIN) or 1 (MAX)")
-        if request.expression_type not in (None, "", "TAG"):
-            raise RequestFailed(f"The broker does not support consumer to filter message by {request.expression_type}")
-        codes = tag_codes(request.expression)
+        wanted = message_filter(request.expression_type, request.expression, sql_enabled=self._sql_enabled)
         _check_invisible_time(request.invisible_time_ms, minimum_ms=1)
         return Pop(
             topic,
@@ -195,7 +196,7 @@ class PopService:
             request.count_max,
             request.invisible_time_ms,
             request.init_mode,
-            codes,
+            wanted,
             self._retry_topics(request.group, topic.name),
         )
 
@@ -239,20 +240,20 @@ class PopService:
 
     def _sources(self, pop: Pop) -> Iterator[Source]:
         """The queues to look at, in order: the retry topics sometimes first, else last; the topic's in turn."""
-        # Not filtered by tags: what lies there was wanted when it was popped first, and must not be lost now.
-        retries = [Source(mark, (pop.group, topic, 0), None) for mark, topic in pop.retry_topics]
+        # Not filtered: what lies there was wanted when it was popped first, and must not be lost now.
+        retries = [Source(mark, (pop.group, topic, 0), EVERYTHING) for mark, topic in pop.retry_topics]
         retry_first = bool(retries) and self._randrange(100) < self._retry_first_percent
         if retry_first:
             yield from retries
         if pop.queue_id >= 0:
-            yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, pop.queue_id), pop.tag_codes)
+            yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, pop.queue_id), pop.wanted)
         else:
             queues = pop.topic.config.read_queue_nums
             start = self._next_start
             self._next_start += 1
             for index in range(queues):
                 queue_id = (start + index) % queues
-                yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, queue_id), pop.tag_codes)
+                yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, queue_id), pop.wanted)
         if not retry_first:
             yield from retries
 
@@ -288,8 +289,8 @@ class PopService:
         self, source: Source, start: int, count_max: int, size_bytes_max: int, *, cold_allowed: bool = False
     ) -> ReadResult:
         _, topic, queue_id = source.key
-        return self._store.read(
-            topic, queue_id, start, count_max, size_bytes_max, source.tag_codes, cold_allowed=cold_allowed
+        return read_filtered(
+            self._store, topic, queue_id, start, count_max, size_bytes_max, source.wanted, cold_allowed=cold_allowed
         )
 
     def _cold(self, pop: Pop, source: Source, start: int) -> ColdPop:

@@ -181,7 +181,7 @@ class PopPolls:
             poll.answer(_nothing_came())
             return
         pop = poll.pop
-        line = Line(pop.topic.name, pop.group, pop.queue_id, pop.tag_codes)
+        line = Line(pop.topic.name, pop.group, pop.queue_id, pop.wanted.tag_codes)
         also = [topic for _, topic in pop.retry_topics]
         poll.waiter = PopWaiter(line, also, poll.deadline, poll.owner, poll)
         if not self._table.add(poll.waiter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from apogeemq.proto.v2.definition_pb2 import (
     GZIP,
@@ -234,25 +235,41 @@ def _check_texts_that_become_properties(system: SystemProperties, where: str) ->
 # ---- receives ----
 
 
-def check_filter(expression: FilterExpression, field: str, limits: Limits) -> str:
-    """Give the tag expression, "*" when the client named none.
+class Filter(NamedTuple):
+    """What a consumer wants, as brokers understand it: "TAG" or "SQL92", and the expression."""
+
+    expression_type: str
+    expression: str
+
+    @property
+    def tag_expression(self) -> str:
+        """Which tags may pass: all of them where SQL decides."""
+        return self.expression if self.expression_type == "TAG" else "*"
+
+
+def check_filter(expression: FilterExpression, field: str, limits: Limits) -> Filter:
+    """Give the filter; tags "*" when the client named none. SQL is read by the brokers, which refuse what is none.
 
     Raises:
-        ProxyError ILLEGAL_FILTER_EXPRESSION: it is too long, has control characters, or is no list of tags.
-        ProxyError NOT_IMPLEMENTED: it is SQL.
+        ProxyError ILLEGAL_FILTER_EXPRESSION: it is too long, has control characters, is no list of tags, or empty SQL.
     """
-    if expression.type == SQL:
-        raise ProxyError(Code.NOT_IMPLEMENTED, f"{field}.type: SQL filters are not served yet; use TAG")
-    if expression.type not in (0, TAG):
-        raise ProxyError(Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.type: {int(expression.type)} is not known; use TAG")
-    text = expression.expression.strip() or "*"
+    if expression.type not in (0, TAG, SQL):
+        raise ProxyError(
+            Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.type: {int(expression.type)} is not known; use TAG or SQL"
+        )
+    text = expression.expression.strip()
+    if expression.type == SQL and not text:
+        raise ProxyError(Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.expression: it is empty; a SQL filter needs one")
+    text = text or "*"
     if len(text.encode()) > limits.filter_expression_size_bytes_max or has_control_characters(text):
         problem = f"more than {limits.filter_expression_size_bytes_max} bytes, or a control character in it"
         raise ProxyError(Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.expression: {problem}")
+    if expression.type == SQL:
+        return Filter("SQL92", text)
     if text != "*" and not all(tag.strip() for tag in text.split("||")):
         problem = f"{text[:200]!r} is not * or tags divided by ||"
         raise ProxyError(Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.expression: {problem}")
-    return text
+    return Filter("TAG", text)
 
 
 def check_batch_size(request: ReceiveMessageRequest, limits: Limits) -> int:

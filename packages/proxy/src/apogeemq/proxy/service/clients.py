@@ -31,6 +31,7 @@ from apogeemq.proto.v2.definition_pb2 import (
     PRODUCER,
     PUSH_CONSUMER,
     SIMPLE_CONSUMER,
+    SQL,
     ClientType,
     Code,
     Settings,
@@ -469,7 +470,7 @@ def _heartbeat(client: Client) -> mesh.ClientHeartbeatRequest:
         subscriptions=[
             mesh.ClientHeartbeatRequest.SubscriptionData(
                 topic=full_name(entry.topic),
-                expression_type="TAG",
+                expression_type="SQL92" if entry.expression.type == SQL else "TAG",
                 sub_string=entry.expression.expression.strip() or "*",
             )
             for entry in client.settings.subscription.subscriptions

@@ -31,6 +31,7 @@ from apogeemq.proxy.core.routes import readable_brokers
 from apogeemq.proxy.core.settings import REQUEST_TIMEOUT_MS_DEFAULT
 from apogeemq.proxy.core.status import OK, status
 from apogeemq.proxy.core.validation import (
+    Filter,
     check_attempt_id,
     check_batch_size,
     check_filter,
@@ -60,7 +61,7 @@ class _Receive(NamedTuple):
     resource: Resource
     group: str
     broker_name: str
-    expression: str
+    filter: Filter
     batch_size: int
     invisible_time_ms: int
     poll_time_ms: int
@@ -120,7 +121,7 @@ class Receiving:
         """The request with its defaults filled in. The settings are waited for a little: some clients are early."""
         topic = topic_of(request.message_queue.topic, "message_queue.topic")
         group = group_of(request.group, "group")
-        expression = check_filter(request.filter_expression, "filter_expression", self._limits)
+        wanted = check_filter(request.filter_expression, "filter_expression", self._limits)
         batch_size = check_batch_size(request, self._limits)
         # Renewed messages begin with what the proxy renews from, whatever the client says.
         invisible_time_ms = INVISIBLE_TIME_MS if request.auto_renew else check_invisible_time(request, self._limits)
@@ -145,7 +146,7 @@ class Receiving:
             resource=request.message_queue.topic,
             group=group,
             broker_name=request.message_queue.broker.name,
-            expression=expression,
+            filter=wanted,
             batch_size=batch_size,
             invisible_time_ms=invisible_time_ms,
             poll_time_ms=min(wanted_ms, remaining_ms - ANSWER_MARGIN_MS),
@@ -171,8 +172,8 @@ class Receiving:
             invisible_time_ms=receive.invisible_time_ms,
             poll_time_ms=poll_time_ms,
             init_mode=mesh.POP_INIT_MAX,
-            expression_type="TAG",
-            expression=receive.expression,
+            expression_type=receive.filter.expression_type,
+            expression=receive.filter.expression,
             attempt_id=receive.attempt_id,
             client_id=context.client_id,
         )
@@ -202,7 +203,7 @@ class Receiving:
 
     def _wanted(self, receive: _Receive, messages: list[Popped]) -> list[Popped]:
         """Those whose tag is asked for; the others are done with, for this group."""
-        is_wanted = TagFilter(receive.expression)
+        is_wanted = TagFilter(receive.filter.tag_expression)
         wanted = [popped for popped in messages if is_wanted(popped.record)]
         if len(wanted) < len(messages):
             others = [popped for popped in messages if not is_wanted(popped.record)]

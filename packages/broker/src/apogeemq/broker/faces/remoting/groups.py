@@ -1,5 +1,5 @@
-"""Membership: HEART_BEAT (34), UNREGISTER_CLIENT (35), GET_CONSUMER_LIST_BY_GROUP (38); sends
-NOTIFY_CONSUMER_IDS_CHANGED (40).
+"""Membership: HEART_BEAT (34), UNREGISTER_CLIENT (35), GET_CONSUMER_LIST_BY_GROUP (38), CHECK_CLIENT_CONFIG (46);
+sends NOTIFY_CONSUMER_IDS_CHANGED (40).
 """
 
 from collections.abc import Hashable
@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
-from apogeemq.remoting_codec.bodies import GetConsumerListByGroupResponseBody, HeartbeatData
+from apogeemq.remoting_codec.bodies import CheckClientRequestBody, GetConsumerListByGroupResponseBody, HeartbeatData
 from apogeemq.remoting_codec.codes import ONEWAY_FLAG, RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
@@ -43,6 +43,7 @@ class GroupRequests:
             RequestCode.HEART_BEAT: self.heart_beat,
             RequestCode.UNREGISTER_CLIENT: self.unregister_client,
             RequestCode.GET_CONSUMER_LIST_BY_GROUP: self.get_consumer_list_by_group,
+            RequestCode.CHECK_CLIENT_CONFIG: self.check_client_config,
         }
 
     def heart_beat(self, channel: Channel, command: RemotingCommand) -> Reply:
@@ -68,6 +69,11 @@ class GroupRequests:
             consumer_id_list=self._groups.consumer_ids(header.consumer_group)
         ).encode()
         return self._answer(command, {}, body)
+
+    def check_client_config(self, channel: Channel, command: RemotingCommand) -> Reply:
+        """A client asks, before it starts, whether its SQL subscription will be understood."""
+        self._groups.check_subscription(CheckClientRequestBody.decode(command.body).subscription_data)
+        return self._answer(command, {})
 
     def _answer(self, command: RemotingCommand, ext_fields: dict[str, str], body: bytes = b"") -> Reply:
         self._stats.count(command.code, ResponseCode.SUCCESS)

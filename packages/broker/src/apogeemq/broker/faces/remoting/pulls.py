@@ -125,7 +125,7 @@ class PullRequests:
                 topic=pull.topic.name,
                 queue_id=pull.queue_id,
                 deadline=self._monotonic() + hold_s,
-                tag_codes=pull.tag_codes,
+                tag_codes=pull.wanted.tag_codes,
                 owner=channel,
                 what=HeldPull(channel, command, pull),
             )

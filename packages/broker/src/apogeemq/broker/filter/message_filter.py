@@ -1,0 +1,133 @@
+"""What a consumer wants of a topic, by tags or by SQL92, and reading a queue for it.
+
+Tags are looked up in the consume queue, by their hash codes. SQL92 needs the properties, hence the records: so many
+are read for one answer as Apache looks at (800), and what does not match is left out.
+Source: Apache ExpressionMessageFilter, DefaultMessageStore.getMessage 5.x; broker_behaviour.md §5.
+"""
+
+from typing import Final, NamedTuple
+
+import msgspec
+from apogeemq.broker.errors import RequestFailed
+from apogeemq.broker.filter.sql92 import Predicate, compile_sql92
+from apogeemq.broker.filter.tags import tag_codes
+from apogeemq.remoting_codec.message import decode_properties
+from apogeemq.remoting_codec.record import decode_record, peek_head
+from apogeemq.store.message_store import MessageStore, ReadResult, ReadStatus
+
+SQL92: Final = "SQL92"
+TAG: Final = "TAG"
+
+_LOOKED_AT_MAX: Final = 800
+"""Messages that one read looks at for a match; Apache's bound for consume-queue units (16,000 bytes)."""
+_READ_AHEAD_SIZE_BYTES: Final = 256 * 1024
+"""Bytes read at a time to look for matches."""
+
+
+class MessageFilter(NamedTuple):
+    """Which messages are wanted: those that have one of the tag codes (None: any) and pass the predicate."""
+
+    tag_codes: frozenset[int] | None = None
+    predicate: Predicate | None = None
+
+
+EVERYTHING: Final = MessageFilter()
+
+
+def message_filter(expression_type: str | None, expression: str | None, *, sql_enabled: bool) -> MessageFilter:
+    """The filter of an expression. The type None or "" is TAG.
+
+    Raises SubscriptionParseFailed for an expression that can't be read, RequestFailed for a type that is not known or
+    is switched off.
+    """
+    if expression_type in (None, "", TAG):
+        return MessageFilter(tag_codes(expression))
+    if expression_type != SQL92:
+        raise RequestFailed(f"The broker does not support consumer to filter message by {expression_type}")
+    if not sql_enabled:
+        raise RequestFailed(
+            f"The broker does not support consumer to filter message by {expression_type}: enablePropertyFilter is off"
+        )
+    return MessageFilter(None, compile_sql92(expression or ""))
+
+
+def read_filtered(
+    store: MessageStore,
+    topic: str,
+    queue_id: int,
+    queue_offset: int,
+    count_max: int,
+    size_bytes_max: int,
+    wanted: MessageFilter,
+    *,
+    cold_allowed: bool = False,
+) -> ReadResult:
+    """`MessageStore.read` for a filter: the same answers, and `next_offset` behind the last message looked at."""
+    predicate = wanted.predicate
+    if predicate is None:
+        return store.read(
+            topic, queue_id, queue_offset, count_max, size_bytes_max, wanted.tag_codes, cold_allowed=cold_allowed
+        )
+    found: list[memoryview | bytes] = []
+    total_size_bytes = 0
+    at = queue_offset
+    while True:
+        result = store.read(
+            topic,
+            queue_id,
+            at,
+            _LOOKED_AT_MAX - (at - queue_offset),
+            max(size_bytes_max, _READ_AHEAD_SIZE_BYTES),
+            None,
+            cold_allowed=cold_allowed,
+        )
+        if result.status not in (ReadStatus.FOUND, ReadStatus.MESSAGE_WAS_REMOVING):
+            break
+        at = result.next_offset
+        for record, record_offset in _records(result):
+            if not predicate(_properties(record)):
+                continue
+            if found and (len(found) >= count_max or total_size_bytes + len(record) > size_bytes_max):
+                return _found(result, record_offset, found, total_size_bytes)
+            found.append(record)
+            total_size_bytes += len(record)
+        if at - queue_offset >= _LOOKED_AT_MAX or len(found) >= count_max:
+            break
+    if found:
+        return _found(result, at, found, total_size_bytes)
+    if at == queue_offset or result.status is ReadStatus.COLD:
+        return result if at == queue_offset else _nothing(result, at)
+    return _nothing(result, at)
+
+
+def _found(result: ReadResult, next_offset: int, found: list[memoryview | bytes], size_bytes: int) -> ReadResult:
+    return msgspec.structs.replace(
+        result,
+        status=ReadStatus.FOUND,
+        next_offset=next_offset,
+        buffers=found,
+        count=len(found),
+        size_bytes=size_bytes,
+    )
+
+
+def _nothing(result: ReadResult, next_offset: int) -> ReadResult:
+    return msgspec.structs.replace(
+        result, status=ReadStatus.NO_MATCHED_MESSAGE, next_offset=next_offset, buffers=[], count=0, size_bytes=0
+    )
+
+
+def _records(result: ReadResult) -> list[tuple[memoryview, int]]:
+    """(record, its queue offset) of everything that was read."""
+    records = []
+    for buffer in result.buffers:
+        view, position = memoryview(buffer), 0
+        while position < len(view):
+            head = peek_head(view, position)
+            records.append((view[position : position + head.size_bytes], head.queue_offset))
+            position += head.size_bytes
+    return records
+
+
+def _properties(record: memoryview) -> dict[str, str]:
+    return decode_properties(decode_record(record, check_crc=False).properties)
