@@ -276,3 +276,57 @@ def test_rebuild_of_a_store_in_use(store_dir: Path, held: subprocess.Popen[str])
     assert held.poll() is None
     assert main(["rebuild", str(store_dir), *SIZES]) == 2
     assert main(["rebuild", str(store_dir), *SIZES, "--to", str(store_dir / "to")]) == 2
+
+
+# -- repair and convert ----------------------------------------------------------------------------------------------
+
+
+def test_repair_asks_before_it_changes_anything(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a choice, without --yes where nobody can be asked, and with --dry-run nothing happens."""
+    flip_body(store_dir)
+    before = {path: path.read_bytes() for path in store_dir.rglob("*") if path.is_file()}
+    command = ["repair", str(store_dir), *SIZES]
+    assert main([*command, "--dry-run"]) == 1
+    assert "fill [0, " in capsys.readouterr().out
+    assert main([*command, "--dry-run", "--truncate", "-o", "json"]) == 1
+    steps = lines_of(capsys.readouterr().out)
+    assert [step["step"] for step in steps] == ["cut", "lowerFlushedOffset"]
+    assert steps[0]["lost"] == {"TopicTest 0": "9", "TopicTest 1": "10"}
+    assert main(command) == 2
+    assert "choose --skip or --truncate" in capsys.readouterr().err
+    assert main([*command, "--skip"]) == 2
+    assert "--yes is needed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in store_dir.rglob("*") if path.is_file()} == before
+
+
+def test_repair(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Afterwards a check finds nothing, and the damaged bytes lie in a directory of their own."""
+    flip_body(store_dir)
+    assert main(["repair", str(store_dir), *SIZES, "--skip", "--yes"]) == 0
+    (copies,) = store_dir.glob("repair-*")
+    assert str(copies) in capsys.readouterr().err
+    assert [path.name for path in (copies / "commitlog").iterdir()] == ["0" * 20]
+    assert main(["check", str(store_dir), *SIZES]) == 0
+    assert main(["repair", str(store_dir), *SIZES, "--skip"]) == 0
+    assert "nothing to repair" in capsys.readouterr().out
+
+
+def test_convert(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says what it would do, does it, and says what Java has to be told."""
+    (store_dir / "abort").write_text("1")
+    command = ["convert", str(store_dir), *SIZES, "--to", "java"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "recover: check the log's tail" in capsys.readouterr().out
+    assert (store_dir / "abort").exists()
+    assert main([*command, "-o", "json"]) == 0
+    (report,) = lines_of(capsys.readouterr().out)
+    assert any("mappedFileSizeCommitLog=8192" in note for note in report["notes"])
+    assert not (store_dir / "abort").exists()
+    assert main(["check", str(store_dir), *SIZES]) == 0
+
+
+@pytest.mark.parametrize("command", [["repair", "--skip", "--yes"], ["convert", "--to", "java"]])
+def test_a_store_in_use_is_not_changed(store_dir: Path, held: subprocess.Popen[str], command: list[str]) -> None:
+    """Exit code 2, as for looking."""
+    assert held.poll() is None
+    assert main([command[0], str(store_dir), *SIZES, *command[1:]]) == 2

@@ -9,6 +9,7 @@ from apogeemq.store.finding import Finding, Severity
 from apogeemq.store.log_scan import ScannedRecord
 from apogeemq.store.queue_units import QueueRow, QueueUnits
 from apogeemq.store.recovery import RedispatchTagsCode
+from apogeemq.store.skip_records import SKIP_TOPIC_BYTES
 
 _BUFFER_UNITS = 200
 _BUFFERS_MAX = 4096
@@ -64,6 +65,8 @@ class QueueCheck:
         self._tags_code_of = tags_code_of
         self._cursors: dict[tuple[bytes, int], _Cursor] = {}
         self._buffers = 0
+        self._is_repaired = False
+        """A record was passed that stands for lost ones (see skip_records): later gaps are known."""
 
     @property
     def queues(self) -> int:
@@ -81,6 +84,8 @@ class QueueCheck:
         for record in records:
             physical_offset, size_bytes, queue_id, queue_offset, sys_flag, timestamp_ms, topic, properties = record
             if sys_flag & _NO_UNIT:
+                if topic == SKIP_TOPIC_BYTES:
+                    self._is_repaired = True
                 continue
             self.messages += 1
             cursor = cursors.get((topic, queue_id)) or self._new_cursor(record)
@@ -97,7 +102,7 @@ class QueueCheck:
     def finish(self, log_end: int) -> None:
         """Everything was added: look at what is left."""
         for cursor in self._cursors.values():
-            self._report_missing(cursor)
+            self._report_missing(cursor, is_tail=True)
         claimed = {(cursor.topic, cursor.queue_id): cursor for cursor in self._cursors.values()}
         for row in self._units.rows():
             if isinstance(row, LayoutInvalid):
@@ -133,12 +138,12 @@ class QueueCheck:
                 record, f"number {cursor.next} of {cursor.topic} {record.queue_id}", "number 0", Severity.NOTE,
                 "a topic that was deleted and made anew begins so",
             )  # fmt: skip
-            self._report_missing(cursor)
+            self._report_missing(cursor, is_tail=False)
             cursor.first = 0
-        elif record.queue_offset > cursor.next and self._is_padded(cursor, record.queue_offset):
+        elif record.queue_offset > cursor.next and (self._is_repaired or self._is_padded(cursor, record.queue_offset)):
             self._report_record(
                 record, f"number {cursor.next} of {cursor.topic} {record.queue_id}", f"number {record.queue_offset}",
-                Severity.NOTE, "the consume queue has padding for those in between: they were lost before",
+                Severity.NOTE, "those in between were lost before, and a repair or an opening has seen it",
             )  # fmt: skip
         else:
             missing = record.queue_offset - cursor.next
@@ -169,6 +174,7 @@ class QueueCheck:
         cursor.buffer_offset = queue_offset
         unit = cursor.buffer[:UNIT_SIZE_BYTES]
         if unit == expected:
+            self._report_missing(cursor, is_tail=False)
             return
         if unit[8:12] == bytes(4):
             self._count_missing(cursor, queue_offset)
@@ -188,14 +194,14 @@ class QueueCheck:
         if cursor.missing == 0:
             cursor.missing_from = queue_offset
         cursor.missing += 1
+        cursor.buffer = b""  # so that the next unit is looked at here as well
 
     # -- at the end ----------------------------------------------------------------------------------------------------
 
-    def _report_missing(self, cursor: _Cursor) -> None:
+    def _report_missing(self, cursor: _Cursor, *, is_tail: bool) -> None:
         if not cursor.missing:
             return
-        last = cursor.missing_from + cursor.missing == cursor.next
-        severity = Severity.NOTE if last and not self._is_clean else Severity.DERIVED
+        severity = Severity.NOTE if is_tail and not self._is_clean else Severity.DERIVED
         path = Path("consumequeue", cursor.topic, str(cursor.queue_id))
         position = None
         if cursor.row is not None and cursor.row.first_offset <= cursor.missing_from < cursor.row.capacity_offset:
@@ -216,6 +222,8 @@ class QueueCheck:
     def _check_front(self, row: QueueRow, stop: int) -> None:
         """Units in front of the first record that is in the log."""
         for queue_offset, physical_offset, size_bytes, _ in self._units.walk(row, row.first_offset, stop):
+            if size_bytes == 0 and not self._is_clean:
+                continue  # like any other missing unit, the next opening's business
             if size_bytes != PADDING_SIZE and physical_offset >= self._log_min_offset:
                 self._report_stray(row, queue_offset, physical_offset, size_bytes)
 

@@ -15,6 +15,7 @@ from apogeemq.store.errors import MessageInvalid, MessageTooLarge, RecordCorrupt
 from apogeemq.store.index_recovery import IndexRecovery
 from apogeemq.store.log_scan import LogScan, ScannedRecord
 from apogeemq.store.mapped_file_queue import MappedFileQueue
+from apogeemq.store.skip_records import SKIP_TOPIC_BYTES
 
 _logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ class Recovery:
        are not synced here: until somebody does, the checkpoint's logics timestamp stays, and so does the next scan.
     A queue offset 0 in a queue that has messages means that the topic was deleted and made anew: the queue begins
     anew. Other breaks below the flushed offset are RecordCorrupt; above (logs of Java brokers have no flushed offset)
-    the later record is right, and units that stand for no message bridge a gap. All are counted.
+    the later record is right, and units that stand for no message bridge a gap; so they do behind records that a repair
+    left for lost ones (see skip_records). All are counted.
     Records with transaction bits 4 and 12 and inner batches have no unit.
     Source: architecture.md §5; broker_behaviour.md §9.
     """
@@ -253,6 +255,8 @@ class _Replay:
         self._redispatch_tags_code = redispatch_tags_code
         self._index = index
         self._by_name: dict[tuple[bytes, int], ConsumeQueue] = {}
+        self._is_repaired = False
+        """A record was passed that stands for lost ones: gaps behind it are known, and bridged."""
 
     @property
     def queues(self) -> Collection[ConsumeQueue]:
@@ -271,6 +275,8 @@ class _Replay:
                 if put_keys is not None:
                     put_keys(topic + b"#", properties, sys_flag, physical_offset, timestamp_ms)
                 if sys_flag & no_unit:
+                    if topic == SKIP_TOPIC_BYTES:
+                        self._is_repaired = True
                     continue
                 queue = by_name.get((topic, queue_id)) or self._find_queue(record)
                 if queue is None:
@@ -320,7 +326,7 @@ class _Replay:
             self._queues.fill_gap(queue, record.queue_offset, record.physical_offset)
 
     def _refuse_below_flushed(self, record: ScannedRecord, queue: ConsumeQueue) -> None:
-        if record.physical_offset < self._flushed_offset:
+        if record.physical_offset < self._flushed_offset and not self._is_repaired:
             raise RecordCorrupt(record.physical_offset, _break_of(record, queue))
 
     def _count_irregular(self, record: ScannedRecord, queue: ConsumeQueue) -> None:

@@ -1,0 +1,122 @@
+"""Making a directory ready for another broker: recovered ahead of time, and for Java in Java's own meaning.
+
+After a clean stop of ours Java opens a directory as it is. After an unclean one recovery comes first, and Java's is
+blind to what only ours knows (the flushed offset, epochs, journals). So ours does the work here, then says so in the
+files that Java reads.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+from apogeemq.remoting_codec.errors import BodyInvalid
+from apogeemq.store.checkpoint import CheckpointFile
+from apogeemq.store.config_journal import JournaledFile
+from apogeemq.store.errors import JournalDamaged, StoreInUse
+from apogeemq.store.files import RealDisk
+from apogeemq.store.message_store import MessageStore, RecoveryReport
+from apogeemq.store.read_only_disk import ReadOnlyDisk
+from apogeemq.store.recovery import RedispatchTagsCode
+from apogeemq.store.store_layout import COMMIT_LOG_FILE_SIZE_BYTES, CONSUME_QUEUE_FILE_SIZE_BYTES, StoreLayout
+from apogeemq.store.store_view import OnProgress, StoreView
+
+
+class Target(StrEnum):
+    """Whose broker shall open the directory next."""
+
+    JAVA = "java"
+    APOGEEMQ = "apogeemq"
+
+
+class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done, and what to know."""
+
+    recovery: RecoveryReport
+    notes: list[str]
+    """What the other side does not understand, or has to be told."""
+
+
+def convert(
+    directory: Path,
+    layout: StoreLayout,
+    target: Target,
+    *,
+    message_size_bytes_max: int,
+    tags_code_of: RedispatchTagsCode,
+    on_progress: OnProgress | None = None,
+) -> ConversionReport:
+    """Recover a directory and leave it stopped in good order.
+
+    For Java the checkpoint's flushed offset becomes 0, Java's "unknown": its broker would keep ours, and if it then
+    crashed and lost a tail, we would take that for damage.
+    Errors: as MessageStore.open and close.
+    """
+    store = MessageStore.open(
+        directory,
+        layout.config(message_size_bytes_max=message_size_bytes_max),
+        now_ms=lambda: 0,  # nothing is appended; recovery takes times from records
+        redispatch_tags_code=tags_code_of,
+        on_progress=on_progress,
+        background=False,
+    )
+    store.close()
+    if target is Target.JAVA:
+        _forget_flushed_offset(directory)
+    return ConversionReport(recovery=store.recovery, notes=list(notes_for(directory, layout, target)))
+
+
+def describe_conversion(view: StoreView, target: Target) -> list[str]:
+    """What `convert` would do, a line each, without doing it."""
+    steps = []
+    if not view.is_clean:
+        flushed = view.checkpoint.master_flushed_offset
+        steps.append(f"recover: check the log's tail (synced up to {flushed}), complete consume queues, remove abort")
+    if target is Target.JAVA and view.checkpoint.master_flushed_offset:
+        steps.append("set the checkpoint's flushed offset to 0, which Java takes for unknown")
+    return steps
+
+
+def notes_for(directory: Path, layout: StoreLayout, target: Target) -> Iterator[str]:
+    """What the next broker has to be told, and what it will not see."""
+    if layout.commit_log_file_size_bytes != COMMIT_LOG_FILE_SIZE_BYTES:
+        yield f"set mappedFileSizeCommitLog={layout.commit_log_file_size_bytes} in the broker's configuration"
+    if layout.consume_queue_file_size_bytes != CONSUME_QUEUE_FILE_SIZE_BYTES:
+        yield f"set mappedFileSizeConsumeQueue={layout.consume_queue_file_size_bytes} in the broker's configuration"
+    if target is not Target.JAVA:
+        return
+    pending = [path.name for path in sorted((directory / "config").glob("*.json")) if _has_journaled_changes(path)]
+    if pending:
+        yield (
+            f"Java does not see the latest changes of {', '.join(pending)}: they are in journals; start and stop our "
+            "broker once in good order, which writes them into the files"
+        )
+    copies = sorted(path.name for path in directory.glob("repair-*"))
+    if copies:
+        yield f"Java leaves {', '.join(copies)} alone: copies that repairs made; remove them when they are not needed"
+
+
+def _has_journaled_changes(path: Path) -> bool:
+    file = JournaledFile(ReadOnlyDisk(), path)
+    try:
+        return bool(file.load().changes)
+    except (BodyInvalid, JournalDamaged):
+        return False  # it is damaged: check says so
+    finally:
+        file.close()
+
+
+def _forget_flushed_offset(directory: Path) -> None:
+    disk = RealDisk()
+    try:
+        lock = disk.lock(directory / "lock")
+    except BlockingIOError as error:
+        raise StoreInUse(directory) from error
+    try:
+        file = CheckpointFile(disk, directory / "checkpoint")
+        checkpoint = file.load()
+        checkpoint.master_flushed_offset = 0
+        file.save(checkpoint)
+        file.close()
+    finally:
+        lock.release()
