@@ -19,6 +19,7 @@ StoreError
 ├── NotWritable           a sync failed: nothing is accepted until the store is opened again
 │   while waiting or afterwards
 ├── TooManyWaiters        the bound on sends that wait for a flush
+├── TooManyTimers         the bound on messages that wait for their time
 └── StoreClosed           closed by its owner
 ```
 Disk ports raise OSError as the operating system does; the store turns them into these.
@@ -163,6 +164,14 @@ class TooManyWaiters(StoreError):
     def __init__(self, waiters_max: int) -> None:
         super().__init__(f"{waiters_max} sends already wait for a flush")
         self.waiters_max = waiters_max
+
+
+class TooManyTimers(StoreError):
+    """`pending_max` messages already wait for their time."""
+
+    def __init__(self, pending_max: int) -> None:
+        super().__init__(f"{pending_max} messages already wait for their time")
+        self.pending_max = pending_max
 
 
 class StoreClosed(StoreError):
