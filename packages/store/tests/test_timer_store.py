@@ -13,8 +13,9 @@ from apogeemq.store.errors import DiskFull, LayoutInvalid, MessageInvalid, NotWr
 from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.files import Disk
 from apogeemq.store.memory_disk import MemoryDisk
+from apogeemq.store.timer_config import TimerConfig
 from apogeemq.store.timer_log import TimerLog
-from apogeemq.store.timer_store import TimerConfig, TimerStore
+from apogeemq.store.timer_store import TimerStore
 from apogeemq.store.timer_unit import UNIT_SIZE_BYTES, TimerEntry
 from apogeemq.store.timer_wheel import FILE_SIZE_BYTES as WHEEL_SIZE_BYTES
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 from apogeemq.store.disk_space import DiskLimits
 from apogeemq.store.retention import RetentionConfig
+from apogeemq.store.timer_config import TimerConfig
 
 RECORD_OVERHEAD_SIZE_BYTES_MAX = 64 << 10
 """A record may be this much larger than the largest body. Head, topic and properties together never are."""
@@ -64,6 +65,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Keys kept in memory, 20 bytes each, before the appender writes them itself."""
     disk_stall_limit_ms: int = 5_000
     """Appends are refused while one sync, write or reservation takes longer: as long as Apache's syncFlushTimeout."""
+    timer: TimerConfig = TimerConfig()
+    """How many messages may wait for their time, and how long."""
     close_timeout_ms: int = 30_000
     """How long `close` waits for a thread that hangs in the disk."""
 
@@ -101,5 +104,6 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.hot_read_window_bytes < 0:
             raise ValueError(f"hot_read_window_bytes: {self.hot_read_window_bytes} is negative")
         self.disk_limits.validate()
+        self.timer.validate()
         if self.retention is not None:
             self.retention.validate()

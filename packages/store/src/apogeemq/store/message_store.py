@@ -32,6 +32,7 @@ from apogeemq.store.queue_flush import QueueFlush
 from apogeemq.store.recovery import Recovery, RecoveryReport, RedispatchTagsCode, tag_hash
 from apogeemq.store.room import RoomService
 from apogeemq.store.stall_watch import StallWatch
+from apogeemq.store.timer_store import TIMER_QUEUE, TimerStore
 
 __all__ = ["AppendResult", "BatchEntry", "MessageStore", "ReadResult", "ReadStatus", "RecoveryReport"]
 
@@ -53,6 +54,7 @@ class MessageStore:
     commitlog/<20 digits>                       see CommitLog
     consumequeue/<topic>/<queue>/<20 digits>    see ConsumeQueue
     index/<17 digits>                           see IndexFiles
+    timerlog/<20 digits>  timerwheel            see TimerStore
     config/*.json                               the owner's, through ConfigFile
     ```
     Appends come from one thread (the event loop) and wait for no disk, except where CommitLog says so. Reads may come
@@ -208,8 +210,26 @@ class MessageStore:
         self._keys = KeyLookup(self._log, self._index)
         self._reader = MessageReader(self._log, self._queues, record_size_bytes_max=config.record_size_bytes_max)
         self._commit = GroupCommit(self._log, waiters_max=config.flush_waiters_max, request_flush=self._request_flush)
+        timer_queue = self._table.get(TIMER_QUEUE)
+        self.timer = TimerStore.open(
+            disk,
+            directory,
+            config.timer,
+            log_start=self._files.min_offset,
+            log_end=recovery.log_end,
+            queue_end=0 if timer_queue is None else timer_queue.max_offset,
+        )
+        """Messages that wait for their time; the owner reads their queue and delivers, see TimerStore."""
         self._queue_flush = QueueFlush(
-            self._log, self._commit, self._queues, self._checkpoint_file, checkpoint, config, now_ms, self._index
+            self._log,
+            self._commit,
+            self._queues,
+            self.timer,
+            self._checkpoint_file,
+            checkpoint,
+            config,
+            now_ms,
+            self._index,
         )
         self._disk_watch = DiskWatch(self._log, disk, directory, config.disk_limits)
         self._disk_watch.look()
@@ -575,6 +595,7 @@ class MessageStore:
         self._queues.close()
         if self._index is not None:
             self._index.close()
+        self.timer.abandon()
         self._files.close()
         self._checkpoint_file.close()
         self._directory_lock.release()

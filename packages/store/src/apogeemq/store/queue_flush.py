@@ -1,4 +1,4 @@
-"""Bringing consume queues and the checkpoint to the disk, at intervals."""
+"""Bringing consume queues, timers and the checkpoint to the disk, at intervals."""
 
 import logging
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from apogeemq.store.consume_queue import ConsumeQueues
 from apogeemq.store.errors import NO_ROOM, NotWritable
 from apogeemq.store.flush import GroupCommit
 from apogeemq.store.index_files import IndexFiles
+from apogeemq.store.timer_store import TimerStore
 
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class QueueFlush:
         log: CommitLog,
         commit: GroupCommit,
         queues: ConsumeQueues,
+        timer: TimerStore,
         checkpoint_file: CheckpointFile,
         checkpoint: Checkpoint,
         config: StoreConfig,
@@ -38,6 +40,7 @@ class QueueFlush:
         self._log = log
         self._commit = commit
         self._queues = queues
+        self._timer = timer
         self._checkpoint_file = checkpoint_file
         self._checkpoint = checkpoint
         self._write_interval_ms = config.flush_interval_ms
@@ -59,6 +62,9 @@ class QueueFlush:
         self._written_ms = now_ms
         try:
             self._flush(sync=abs(now_ms - self._synced_ms) >= self._sync_interval_ms)
+            self._timer.sync(now_ms)
+        except NotWritable as refusal:
+            self._log.refuse(refusal)
         except OSError as error:
             if error.errno in NO_ROOM:
                 # Tails stay in memory, up to the bound where appending fails with DiskFull.
@@ -84,11 +90,12 @@ class QueueFlush:
         return self._synced_offset >= physical_offset
 
     def run_all(self) -> None:
-        """Everything, now. Errors: NotWritable, also for want of room, and whenever something failed before."""
+        """Everything, now, for the last time. Errors: NotWritable, also for want of room, and whenever something failed before."""
         if isinstance(self._log.refusal, NotWritable):
             raise self._log.refusal.with_traceback(None)
         try:
             self._flush(sync=True)
+            self._timer.close(self._now_ms())
         except OSError as error:
             raise self._refuse(error) from error
 

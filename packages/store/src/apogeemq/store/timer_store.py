@@ -8,45 +8,18 @@ from pathlib import Path
 from threading import Lock
 from typing import Self
 
-import msgspec
 from apogeemq.store.errors import NO_ROOM, DiskFull, MessageInvalid, NotWritable, StoreError, TooManyTimers
 from apogeemq.store.files import Disk
 from apogeemq.store.timer_checkpoint import TimerCheckpointFile
-from apogeemq.store.timer_log import FILE_SIZE_BYTES_MIN, TimerLog
+from apogeemq.store.timer_config import TimerConfig
+from apogeemq.store.timer_log import TimerLog
 from apogeemq.store.timer_scan import TimerScan
 from apogeemq.store.timer_unit import MAGIC_SETTLED, UNIT_SIZE_BYTES, TimerEntry, decode_unit, encode_unit, key_hash_of
-from apogeemq.store.timer_wheel import BLANK_SLOTS, SLOTS_TOTAL
 
 _logger = logging.getLogger(__name__)
 
-_POSITION_ALIGNMENT_BYTES = 4
-
-
-class TimerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the timer. Names in brackets are Apache's."""
-
-    file_size_bytes: int = 100 << 20
-    """[mappedFileSizeTimerLog] Of one file of the timer log; must stay what it was. A multiple of 4."""
-    precision_ms: int = 1000
-    """[timerPrecisionMs] A slot of Java's wheel; must stay what it was. Delivery is exact all the same."""
-    horizon_ms: int = 3 * 24 * 3600 * 1000
-    """[timerMaxDelaySec] How far ahead a time of delivery may lie: at most what Java's wheel holds, 604,740 slots."""
-    pending_max: int = 10_000_000
-    """Timers that may wait, at eight bytes of memory each; above it `add` refuses with TooManyTimers."""
-    handed_out_max: int = 65_536
-    """Timers that may be with the owner, taken by `due` and neither committed nor released."""
-    open_files_max: int = 16
-    """Open files of the timer log."""
-
-    def validate(self) -> None:
-        """Errors: ValueError naming the setting."""
-        for name in ("precision_ms", "horizon_ms", "pending_max", "handed_out_max", "open_files_max"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"timer {name}: {getattr(self, name)} is not positive")
-        if self.file_size_bytes < FILE_SIZE_BYTES_MIN or self.file_size_bytes % _POSITION_ALIGNMENT_BYTES:
-            raise ValueError(f"timer file_size_bytes: {self.file_size_bytes} is no multiple of 4 from 68 on")
-        if self.horizon_ms > (SLOTS_TOTAL - BLANK_SLOTS) * self.precision_ms:
-            raise ValueError(f"timer horizon_ms: {self.horizon_ms} is more than {SLOTS_TOTAL - BLANK_SLOTS} slots")
+TIMER_QUEUE = ("rmq_sys_wheel_timer", 0)
+"""Topic and queue id of the records that wait."""
 
 
 class TimerStore:
@@ -431,12 +404,12 @@ class TimerStore:
         """After an opening: cut what follows the end, and believe no page of the process before."""
         log, checkpoint = self._log, self._checkpoint
         flushed = min(checkpoint.flushed_position, log.end)
-        found = msgspec.structs.replace(checkpoint)
         checkpoint.flushed_position = flushed
         checkpoint.imported_end = min(checkpoint.imported_end, log.end)
         checkpoint.queue_offset = checkpoint.master_queue_offset = self._queue_offset
-        if self._is_ours and checkpoint != found:
-            self._checkpoint_file.save(checkpoint)  # before the cut, see truncate
+        if self._is_ours:
+            # Before the cut, see truncate; and though it may say this already: perhaps its sync failed then.
+            self._checkpoint_file.save(checkpoint)
         log.cut(log.end)
         log.distrust(flushed)
         log.sync(log.take_unsynced())

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from apogeemq.store.files import Disk
 
-SLOTS_TOTAL = 7 * 24 * 3600
-BLANK_SLOTS = 60
-_SLOTS = 2 * SLOTS_TOTAL
+_SLOTS = 2 * 7 * 24 * 3600
 _SLOT = struct.Struct(">qqqii")
 FILE_SIZE_BYTES = _SLOTS * _SLOT.size
 _WRITE_SIZE_BYTES = 1 << 16
