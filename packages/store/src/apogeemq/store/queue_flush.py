@@ -20,8 +20,9 @@ class QueueFlush:
     """What the thread for queues does, callable without the thread.
 
     Tails are written at one interval, which drops them from memory. They are synced at a longer one, since each queue
-    that got messages costs a sync; what is not synced yet, recovery rebuilds. The checkpoint is written after the
-    work that it speaks of, so it is never ahead. Apart from the log's flush, which must not wait for all this.
+    that got messages costs a sync; what is not synced yet, recovery rebuilds. Timers are synced at the shorter one,
+    since a power loss has those delivered again that were not. The checkpoint is written after the work that it
+    speaks of, so it is never ahead. Apart from the log's flush, which must not wait for all this.
     After any failure nothing here goes on: a later success would hide what was lost.
     """
 
@@ -90,7 +91,10 @@ class QueueFlush:
         return self._synced_offset >= physical_offset
 
     def run_all(self) -> None:
-        """Everything, now, for the last time. Errors: NotWritable, also for want of room, and whenever something failed before."""
+        """Everything, now, for the last time.
+
+        Errors: NotWritable, also for want of room, and whenever something failed before.
+        """
         if isinstance(self._log.refusal, NotWritable):
             raise self._log.refusal.with_traceback(None)
         try:
