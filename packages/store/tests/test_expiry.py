@@ -1,7 +1,6 @@
 """Old files go, and everything that speaks of them follows, whatever happens in between."""
 
 import errno
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -275,12 +274,11 @@ def test_slow_reader_keeps_its_view(begun: Open, send: Send, clock: list[int], t
 
 
 def test_hooks_are_asked_first(begun: Open, send: Send, clock: list[int], caplog: pytest.LogCaptureFixture) -> None:
-    """A file stays while a hook is at work, which is told once; what the hook stores is synced before the file goes."""
+    """A file stays while a hook is at work; what the hook stores is synced before the file goes."""
     disk = MemoryDisk()
     store = begun(disk)
     asked = []
     answers: Iterator[bool] = iter([False, False, False, True])
-    caplog.set_level(logging.WARNING)
 
     def hook(physical_offset: int) -> bool:
         asked.append(physical_offset)
@@ -293,23 +291,25 @@ def test_hooks_are_asked_first(begun: Open, send: Send, clock: list[int], caplog
     for _ in range(3):
         store.flush_once()
         assert store.min_physical_offset == 0
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
     store.flush_once()
     assert store.min_physical_offset == 8192
     assert asked == [8192] * 4
     assert store.flushed_offset == store.written_offset
 
 
-def test_hook_that_is_never_done(begun: Open, send: Send, clock: list[int]) -> None:
-    """Even on a full disk no file goes in which something is live."""
+def test_hook_that_is_never_done(begun: Open, send: Send, clock: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    """Even on a full disk no file goes in which something is live; after a minute that is told, once."""
     disk = MemoryDisk()
     store = begun(disk)
     store.add_roll_forward(lambda physical_offset: False)
     send_files(store, send, 3)
     fill(disk, 99)
     clock[0] += 100 * HOUR_MS
+    clean(store, clock, rounds=5)
+    assert caplog.records == []
     clean(store, clock)
     assert store.min_physical_offset == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 # -- opening again, crashes, failures ----------------------------------------------------------------------------------

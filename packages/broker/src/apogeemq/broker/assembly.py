@@ -46,6 +46,7 @@ from apogeemq.broker.service.fetch import FetchService
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.broker.service.metadata import MetadataSaver
 from apogeemq.broker.service.offsets import OffsetService
+from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
 from apogeemq.broker.service.writer import MessageWriter
@@ -247,6 +248,7 @@ class Broker:
             short_hold_s=config.topics.short_polling_time_ms / 1000,
             long_polling=config.topics.long_polling_enable,
         )
+        self.roll_forward = RollForward((self.delay.roll_forward, self.popping.revive.roll_forward))
         spans = SendSpans(tracer)
         messages = MessageRequests(
             send=self.send,
@@ -327,15 +329,19 @@ class Broker:
     def start(self) -> None:
         """Begin the work that runs beside requests."""
         self.saver.start()
+        self.store.add_roll_forward(self.roll_forward.hook)
+        self.store.begin_expiry()
         self._tasks = [
             asyncio.create_task(self._tick(), name="tick"),
             asyncio.create_task(self._scan_clients(), name="scan-clients"),
             asyncio.create_task(self.delay.run(), name="delay"),
             self.popping.start(),
+            asyncio.create_task(self.roll_forward.run(), name="roll-forward"),
         ]
 
     async def stop(self) -> None:
         """Answer who waits, and write the tables. The listeners take no requests any more."""
+        self.roll_forward.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

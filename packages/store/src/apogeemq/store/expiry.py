@@ -35,6 +35,9 @@ RollForward = Callable[[int], bool]
 """Called in the store's thread with a physical offset below which everything is to go. True: nothing live is there.
 False: it is being worked at; the files stay and the question comes again. It must not wait."""
 
+HOOK_PATIENCE_MS = 60_000
+"""How long hooks may take before the log tells of it."""
+
 
 class Derived(Protocol):
     """Something built from the log's records that gets rid of what is older than the log itself."""
@@ -90,6 +93,8 @@ class Expiry:
         self._ended_ms: dict[int, int] = {}
         self._followed_offset = log.min_offset
         self._oldest_seen_in: int | None = None
+        self._waits = (-1, 0)
+        """The file that waits for hooks, and since when, ms."""
         self._told_of: object = None
 
     def ask(self) -> None:
@@ -168,9 +173,7 @@ class Expiry:
         end = file.start + file.size_bytes
         answers = [hook(end) for hook in self.hooks]  # all are asked, so that they work at the same time
         if not all(answers):
-            self._tell_once(
-                file.start, "the log's file %020d stays until what is live in it is stored anew", file.start
-            )
+            self._wait(file)
             return False
         self._commit.flush()
         if not self._queue_flush.sync_through(end):
@@ -183,6 +186,16 @@ class Expiry:
         self.removed[removal.reason] += 1
         _logger.info("deleted the log's file %020d: %s", file.start, removal.reason.value)
         return True
+
+    def _wait(self, file: LogFile) -> None:
+        """Tell, once, when a file waits for hooks that take unusually long."""
+        now_ms = self._now_ms()
+        if self._waits[0] != file.start:
+            self._waits = (file.start, now_ms)
+        elif now_ms - self._waits[1] >= HOOK_PATIENCE_MS:
+            self._tell_once(
+                file.start, "the log's file %020d can't go: something live in it is not stored anew yet", file.start
+            )
 
     def _sync_names(self) -> None:
         try:

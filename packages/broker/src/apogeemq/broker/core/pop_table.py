@@ -149,6 +149,11 @@ class PopTable:
         for key, held in list(self._queues.items()):
             yield key, len(held)
 
+    def held(self) -> Iterator[tuple[QueueKey, list[int]]]:
+        """Queue offsets of all messages that are popped and not acknowledged, ascending, queue by queue."""
+        for key, held in list(self._queues.items()):
+            yield key, sorted(held)
+
     def _leave(self, checkpoint: Checkpoint) -> None:
         self._count -= 1
         checkpoint.left -= 1

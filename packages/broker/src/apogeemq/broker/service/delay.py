@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from apogeemq.broker.core.delay import DelayLevels, level_of_queue_id, queue_id_of_level
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC
+from apogeemq.broker.core.out_of_turn import OutOfTurn
 from apogeemq.broker.core.properties import join_properties
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
@@ -59,6 +60,9 @@ class DelayService:
         self._clock = clock
         self._hot_window_bytes = hot_window_bytes
         self._arrived = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """Delivering and rolling forward both move progress on."""
+        self._out_of_turn = OutOfTurn()
         self.progress = {level: progress.get(level, 0) for level in range(1, len(levels) + 1)}
         self.changed: set[int] = set()
         """Levels whose progress moved and was not written since: the file's writer takes them out."""
@@ -120,6 +124,26 @@ class DelayService:
         return next_due_ms
 
     async def _deliver_level(self, level: int) -> int | None:
+        """Deliver some due messages of a level; gives when to look again, None when nothing waits."""
+        async with self._turn:
+            due_ms = [await self._deliver_out_of_turn(level), await self._deliver_head(level)]
+        return min((due for due in due_ms if due is not None), default=None)
+
+    async def _deliver_out_of_turn(self, level: int) -> int | None:
+        for _ in range(DELIVERIES_PER_TURN_MAX):
+            first = self._out_of_turn.first(level, self.progress[level])
+            if first is None:
+                return None
+            due_ms, offset = first
+            if due_ms > self._clock.now_ms():
+                return due_ms
+            unit = self._store.queue_unit(SCHEDULE_TOPIC, queue_id_of_level(level), offset)
+            if unit is not None:
+                self._deliver(unit[0], await self._record_at(unit[0]))
+            self._out_of_turn.delivered(level)
+        return self._clock.now_ms()
+
+    async def _deliver_head(self, level: int) -> int | None:
         """Deliver at most DELIVERIES_PER_TURN_MAX due messages of a level; gives the due time of its head, if any."""
         queue_id = queue_id_of_level(level)
         for _ in range(DELIVERIES_PER_TURN_MAX):
@@ -128,15 +152,70 @@ class DelayService:
             if unit is None:
                 return None
             physical_offset, _, due_ms = unit
-            now_ms = self._clock.now_ms()
-            if due_ms > now_ms + self._levels.delay_ms(level):
-                due_ms = self._corrected_due_ms(level, offset, now_ms)
-            if due_ms > now_ms:
-                return due_ms
-            self._deliver(physical_offset, await self._record_at(physical_offset))
-            self.progress[level] = offset + 1
-            self.changed.add(level)
+            if not self._out_of_turn.pass_over(level, offset):
+                now_ms = self._clock.now_ms()
+                if due_ms > now_ms + self._levels.delay_ms(level):
+                    due_ms = self._corrected_due_ms(level, offset, now_ms)
+                if due_ms > now_ms:
+                    return due_ms
+                self._deliver(physical_offset, await self._record_at(physical_offset))
+            self._move_on(level, offset)
         return self._clock.now_ms()
+
+    def _move_on(self, level: int, offset: int) -> None:
+        self.progress[level] = offset + 1
+        self.changed.add(level)
+
+    async def roll_forward(self, physical_offset: int) -> None:
+        """Store anew, with their due times, all messages below a physical offset that were not delivered.
+
+        Each is delivered once it is due, in its turn or not. Raises StoreError; those not reached stay as they were.
+        """
+        for level in self.progress:
+            has_more = True
+            while has_more:
+                has_more = await self._roll_level_forward(level, physical_offset)
+                await asyncio.sleep(0)  # the loop is never held for long
+
+    async def _roll_level_forward(self, level: int, physical_offset: int) -> bool:
+        """Store some messages of a level anew; gives whether there may be more."""
+        queue_id = queue_id_of_level(level)
+        async with self._turn:
+            for _ in range(DELIVERIES_PER_TURN_MAX):
+                offset = max(self.progress[level], self._store.min_offset(SCHEDULE_TOPIC, queue_id))
+                unit = self._store.queue_unit(SCHEDULE_TOPIC, queue_id, offset)
+                if unit is None or unit[0] >= physical_offset:
+                    return False
+                if not self._out_of_turn.pass_over(level, offset):
+                    self._store_anew(level, unit[0], unit[2], await self._record_at(unit[0]))
+                self._move_on(level, offset)
+        return True
+
+    def _store_anew(self, level: int, physical_offset: int, due_ms: int, data: bytes | None) -> None:
+        try:
+            if data is None:
+                raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
+            record = decode_record(data)
+        except RecordInvalid as error:
+            self.undeliverable += 1
+            log.error("the delayed message at physical offset %d can't be kept: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more
+            return
+        with self._store.disk_limits_ignored():
+            stored = self._writer.put(
+                self._topics.require(SCHEDULE_TOPIC),
+                record.queue_id,
+                flag=record.flag,
+                sys_flag=record.sys_flag,
+                born_timestamp_ms=record.born_timestamp_ms,
+                born_host=record.born_host,
+                reconsume_times=record.reconsume_times,
+                body=record.body,
+                properties=record.properties,
+                tags_code=due_ms,
+                prepared_transaction_offset=record.prepared_transaction_offset,
+            )
+        if due_ms <= self._clock.now_ms() + self._levels.delay_ms(level):  # else the clock was set back: see below
+            self._out_of_turn.add(level, stored.queue_offset, due_ms)
 
     def _corrected_due_ms(self, level: int, offset: int, now_ms: int) -> int:
         """When a message is due whose due time is further off than its level waits: the clock was set back.

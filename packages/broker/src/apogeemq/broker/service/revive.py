@@ -11,8 +11,9 @@ where they were. Source: reference broker_behaviour.md §8.
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.names import DLQ_TOPIC_PREFIX, RETRY_TOPIC_PREFIX
@@ -171,6 +172,38 @@ class ReviveService:
         finally:
             if revived:
                 self._log.write_acks(checkpoint, revived)
+
+    async def roll_forward(self, physical_offset: int) -> None:
+        """Bring back at once what is popped, not acknowledged, and lies below an offset of the commit log, which goes.
+
+        Early, since later there would be nothing to bring back: whoever has it in hand may see it handled twice. No
+        checkpoint with a record down there has messages left then, as these were stored before it.
+        Raises StoreError, BrokerError; what was not reached stays as it was.
+        """
+        self._turn_began = self._clock.monotonic()
+        for key, offsets in self._table.held():
+            count = self._count_below(key, offsets, physical_offset)
+            for queue_offset in offsets[:count]:
+                checkpoint = self._table.holder(key, queue_offset)
+                record = await self._read(key, queue_offset)
+                if checkpoint is None or self._table.holder(key, queue_offset) is not checkpoint:
+                    continue  # acknowledged or popped anew meanwhile
+                with self._store.disk_limits_ignored():
+                    if record is not None:
+                        self._bring_back(checkpoint, record)
+                    self._table.settle(checkpoint, queue_offset, acknowledged=False)
+                    self._log.write_acks(checkpoint, [queue_offset])
+                await self._let_others_have_their_turn()
+
+    def _count_below(self, key: QueueKey, offsets: Sequence[int], physical_offset: int) -> int:
+        """How many of a queue's ascending offsets lie below an offset of the commit log, or nowhere any more."""
+        _, topic, queue_id = key
+
+        def is_above(queue_offset: int) -> bool:
+            unit = self._store.queue_unit(topic, queue_id, queue_offset)
+            return unit is not None and unit[0] >= physical_offset
+
+        return bisect_left(offsets, True, key=is_above)
 
     async def _let_others_have_their_turn(self) -> None:
         if self._clock.monotonic() - self._turn_began >= TURN_S_MAX:
