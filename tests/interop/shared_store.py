@@ -18,6 +18,9 @@ from tests.interop.deployments import (
 
 LOG_FILE_SIZE_BYTES = 1 << 20
 CONSUME_QUEUE_FILE_UNITS = 100
+INDEX_SLOTS = 500
+INDEX_ENTRIES = 2_000
+"""Each message of the ledger has three keys: some 700 of them fill an index file."""
 STOP_TIMEOUT_S = 40.0
 """Apache's broker sleeps for seconds in several places of its stop."""
 
@@ -83,6 +86,8 @@ class SharedStore:
             "storePathCommitLog": os.fspath(self.path / "commitlog"),
             "mappedFileSizeCommitLog": str(LOG_FILE_SIZE_BYTES),
             "mappedFileSizeConsumeQueue": str(CONSUME_QUEUE_FILE_UNITS * 20),
+            "maxHashSlotNum": str(INDEX_SLOTS),
+            "maxIndexNum": str(INDEX_ENTRIES),
         }
 
     def _start_ours(self, name: str) -> ManagedProcess:

@@ -7,7 +7,7 @@ sent and from the acknowledgements; a record that one broker has handed out, eve
 import dataclasses
 import time
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
@@ -47,7 +47,6 @@ Queue = tuple[str, int]
 class Message:
     """One message to send."""
 
-    turn: str
     topic: str
     queue_id: int
     body: bytes
@@ -205,11 +204,9 @@ class Ledger:
             reply = succeed(client, RequestCode.VIEW_MESSAGE_BY_ID, {"offset": str(each.physical_offset)})
             assert decode_record(reply.body) == self._record_of(each)
 
-    def look_by_key(self, client: WireClient, turns: Collection[str]) -> None:
-        """Each message of those turns by its unique key and by its own key; nothing by a key that no message has."""
+    def look_by_key(self, client: WireClient) -> None:
+        """Each message by its unique key and by its own key; nothing by a key that no message has."""
         for each in self.stored:
-            if each.message.turn not in turns:
-                continue
             expected = [self._record_of(each)]
             topic, key = each.message.topic, each.message.properties["KEYS"].split()[0]
             assert query(client, topic, key, each.message.unique_key) == expected
@@ -241,7 +238,7 @@ def message(topic: str, turn: str, number: int, queue_id: int = 0) -> Message:
         "UNIQ_KEY": f"UNIQ{name}",
         "WAIT": "true",
     }
-    return Message(turn, topic, queue_id, f"{name} ".encode(), properties)
+    return Message(topic, queue_id, f"{name} ".encode(), properties)
 
 
 def order(turn: str, number: int) -> Message:

@@ -279,7 +279,8 @@ def test_the_store_alone_checks_a_directory(dist: pathlib.Path, tmp_path: pathli
     data = bytearray(log.read_bytes())
     data[data.index(b"two keys", data.index(b"normal 7"))] ^= 1  # in a body, which has a checksum
     log.write_bytes(data)
-    done = subprocess.run([*command, store], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+    argv = [*map(str, command), str(store)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
     assert done.returncode == 1
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     assert findings[0]["physicalOffset"] == 2402

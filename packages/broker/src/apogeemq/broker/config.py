@@ -143,6 +143,12 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A multiple of 4096."""
     consume_queue_file_size_bytes: Annotated[int, setting("mappedFileSizeConsumeQueue")] = 6_000_000
     """A multiple of 20."""
+    message_index_enable: Annotated[bool, setting("messageIndexEnable")] = True
+    """Whether messages can be found by key."""
+    max_hash_slot_num: Annotated[int, setting("maxHashSlotNum")] = 5_000_000
+    """Hash slots of an index file, from 1. All files of a store must have been made with the same."""
+    max_index_num: Annotated[int, setting("maxIndexNum")] = 20_000_000
+    """Keys in an index file, from 2; the same holds."""
     max_message_size_bytes: Annotated[int, setting("maxMessageSize")] = 4 << 20
     """Largest body."""
     disk_stall_limit_ms: int = 5_000
@@ -233,6 +239,8 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
             "sync_flush_timeout_ms",
             "flush_interval_ms",
             "disk_stall_limit_ms",
+            "max_hash_slot_num",
+            "max_index_num",
             "max_message_size_bytes",
             "flush_consumer_offset_interval_ms",
             "flush_delay_offset_interval_ms",
