@@ -9,6 +9,7 @@
     ./task bench -- grpc                                     SendMessage through the proxy beside a bare echo
     ./task bench -- mesh                                     one call between two services, both sides together
     ./task bench -- clients                                  CPU of our own clients: sends, batches, handlers, async for
+    ./task bench -- store                                    the store alone, beside its targets
 
 The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
 are 1 KiB. "server µs/msg" is the CPU time, user and system, of the server's processes. "ceiling" is the same case
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.interop.deployments import DEPLOYMENTS
-from tools.bench import cases, client_cases, client_load, grpc_cases, mesh_cases, report, server_process
+from tools.bench import cases, client_cases, client_load, grpc_cases, mesh_cases, report, server_process, store_cases
 from tools.bench.server_process import Server
 
 
@@ -36,6 +37,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return measure_mesh(options, loadavg_before)
     if options.measurement == "clients":
         return measure_clients(options, loadavg_before)
+    if options.measurement == "store":
+        return measure_store(options, loadavg_before)
     with chosen_server(options) as server:
         result, text, errors = measure(options, server)
         surroundings = report.Surroundings.of(server.description, loadavg_before)
@@ -82,6 +85,18 @@ def measure_clients(options: argparse.Namespace, loadavg_before: tuple[float, fl
     return 0
 
 
+def measure_store(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+    """The store's cases need no server, and raise what goes wrong."""
+    run = store_cases.StoreRun(options.directory, options.rounds)
+    figures = store_cases.measure(options.case or list(store_cases.CASES), run)
+    surroundings = report.Surroundings.of("the store alone, class page cache", loadavg_before)
+    if options.output == "json":
+        print(report.as_json("store", figures, surroundings))
+    else:
+        print(store_cases.table(figures), surroundings.text(), sep="\n")
+    return 0
+
+
 def measure(options: argparse.Namespace, server: Server) -> tuple[object, str, int]:
     """The result, the same as text, and how many requests failed."""
     if options.measurement == "start":
@@ -120,6 +135,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     mesh = measurements.add_parser("mesh", help="CPU of one call between two services, both sides together")
     clients = measurements.add_parser("clients", help="CPU of our own clients per message sent or received")
+    store = measurements.add_parser("store", help="the store alone: appends, reads, opening, recovery, memory")
+    store.add_argument("--case", action="append", choices=list(store_cases.CASES), help="default: every one")
+    store.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    store.add_argument("--directory", help="where stores are made, for another file system (default: the system's)")
+    store.add_argument("-o", "--output", choices=["table", "json"], default="table")
     clients.add_argument("--client", action="append", choices=list(client_cases.CLIENTS), help="default: every one")
     clients.add_argument("--loop", action="append", choices=client_cases.LOOPS, help="default: both")
     clients.add_argument("--seconds", type=float, default=4.0, help="measured time of each case of sends")
