@@ -22,12 +22,14 @@ from apogeemq.remoting_codec.record import (
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import UNIT, ConsumeQueue
 from apogeemq.store.errors import (
+    DiskFull,
     MessageInvalid,
     MessageTooLarge,
     NotWritable,
     OffsetOutOfRange,
     StoreError,
 )
+from apogeemq.store.log_scan import ScannedRecord
 from apogeemq.store.mapped_file_queue import MappedFileQueue
 
 _BORN_HOST_BIT = MessageSysFlag.BORNHOST_V6_FLAG
@@ -349,6 +351,80 @@ class CommitLog:
                     self._put_keys(queue.key_prefix, properties, sys_flag, result.physical_offset, now_ms)
         return results
 
+    def append_raw(
+        self,
+        data: bytes,
+        units: Sequence[tuple[ConsumeQueue, bytes]],
+        records: Sequence[ScannedRecord],
+        *,
+        ends_file: bool,
+    ) -> None:
+        """Store whole records as another log has them, back to back, their consume-queue units in this order, and keys.
+
+        They lie in the current file, which `data` fills up, blank filler and all, with `ends_file`; zeros at the end of
+        the filler may be left out. The records must have been checked.
+        Errors, with nothing changed: DiskFull; what `refuse` or `suspend` was told.
+        """
+        with self._lock:
+            if self.refusal is not None:
+                raise self.refusal.with_traceback(None)
+            position, end = self._position, self._position + len(data)
+            try:
+                if end > self._attention_at:
+                    self.files.reserve(self._file_start + end)
+                next_view = self.files.advance().view if ends_file else None
+            except OSError as error:
+                raise self._cannot_grow(error) from error
+            self._view[position:end] = data
+            if records:
+                self.store_timestamp_ms = max(self.store_timestamp_ms, records[-1].store_timestamp_ms)
+            if next_view is not None:
+                self._switch_to(next_view, self._file_start + self._file_size_bytes)
+            else:
+                self._position = end
+                if end > self._attention_at:
+                    self._keep_ahead(end)
+            self.written_offset = self._file_start + self._position
+            for queue, unit in units:
+                tail = queue.tail
+                if not tail:
+                    self._dirty_queues.append(queue)
+                tail += unit
+                queue.max_offset += 1
+            if self._put_keys is not None:
+                for physical_offset, _, _, _, sys_flag, timestamp_ms, topic, properties in records:
+                    self._put_keys(topic + b"#", properties, sys_flag, physical_offset, timestamp_ms)
+
+    def begin_at(self, offset: int) -> None:
+        """Let an empty log begin there, with a file of its own. Errors: NotWritable, until opened again."""
+        try:
+            self.files.begin_at(offset)
+            self.open_at(offset, self.store_timestamp_ms)
+        except (OSError, DiskFull) as error:
+            refusal = NotWritable(f"the commit log cannot begin at {offset}: {error}")
+            self.refuse(refusal)
+            raise refusal from error
+
+    def truncate(self, offset: int, store_timestamp_ms: int) -> None:
+        """Cut the log at `offset`, where a record begins, durably; `store_timestamp_ms` is that of the one before.
+
+        Reads end there at once; views handed out before stay memory, but show zeros or what comes after. Nobody appends
+        meanwhile. Errors: NotWritable; opening again settles what was left half done.
+        """
+        with self._lock:
+            data_end, self.written_offset = self.written_offset, offset
+            self.store_timestamp_ms = store_timestamp_ms
+            self._opened_offset = min(self._opened_offset, offset)
+        try:
+            segment = self.files.truncate(offset, data_end)
+        except OSError as error:
+            refusal = NotWritable(f"cutting the commit log failed: {error}")
+            self.refuse(refusal)
+            raise refusal from error
+        with self._lock:
+            self._switch_to(segment.view, self.files.start_of(offset))
+            self._position = offset - self._file_start
+
     def end(self) -> tuple[int, int]:
         """The written offset and the store timestamp of the last record, of one moment."""
         with self._lock:
@@ -393,15 +469,22 @@ class CommitLog:
             end = self._position + size_bytes
             self.files.reserve(self._file_start + end)
         except OSError as error:
-            refusal = NotWritable(f"the commit log cannot grow: {error}")
-            self._refuse_locked(refusal)
-            raise refusal from error
+            raise self._cannot_grow(error) from error
+        self._keep_ahead(end)
+
+    def _keep_ahead(self, end: int) -> None:
+        """Ask for more reserved room; `end`, a position in the current file, has it already."""
         self._request_room()
         reserved = self.files.reserved_end - self._file_start
         low_water = reserved - self._low_water_bytes
         self._attention_at = min(
             low_water if end < low_water else reserved, self._file_size_bytes - BLANK_SIZE_BYTES_MIN
         )
+
+    def _cannot_grow(self, error: OSError) -> NotWritable:
+        refusal = NotWritable(f"the commit log cannot grow: {error}")
+        self._refuse_locked(refusal)
+        return refusal
 
     def _roll(self) -> None:
         """Fill up the current file and go on in the next."""

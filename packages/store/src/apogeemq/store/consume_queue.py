@@ -247,6 +247,39 @@ class ConsumeQueues:
             files += 1
         return files
 
+    # -- following another store's log, see replication_view -----------------------------------------------------------
+
+    def drop_units(self, queue: ConsumeQueue, queue_offset: int) -> None:
+        """Let the queue end at `queue_offset`, in memory; `clear_behind` has to follow before units are added."""
+        with self._drain_lock, self._lock:
+            del queue.tail[max(0, queue_offset - queue.tail_offset) * UNIT_SIZE_BYTES :]
+            queue.tail_offset = min(queue.tail_offset, queue_offset)
+            queue.max_offset = queue_offset
+            queue.min_offset = min(queue.min_offset, queue_offset)
+
+    def clear_behind(self, queue: ConsumeQueue) -> None:
+        """Clear the files behind the end of the queue, as `cut` does, but never shorten one: it is being read."""
+        with self._drain_lock:
+            at = queue.max_offset * UNIT_SIZE_BYTES
+            for start in reversed(segment_starts(self._disk, queue.directory, self._file_size_bytes)):
+                if start > at:
+                    self._files.remove(queue.directory, start)
+                elif start + self._file_size_bytes > at:
+                    segment = self._files.get(queue.directory, start)
+                    data_end = segment.data_end(at - start)
+                    if data_end > at - start:
+                        segment.write(at - start, bytes(data_end - (at - start)))
+                        self._unsynced.add((queue.directory, start))
+
+    def begin_at(self, queue: ConsumeQueue, queue_offset: int) -> None:
+        """Let a queue that never had a unit begin at `queue_offset`, with padding in front of it."""
+        with self._lock:
+            assert queue.max_offset == queue.first_offset
+            padding_units = queue_offset % self.units_per_file
+            queue.first_offset = queue.tail_offset = queue_offset - padding_units
+            self._pad(queue, padding_units, 0)
+            queue.min_offset = queue_offset
+
     # -- while opening: no other thread is at work ---------------------------------------------------------------------
 
     def load(self, physical_limit: int) -> Iterator[ConsumeQueue]:
@@ -294,6 +327,8 @@ class ConsumeQueues:
                 if segment.data_end(at - start) > at - start:
                     segment.clear_from(at - start)
                     self._unsynced.add((queue.directory, start))
+                if start == at:  # nothing that was ever synced is in it: perhaps its name was not either
+                    self._files.distrust_names(queue.directory)
 
     def start_at(self, queue: ConsumeQueue, queue_offset: int) -> None:
         """Let the queue begin anew at `queue_offset`, with padding in front of it; what it had is gone."""

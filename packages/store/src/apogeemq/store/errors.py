@@ -17,6 +17,11 @@ StoreError
 ├── DiskAlmostFull        there is room, but less than the settings leave to others; passes by itself
 ├── DiskSlow              the disk has not answered for too long; passes when it does
 ├── NotWritable           a sync failed: nothing is accepted until the store is opened again
+│   while copying another log
+├── ChunkMisplaced        a chunk that does not begin where the log ends
+├── LogDiverged           a record that this log's consume queues cannot continue with
+├── LogTruncated          what was waited for was cut off the log
+├── BelowConfirmOffset    cutting the log there would take what readers have seen
 │   while waiting or afterwards
 ├── TooManyWaiters        the bound on sends that wait for a flush
 ├── TooManyTimers         the bound on messages that wait for their time
@@ -156,6 +161,41 @@ class NotWritable(StoreError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the store is not writable: {reason}")
         self.reason = reason
+
+
+class ChunkMisplaced(StoreError):
+    """A chunk begins at `offset`, while what was received ends at `received_offset`: ask for the log from there."""
+
+    def __init__(self, offset: int, received_offset: int) -> None:
+        super().__init__(f"a chunk begins at {offset}, but the log received so far ends at {received_offset}")
+        self.offset = offset
+        self.received_offset = received_offset
+
+
+class LogDiverged(StoreError):
+    """The record at `physical_offset` is whole, but no continuation of this log; `reason` says how that shows."""
+
+    def __init__(self, physical_offset: int, reason: str) -> None:
+        super().__init__(f"the record at physical offset {physical_offset} belongs to another log: {reason}")
+        self.physical_offset = physical_offset
+        self.reason = reason
+
+
+class LogTruncated(StoreError):
+    """The log was cut at `offset`: what lay behind it is gone."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the log was cut at {offset}: what lay behind it is gone")
+        self.offset = offset
+
+
+class BelowConfirmOffset(StoreError):
+    """The log cannot be cut at `offset`: readers may have seen it up to `confirm_offset`."""
+
+    def __init__(self, offset: int, confirm_offset: int) -> None:
+        super().__init__(f"the log cannot be cut at {offset}: it is confirmed up to {confirm_offset}")
+        self.offset = offset
+        self.confirm_offset = confirm_offset
 
 
 class TooManyWaiters(StoreError):

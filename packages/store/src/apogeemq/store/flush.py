@@ -1,12 +1,12 @@
 """Bringing the commit log to the disk, for all who wait together."""
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 from apogeemq.store.commit_log import CommitLog
-from apogeemq.store.errors import NotWritable, StoreError, TooManyWaiters
+from apogeemq.store.errors import LogTruncated, NotWritable, StoreError, TooManyWaiters
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +64,25 @@ class GroupCommit:
                     self.abandon(refusal)
                     raise refusal from error
             self._complete(target, timestamp_ms)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No sync goes on, nor begins, inside."""
+        with self._flush_lock:
+            yield
+
+    def truncate(self, offset: int, store_timestamp_ms: int) -> None:
+        """The log is about to be cut: nothing above counts as synced any more, and whoever waits for it is told so.
+
+        To be called while `paused`.
+        """
+        with self._lock:
+            self.flushed_offset = min(self.flushed_offset, offset)
+            self.flushed_timestamp_ms = min(self.flushed_timestamp_ms, store_timestamp_ms)
+            gone = [callback for waited_offset, callback in self._waiters if waited_offset > offset]
+            self._waiters = [waiter for waiter in self._waiters if waiter[0] <= offset]
+        for callback in gone:
+            _call(callback, LogTruncated(offset))
 
     def flush_once(self) -> None:
         """What the flush thread does: flush. A failure was told to everybody; there is nothing left to do then."""

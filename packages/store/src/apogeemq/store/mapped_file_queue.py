@@ -12,6 +12,9 @@ from apogeemq.store.segment_files import SegmentFiles, segment_path, segment_sta
 _RESERVE_STEP_BYTES = 16 << 20
 """One call of posix_fallocate in the background: a writer that has caught up waits for at most one."""
 _RESERVE_INLINE_BYTES = 1 << 20
+_RECORD_START_BYTES = 8
+"""Size and magic number: without them no record begins."""
+_CLEAR_BYTES = 1 << 20
 
 
 class MappedFileQueue:
@@ -104,6 +107,46 @@ class MappedFileQueue:
         """
         while self._prepare_step(written_offset):
             pass
+
+    def truncate(self, offset: int, data_end: int) -> MappedSegment:
+        """Make [offset, data_end) disappear, durably, with readers at work; the file of `offset` becomes current.
+
+        Files are never shortened, since views of them may be held: bytes become zeros, files behind are removed. The
+        eight bytes at `offset` go first, so that whatever a crash leaves, no record begins there any more; or all do.
+        """
+        with self._lock:
+            start = self.start_of(offset)
+            segment = self._mapped.get(start) or self._map(start)
+            self._next = None
+            stop = min(data_end, start + self.file_size_bytes) - start
+            position = offset - start
+            while position < stop:
+                piece_stop = min(stop, position + (_RECORD_START_BYTES if position == offset - start else _CLEAR_BYTES))
+                segment.write(position, bytes(piece_stop - position))
+                if position == offset - start:
+                    segment.sync()
+                position = piece_stop
+            segment.sync()
+            for later in reversed(segment_starts(self._disk, self._directory, self.file_size_bytes)):
+                if later > start:
+                    self._mapped.pop(later, None)
+                    self._files.remove(self._directory, later)
+            self._make_current(start, segment, offset)
+            for directory in self._files.take_changed_directories():
+                self._disk.sync_dir(directory)
+            return segment
+
+    def begin_at(self, start: int) -> None:
+        """Let a row of files that holds nothing yet begin with the file of `start`; `open_at` has to follow."""
+        with self._lock:
+            self._next = None
+            self._mapped.clear()
+            for old in reversed(segment_starts(self._disk, self._directory, self.file_size_bytes)):
+                self._files.remove(self._directory, old)
+            for directory in self._files.take_changed_directories():
+                self._disk.sync_dir(directory)
+            self.starts = range(start, start, self.file_size_bytes)
+            self.reserved_end = start
 
     def retire(self, hot_from: int) -> None:
         """Unmap files that lie before `hot_from` altogether."""

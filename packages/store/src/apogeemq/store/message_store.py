@@ -11,6 +11,7 @@ from typing import Self
 import msgspec
 from apogeemq.store.background import Worker, run_with_deadline
 from apogeemq.store.checkpoint import CheckpointFile
+from apogeemq.store.chunk_receiver import ChunkReceiver
 from apogeemq.store.commit_log import AppendResult, BatchEntry, CommitLog
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
@@ -30,9 +31,11 @@ from apogeemq.store.measured_disk import MeasuredDisk
 from apogeemq.store.message_reader import Boundary, MessageReader, ReadResult, ReadStatus
 from apogeemq.store.queue_flush import QueueFlush
 from apogeemq.store.recovery import Recovery, RecoveryReport, RedispatchTagsCode, tag_hash
+from apogeemq.store.replication_view import ReplicationView
 from apogeemq.store.room import RoomService
 from apogeemq.store.stall_watch import StallWatch
 from apogeemq.store.timer_store import TIMER_QUEUE, TimerStore
+from apogeemq.store.truncation import Truncation
 
 __all__ = ["AppendResult", "BatchEntry", "MessageStore", "ReadResult", "ReadStatus", "RecoveryReport"]
 
@@ -244,6 +247,23 @@ class MessageStore:
             now_ms=now_ms,
         )
         self._stall_watch = StallWatch(self._log, disk.health, limit_ms=config.disk_stall_limit_ms)
+        receiver = ChunkReceiver(
+            self._log,
+            self._queues,
+            record_size_bytes_max=config.record_size_bytes_max,
+            tags_code_of=redispatch_tags_code,
+            make_tail_room=self._make_tail_room,
+        )
+        truncation = Truncation(
+            self._log,
+            self._commit,
+            self._queues,
+            self._queue_flush,
+            record_size_bytes_max=config.record_size_bytes_max,
+            derived=() if self._index is None else (self._index.truncate,),
+        )
+        self.replication = ReplicationView(self._log, self._commit, receiver, truncation)
+        """The log as bytes: chunks to send and to take over, and cutting."""
         flush_interval_s = config.flush_interval_ms / 1000
         self._flush_worker = self._worker("store-flush", self._commit.flush_once, flush_interval_s)
         self._queue_worker = self._worker("store-queues", self._queue_flush.run_once, flush_interval_s)
@@ -333,6 +353,12 @@ class MessageStore:
         if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
             self._write_keys(self._index)
         return self._log.append_batch(queue, sys_flag, born_timestamp_ms, born_host, entries)
+
+    def _make_tail_room(self, queue: ConsumeQueue) -> None:
+        if len(queue.tail) >= self._tail_size_bytes_max:
+            self._drain(queue)
+        if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
+            self._write_keys(self._index)
 
     def _drain(self, queue: ConsumeQueue) -> None:
         try:

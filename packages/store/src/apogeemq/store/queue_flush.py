@@ -1,7 +1,8 @@
 """Bringing consume queues, timers and the checkpoint to the disk, at intervals."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from apogeemq.store.checkpoint import Checkpoint, CheckpointFile
@@ -100,6 +101,26 @@ class QueueFlush:
         try:
             self._flush(sync=True)
             self._timer.close(self._now_ms())
+        except OSError as error:
+            raise self._refuse(error) from error
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Neither queues nor checkpoint are written inside."""
+        with self._lock:
+            yield
+
+    def truncate(self, offset: int, store_timestamp_ms: int) -> None:
+        """The log is about to be cut at `offset`, behind a record of this store timestamp: claim no more than that.
+
+        To be called while `paused`, after the flush was told. Durable at return. Errors: NotWritable; nothing is cut.
+        """
+        self._synced_offset = min(self._synced_offset, offset)
+        checkpoint = self._current_checkpoint()
+        checkpoint.logics_timestamp_ms = min(checkpoint.logics_timestamp_ms, store_timestamp_ms)
+        checkpoint.index_timestamp_ms = min(checkpoint.index_timestamp_ms, store_timestamp_ms)
+        try:
+            self._checkpoint_file.save(checkpoint)
         except OSError as error:
             raise self._refuse(error) from error
 

@@ -122,6 +122,8 @@ class Recovery:
             if not self._clean:
                 self._queues.cut(queue, self._checked_end(queue))
             queue.min_offset = self._queues.find_min(queue, self._files.min_offset)
+            if queue.min_offset == queue.max_offset and not self._clean:
+                self._queues.distrust_names(queue)  # it may be new, with all its messages cut off since
         replay = self._replay(start)
         self.log_end = replay.scan.end
         if self.log_end < self._checkpoint.master_flushed_offset:
