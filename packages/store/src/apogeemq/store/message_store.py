@@ -260,7 +260,7 @@ class MessageStore:
             self._queues,
             self._queue_flush,
             record_size_bytes_max=config.record_size_bytes_max,
-            derived=() if self._index is None else (self._index.truncate,),
+            derived=(self._cut_timer,) if self._index is None else (self._cut_timer, self._index.truncate),
         )
         self.replication = ReplicationView(self._log, self._commit, receiver, truncation)
         """The log as bytes: chunks to send and to take over, and cutting."""
@@ -359,6 +359,10 @@ class MessageStore:
             self._drain(queue)
         if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
             self._write_keys(self._index)
+
+    def _cut_timer(self, physical_offset: int) -> None:
+        timer_queue = self._table.get(TIMER_QUEUE)
+        self.timer.truncate(physical_offset, 0 if timer_queue is None else timer_queue.max_offset)
 
     def _drain(self, queue: ConsumeQueue) -> None:
         try:

@@ -139,7 +139,7 @@ class ReplicationView:
             self._commit.flushed_offset = offset
 
     def truncate(self, offset: int) -> None:
-        """Cut the log, its queues and its index at `offset`, where a record begins (or a file, or its filler).
+        """Cut the log, its queues, timers and index at `offset`, where a record begins (or a file, or its filler).
 
         Durable at return; a crash before leaves the log as it was or cut. Waits for the disk: call it in a thread while
         nothing is appended (appends are refused meanwhile). Readers may be at work: they see nothing above the confirm

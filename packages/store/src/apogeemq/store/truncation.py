@@ -23,7 +23,7 @@ class Truncation:
     2. Queues and log end at the cut for whoever reads from now on.
     3. The first bytes behind the cut become zeros, durably: from here on opening finds the log cut and clears the rest.
     4. The rest of that file becomes zeros and later files go, durably.
-    5. What is derived follows: index and whoever else asked for it, the files of the consume queues. Not synced:
+    5. What is derived follows: timer, index, the files of the consume queues. The latter are not synced:
        opening builds that anew from where the checkpoint, lowered in step 1, tells it to.
     A failure in the middle makes the store refuse everything until it is opened again.
     """
@@ -80,7 +80,7 @@ class Truncation:
                 cut_derived(offset)
             for queue in shortened:
                 self._queues.clear_behind(queue)
-        except OSError as error:
+        except (OSError, NotWritable) as error:
             refusal = NotWritable(f"cutting what is derived from the log failed: {error}")
             self._log.refuse(refusal)
             raise refusal from error
