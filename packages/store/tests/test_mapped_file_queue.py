@@ -240,3 +240,21 @@ def test_real_files_are_sparse_until_reserved(tmp_path: Path) -> None:
     assert stat.st_size == size_bytes
     assert 2 << 20 <= stat.st_blocks * 512 < 4 << 20
     row.close()
+
+
+def test_a_file_whose_name_could_not_be_synced_is_synced_later() -> None:
+    """No room for the directory's sync: the file is there at the next try, its name is not on the disk yet."""
+    disk = FaultyDisk(Random(1))
+    disk.write_file(Path("/store/lock"), b"")
+    disk.sync_dir(Path("/store"))
+    disk.sync_dir(Path("/"))
+    files = MappedFileQueue(disk, Path("/store/commitlog"), 4096, reserve_ahead_bytes=1024, open_files_max=2)
+    disk.fail("sync_dir", errno.ENOSPC, path_part="commitlog")
+    with pytest.raises(DiskFull):
+        files.open_at(0)
+    files.open_at(0)
+    files.reserve(100)
+    files.sync(0, 100)
+    disk.lose_power()
+    disk.restart()
+    assert disk.list_dir(Path("/store/commitlog")) == ["00000000000000000000"]

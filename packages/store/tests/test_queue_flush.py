@@ -143,3 +143,21 @@ def test_checkpoint_keeps_the_confirm_offset(open_store: OpenStore, send: Send, 
     clock[0] += 500
     store._queue_flush.run_once()
     assert checkpoint_of(disk).confirm_offset == 312
+
+
+@pytest.mark.parametrize("operation", ["sync", "sync_dir"])
+def test_a_queue_sync_without_room_is_final(
+    operation: str, open_store: OpenStore, send: Send, clock: list[int]
+) -> None:
+    """What it was to sync is not known afterwards: going on, the checkpoint would claim all units to be on the disk."""
+    disk = FaultyDisk(Random(1))
+    store = open_store(disk)
+    send(store)
+    clock[0] += 100_000
+    disk.fail(operation, errno.ENOSPC, path_part="consumequeue")
+    store.flush_once()
+    assert not store.is_writable
+    before = checkpoint_of(disk).logics_timestamp_ms
+    clock[0] += 100_000
+    store.flush_once()
+    assert checkpoint_of(disk).logics_timestamp_ms == before

@@ -301,12 +301,11 @@ class MappedFileQueue:
     def _map(self, start: int) -> MappedSegment:
         path = segment_path(self._directory, start)
         try:
-            is_new = self._disk.size_of(path) is None
             segment = self._disk.map_segment(path, self.file_size_bytes, create=True)
-            if is_new:
-                # A synced record is no use in a file, or a directory, whose name a power loss forgets.
-                self._disk.sync_dir(self._directory)
-                self._disk.sync_dir(self._directory.parent)
+            # A synced record is no use in a file, or a directory, whose name a power loss forgets. Also where the file
+            # was there already: whoever made it, this very code included, may have failed before it got here.
+            self._disk.sync_dir(self._directory)
+            self._disk.sync_dir(self._directory.parent)
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise DiskFull(path) from error

@@ -85,6 +85,8 @@ class QueueFlush:
             return False
         try:
             self._flush(sync=True)
+        except NotWritable:
+            return False
         except OSError as error:
             if error.errno not in NO_ROOM:
                 self._refuse(error)
@@ -135,13 +137,23 @@ class QueueFlush:
         if self._index is not None:
             self._index.write()
         if sync:
-            self._queues.sync()
+            self._sync()
             if self._index is not None:
-                self._index.sync()
                 self._checkpoint.index_timestamp_ms = timestamp_ms
             self._synced_ms = self._now_ms()
             self._synced_offset = end
             self._checkpoint.logics_timestamp_ms = timestamp_ms
+
+    def _sync(self) -> None:
+        """Errors: NotWritable, also for want of room: what was not synced is not known any more, so that a later round
+        would claim that everything is.
+        """
+        try:
+            self._queues.sync()
+            if self._index is not None:
+                self._index.sync()
+        except OSError as error:
+            raise self._refuse(error) from error
 
     def _current_checkpoint(self) -> Checkpoint:
         self._checkpoint.master_flushed_offset = self._commit.flushed_offset
