@@ -77,7 +77,8 @@ class TurnLock:
         self._holder: Actor | None = None
         self._is_held = False
 
-    def __enter__(self) -> bool:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """See threading.Lock. No time passes while somebody waits, so it always ends well."""
         me = ACTORS.current
         if me is not None:
             me.pause()
@@ -90,10 +91,17 @@ class TurnLock:
         self._is_held, self._holder = True, me
         return True
 
+    def release(self) -> None:
+        """See threading.Lock."""
+        self._is_held, self._holder = False, None
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_held, self._holder = False, None
+        self.release()
 
 
 class TurnDisk(FaultyDisk):

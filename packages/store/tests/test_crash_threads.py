@@ -10,7 +10,18 @@ from random import Random
 
 import pytest
 from apogeemq.remoting_codec.record import decode_records
-from apogeemq.store import consume_queue, flush, mapped_file_queue, message_store, queue_flush, segment_files
+from apogeemq.store import (
+    consume_queue,
+    disk_health,
+    disk_watch,
+    flush,
+    index_files,
+    mapped_file_queue,
+    message_store,
+    queue_flush,
+    segment_files,
+    timer_store,
+)
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.errors import DiskFull, NotWritable
 from apogeemq.store.faulty_disk import PowerLoss
@@ -30,12 +41,24 @@ CONFIG = StoreConfig(
     hot_read_window_bytes=6000,
 )
 QUEUES = [("TopicA", 0), ("TopicA", 1), ("%RETRY%group", 0)]
+MODULES_WITH_LOCKS = [
+    consume_queue,
+    disk_health,
+    disk_watch,
+    flush,
+    index_files,
+    mapped_file_queue,
+    message_store,
+    queue_flush,
+    segment_files,
+    timer_store,
+]
 WORKERS = ["_flush_worker", "_queue_worker", "_room_worker"]
 
 
 @pytest.fixture(autouse=True)
 def _locks_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (consume_queue, flush, mapped_file_queue, message_store, queue_flush, segment_files):
+    for module in MODULES_WITH_LOCKS:
         monkeypatch.setattr(module, "Lock", TurnLock)
 
 
