@@ -216,13 +216,24 @@ def test_files_roll_over_and_go() -> None:
     assert disk.files[names[0]].data[-20:] == filler
     out = timer.due(NOW_MS + 11, 11)
     timer.commit(out[1:])
-    assert timer.delete_settled_files() == 0
+    assert timer.delete_before(0) == 0
     timer.commit(out[:1])
-    assert timer.delete_settled_files() == 2
+    assert timer.delete_before(0) == 2
     timer.sync(NOW_MS)
     again = open_timer(disk)
     assert offsets(again.due(NOW_MS + 20, 20)) == [1100]
     assert not add(again, NOW_MS, 1100)
+
+
+def test_timers_whose_records_were_deleted() -> None:
+    """They are over, told of, and hold no file any longer."""
+    timer = open_timer(MemoryDisk())
+    for at in range(12):
+        add(timer, NOW_MS + at, at * 100)
+    assert timer.delete_before(1000) == 2
+    assert not timer.recall(NOW_MS + 3, b"", lambda entry: entry.physical_offset == 300)
+    assert timer.pending_count == 2
+    assert offsets(timer.due(NOW_MS + 20, 20)) == [1000, 1100]
 
 
 def test_truncation() -> None:
@@ -462,7 +473,7 @@ class CrashingTimer:
 
     def delete_files(self) -> None:
         """Retention."""
-        self.timer.delete_settled_files()
+        self.timer.delete_before(0)
 
     def truncate(self) -> None:
         """The log loses records that nobody delivered."""

@@ -243,7 +243,7 @@ class MessageStore:
             self._queue_flush,
             self._disk_watch,
             config.retention,
-            derived=(),
+            derived=(self.timer,),
             now_ms=now_ms,
         )
         self._stall_watch = StallWatch(self._log, disk.health, limit_ms=config.disk_stall_limit_ms)

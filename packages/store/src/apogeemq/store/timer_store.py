@@ -169,6 +169,8 @@ class TimerStore:
             slot_ms = (deliver_ms - 1) // precision_ms * precision_ms
             positions = self._index.positions_between(slot_ms + 1, slot_ms + precision_ms)
         for position in positions:
+            if position < self._log.start:  # settled, and its file gone
+                continue
             unit = self._log.unit_at(position)
             if unit.is_ours and unit.key_hash != key_hash:
                 continue
@@ -294,8 +296,17 @@ class TimerStore:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def delete_settled_files(self) -> int:
-        """Delete the first files of the timer log in which nothing is pending; gives how many. Errors: NotWritable."""
+    def delete_before(self, physical_offset: int) -> int:
+        """The commit log begins there now: delete the first files in which nothing is pending, and give how many.
+
+        Timers that nobody re-appended in time lost their records; they are settled, and told of.
+        Reads like `live_before`. Errors: NotWritable, DiskFull.
+        """
+        lost = sum(self.commit([entry]) for entry in self.live_before(physical_offset))
+        if lost:
+            _logger.error(
+                "%d timers were pending whose records were deleted with the log before %d", lost, physical_offset
+            )
         deleted = 0
         with self._lock:
             self._check_usable()
@@ -367,8 +378,11 @@ class TimerStore:
                 self._is_dirty = True
                 self.sync(now_ms)
                 handed_out = ((deliver_ms, position) for position, deliver_ms in self._handed_out.items())
+                pairs = chain(self._index, handed_out)
                 try:
-                    self._wheel.save(self._disk, self._wheel_path, chain(self._index, handed_out))
+                    self._wheel.save(
+                        self._disk, self._wheel_path, (pair for pair in pairs if pair[1] >= self._log.start)
+                    )
                 except OSError as error:
                     raise self._refuse(error) from error
         finally:
@@ -429,9 +443,9 @@ class TimerStore:
             self._is_ours = True
 
     def _entries(self, pairs: list[tuple[int, int]]) -> list[TimerEntry]:
-        """Those of the pairs that nobody settled meanwhile."""
-        precision_ms = self._config.precision_ms
-        units = [(self._log.unit_at(position), position) for _, position in pairs]
+        """Those of the pairs that nobody settled meanwhile; where files went, all were."""
+        precision_ms, start = self._config.precision_ms, self._log.start
+        units = [(self._log.unit_at(position), position) for _, position in pairs if position >= start]
         return [unit.entry(position, precision_ms) for unit, position in units if unit.magic != MAGIC_SETTLED]
 
     def _put_back(self, entries: Collection[TimerEntry]) -> None:
