@@ -120,7 +120,7 @@ class IndexFiles:
 
         Returns where that record begins, to be put again; None when there is no record.
         """
-        self._has_new_names = True
+        self._has_new_names = bool(self._files)
         for file in reversed(self._files):
             if file.repair():
                 _logger.warning("%s: mended slots that pointed beyond its entries", file.path)
