@@ -270,7 +270,7 @@ def test_the_store_alone_checks_a_directory(dist: pathlib.Path, tmp_path: pathli
     """`apogeemq-store check` from the store's wheel: what Java wrote is fine; with one byte changed it exits with 1."""
     environment = install(tmp_path / "environment", dist, "apogeemq-store")
     assert installed(environment) == {"apogeemq-store", "apogeemq-remoting-codec"}
-    command = [console_script("apogeemq-store", environment), "check", "-o", "json"]
+    command: list[str | pathlib.Path] = [console_script("apogeemq-store", environment), "check", "-o", "json"]
     vectors = ROOT / "packages" / "store" / "tests" / "vectors_store"
     store = pathlib.Path(shutil.copytree(vectors, tmp_path / "store", ignore=shutil.ignore_patterns("*.gz")))
     summary = json.loads(run([*command, store], timeout_s=COMMAND_TIMEOUT_S).splitlines()[-1])

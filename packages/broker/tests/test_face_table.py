@@ -44,6 +44,7 @@ WITH_BODY = (
     RequestCode.LOCK_BATCH_MQ,
     RequestCode.UNLOCK_BATCH_MQ,
     RequestCode.BATCH_ACK_MESSAGE,
+    RequestCode.CHECK_CLIENT_CONFIG,
 )
 
 # A request of each kind that a broker with topic T and group G serves.

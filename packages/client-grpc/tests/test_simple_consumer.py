@@ -65,13 +65,13 @@ async def test_what_came_beyond_the_wish_is_not_lost() -> None:
         await proxy.put("T", b"1", broker="a")
         await proxy.put("T", b"2", broker="b")
         bodies = set()
-        receiving = asyncio.create_task(simple.receive(1, await_s=5))
+        receiving = asyncio.create_task(simple.receive(1, await_s=UNTIL_S))
         await until(lambda: len(proxy.requests("ReceiveMessage")) == 2)
         gate.set()
         for _ in range(2):
             (message,) = await receiving
             bodies.add(message.body)
-            receiving = asyncio.create_task(simple.receive(1, await_s=5))
+            receiving = asyncio.create_task(simple.receive(1, await_s=UNTIL_S))
         receiving.cancel()
         assert bodies == {b"1", b"2"}
 

@@ -55,7 +55,8 @@ def send_keyed(store: MessageStore, send: Send, number: int) -> AppendResult:
 
 def offsets_by_scan(store: MessageStore, key: str) -> list[int]:
     """The twin: every record of the queue looked at, newest first."""
-    found, at = [], store.min_offset("Topic", 0)
+    found: list[int] = []
+    at = store.min_offset("Topic", 0)
     while at < store.max_offset("Topic", 0):
         unit = store.queue_unit("Topic", 0, at)
         assert unit is not None

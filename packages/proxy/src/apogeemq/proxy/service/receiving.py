@@ -182,7 +182,12 @@ class Receiving:
         def give_back(messages: list[Popped]) -> None:
             self._background.start(self._give_back(receive, messages))
 
-        answers = await poll(self._calls, broker_names, request, give_back, clock=self._clock, timeout_s=timeout_s)
+        try:
+            answers = await poll(self._calls, broker_names, request, give_back, clock=self._clock, timeout_s=timeout_s)
+        except ProxyError as error:
+            if error.code != Code.ILLEGAL_FILTER_EXPRESSION:
+                raise
+            raise ProxyError(error.code, f"filter_expression: {error.message}") from error
         if answers.is_polling_full and not answers.messages:
             text = f"as many receives of {receive.topic} wait at its broker as may; try again later"
             raise ProxyError(Code.TOO_MANY_REQUESTS, text)
