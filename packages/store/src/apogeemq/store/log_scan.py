@@ -23,6 +23,9 @@ _PIECE_SIZE_BYTES = 1 << 20
 _HOST_BITS = MessageSysFlag.BORNHOST_V6_FLAG | MessageSysFlag.STOREHOSTADDRESS_V6_FLAG
 _SYS_FLAG = struct.Struct(">36xi")
 _RECORD_SIZE_BYTES_MIN = 91
+_START_SIZE_BYTES = SIZE_AND_MAGIC.size
+_HEAD_V4_SIZE_BYTES = HEAD.size
+_PROPERTIES_FIELD_SIZE_BYTES = PROPERTIES_SIZE.size
 
 
 class ScannedFiles(Protocol):
@@ -141,19 +144,22 @@ def scan_piece(
     view = memoryview(piece)
     at = 0
     crc32, unpack_head, unpack_start = zlib.crc32, HEAD.unpack_from, SIZE_AND_MAGIC.unpack_from
+    unpack_properties_size = PROPERTIES_SIZE.unpack_from
     new_tuple = tuple.__new__  # skips NamedTuple's own, slower one
-    while at + SIZE_AND_MAGIC.size <= piece_size_bytes:
-        size_bytes, magic = unpack_start(piece, at)
+    while at + _START_SIZE_BYTES <= piece_size_bytes:
+        # Only a record that is cut, or a filler, lies nearer to the end of the piece than a head is long.
+        head = unpack_head(piece, at) if at + _HEAD_V4_SIZE_BYTES <= piece_size_bytes else unpack_start(piece, at)
+        size_bytes, magic = head[0], head[1]
         physical_offset = base + at
         if magic != MAGIC_V1 and magic != MAGIC_V2:  # noqa: PLR1714 — faster than a tuple
             if magic == MAGIC_BLANK and size_bytes == file_end - physical_offset:
                 return file_end, 0
             raise RecordCorrupt(physical_offset, _why_no_record(size_bytes, magic))
-        if not _RECORD_SIZE_BYTES_MIN <= size_bytes <= min(record_size_bytes_max, file_end - physical_offset):
+        if not _RECORD_SIZE_BYTES_MIN <= size_bytes <= record_size_bytes_max or physical_offset + size_bytes > file_end:
             raise RecordCorrupt(physical_offset, f"its size is {size_bytes}")
         if at + size_bytes > piece_size_bytes:
             return physical_offset, size_bytes
-        head, head_size_bytes = unpack_head(piece, at), HEAD.size
+        head_size_bytes = _HEAD_V4_SIZE_BYTES
         if head[7] & _HOST_BITS:
             family = HEADS[head[7] & _HOST_BITS]
             if size_bytes < family.size:
@@ -163,16 +169,16 @@ def scan_piece(
         body_at = at + head_size_bytes
         topic_at = body_at + body_size_bytes + (1 if magic == MAGIC_V1 else 2)
         end = at + size_bytes
-        if body_size_bytes < 0 or topic_at + PROPERTIES_SIZE.size > end:
+        if body_size_bytes < 0 or topic_at + _PROPERTIES_FIELD_SIZE_BYTES > end:
             raise RecordCorrupt(physical_offset, f"its body length is {body_size_bytes}")
         if magic == MAGIC_V1:
             topic_size_bytes = TOPIC_SIZE_V1.unpack_from(piece, topic_at - 1)[0]
         else:
             topic_size_bytes = TOPIC_SIZE_V2.unpack_from(piece, topic_at - 2)[0]
-        properties_at = topic_at + topic_size_bytes + PROPERTIES_SIZE.size
+        properties_at = topic_at + topic_size_bytes + _PROPERTIES_FIELD_SIZE_BYTES
         if topic_size_bytes <= 0 or properties_at > end:
             raise RecordCorrupt(physical_offset, f"its topic length is {topic_size_bytes}")
-        if properties_at + PROPERTIES_SIZE.unpack_from(piece, properties_at - 2)[0] != end:
+        if properties_at + unpack_properties_size(piece, properties_at - 2)[0] != end:
             raise RecordCorrupt(physical_offset, "its lengths do not add up to its size")
         if own_offset != physical_offset:
             raise RecordCorrupt(physical_offset, f"it says that it lies at {own_offset}")

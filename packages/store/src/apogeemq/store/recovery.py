@@ -271,6 +271,7 @@ class _Replay:
         no_unit = MessageSysFlag.TRANSACTION_PREPARED_TYPE | MessageSysFlag.INNER_BATCH_FLAG
         by_name, code_of = self._by_name, self._redispatch_tags_code
         put_keys = None if self._index is None else self._index.put
+        put = self._queues.put
         for records in self.scan:
             for record in records:
                 physical_offset, size_bytes, queue_id, queue_offset, sys_flag, timestamp_ms, topic, properties = record
@@ -286,7 +287,7 @@ class _Replay:
                 if queue_offset != queue.max_offset:
                     self._mend(queue, record)
                 code = code_of(queue.topic, properties, timestamp_ms)
-                self._queues.put(queue, physical_offset, size_bytes, code)
+                put(queue, physical_offset, size_bytes, code)
                 self.units += 1
             if self._index is not None:
                 self._index.write_if_long()
