@@ -13,6 +13,7 @@ from apogeemq.store.store_check import StoreCheck
 from apogeemq.store.store_layout import StoreLayout
 from apogeemq.store.store_view import StoreView
 
+NOW_MS = 1_700_000_000_000
 LAYOUT = StoreLayout(8192, 320)
 
 
@@ -47,7 +48,9 @@ def test_after_a_crash(crashed: Path, target: Target, open_store: Callable[..., 
     """The tail is cut, queues are whole, abort is gone; for Java the flushed offset is unknown."""
     before = checkpoint_of(crashed)
     assert before.master_flushed_offset > 0
-    report = convert(crashed, LAYOUT, target, message_size_bytes_max=4096, tags_code_of=tags_code_rule())
+    report = convert(
+        crashed, LAYOUT, target, message_size_bytes_max=4096, tags_code_of=tags_code_rule(), now_ms=lambda: NOW_MS
+    )
     assert report.recovery.dropped_bytes == 4
     assert not (crashed / "abort").exists()
     with StoreView.open(crashed, commit_log_file_size_bytes=8192, consume_queue_file_size_bytes=320) as view:
@@ -67,7 +70,9 @@ def test_what_the_other_broker_has_to_be_told(crashed: Path) -> None:
         steps = describe_conversion(view, Target.JAVA)
         assert [step.split()[0] for step in steps] == ["recover:", "set"]
         assert len(describe_conversion(view, Target.APOGEEMQ)) == 1
-    notes = convert(crashed, LAYOUT, Target.JAVA, message_size_bytes_max=4096, tags_code_of=tags_code_rule()).notes
+    notes = convert(
+        crashed, LAYOUT, Target.JAVA, message_size_bytes_max=4096, tags_code_of=tags_code_rule(), now_ms=lambda: NOW_MS
+    ).notes
     assert any("mappedFileSizeCommitLog=8192" in note for note in notes)
     assert any("mappedFileSizeConsumeQueue=320" in note for note in notes)
     assert any("repair-20261122T000000Z" in note for note in notes)

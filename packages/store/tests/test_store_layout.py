@@ -56,7 +56,7 @@ def test_given_sizes_win() -> None:
     layout = find_layout(
         disk_with({0: 8192}, {}), STORE, commit_log_file_size_bytes=4096, consume_queue_file_size_bytes=200
     )
-    assert layout == (4096, 200)
+    assert layout[:2] == (4096, 200)
     config = layout.config(message_size_bytes_max=1000)
     config.validate()
     assert (config.commit_log_file_size_bytes, config.consume_queue_file_units) == (4096, 10)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from apogeemq.store.commands import check, convert, queue, rebuild, records, repair
+from apogeemq.store.commands import check, convert, index, queue, rebuild, records, repair
 from apogeemq.store.errors import LayoutInvalid, RecordCorrupt, StoreError, StoreInUse
 from apogeemq.store.lock_holder import describe_holder
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("apogeemq-store")
     parser.add_argument("--version", action="version", version=f"apogeemq-store {version}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
-    for module in (check, records, queue, rebuild, repair, convert):
+    for module in (check, records, queue, index, rebuild, repair, convert):
         module.add_parser(subcommands)
     return parser
 

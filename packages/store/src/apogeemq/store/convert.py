@@ -5,7 +5,7 @@ blind to what only ours knows (the flushed offset, epochs, journals). So ours do
 files that Java reads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
@@ -44,18 +44,19 @@ def convert(
     *,
     message_size_bytes_max: int,
     tags_code_of: RedispatchTagsCode,
+    now_ms: Callable[[], int],
     on_progress: OnProgress | None = None,
 ) -> ConversionReport:
     """Recover a directory and leave it stopped in good order.
 
-    For Java the checkpoint's flushed offset becomes 0, Java's "unknown": its broker would keep ours, and if it then
+    Pending timers are written into Java's wheel and log, as at every orderly stop. For Java the checkpoint's flushed offset becomes 0, Java's "unknown": its broker would keep ours, and if it then
     crashed and lost a tail, we would take that for damage.
     Errors: as MessageStore.open and close.
     """
     store = MessageStore.open(
         directory,
         layout.config(message_size_bytes_max=message_size_bytes_max),
-        now_ms=lambda: 0,  # nothing is appended; recovery takes times from records
+        now_ms=now_ms,
         redispatch_tags_code=tags_code_of,
         on_progress=on_progress,
         background=False,

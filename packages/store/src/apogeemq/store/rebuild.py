@@ -1,9 +1,10 @@
-"""Building consume queues anew from the log alone, beside the old ones, and putting them in their place.
+"""Building consume queues and index anew from the log alone, beside the old ones, and putting them in their place.
 
-The work is recovery's own, which takes this way as well when it opens a store without any consume queue: so both give
+For queues the work is recovery's own, which goes this way as well when it opens a store without any: so both give
 the same bytes. The log is not touched.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
@@ -11,8 +12,10 @@ import msgspec
 from apogeemq.store.checkpoint import Checkpoint
 from apogeemq.store.consume_queue import UNIT_SIZE_BYTES, ConsumeQueues
 from apogeemq.store.directory_swap import begin_swap, commit_swap
-from apogeemq.store.errors import LayoutInvalid
+from apogeemq.store.errors import LayoutInvalid, RecordCorrupt
 from apogeemq.store.files import Disk, RealDisk
+from apogeemq.store.index_files import IndexFiles
+from apogeemq.store.log_walk import BadRange, LogWalk
 from apogeemq.store.mapped_file_queue import MappedFileQueue
 from apogeemq.store.recovery import Recovery, RedispatchTagsCode
 from apogeemq.store.segment_files import segment_path
@@ -67,6 +70,55 @@ def rebuild_queues(
     if target is None:
         commit_swap(disk, view.directory, "consumequeue")
     return report
+
+
+def rebuild_index(
+    view: StoreView,
+    *,
+    now_ms: Callable[[], int],
+    target: Path | None = None,
+    disk: Disk | None = None,
+    on_progress: OnProgress | None = None,
+) -> int:
+    """Build the index from the log; returns the number of records that were looked at. Else as `rebuild_queues`.
+
+    `now_ms` names the files.
+    """
+    disk = disk or RealDisk()
+    if target is None:
+        building = begin_swap(disk, view.directory, "index")
+    else:
+        building = target / "index"
+        building.mkdir(parents=True)
+    index = IndexFiles(
+        disk,
+        building,
+        slots=view.layout.index_slots,
+        entries_max=view.layout.index_entries_max,
+        lock=Lock(),
+        now_ms=now_ms,
+    )
+    records = 0
+    for step in LogWalk(view, on_progress=on_progress):
+        if isinstance(step, BadRange):
+            if view.is_clean or step.start < view.checkpoint.master_flushed_offset:
+                raise RecordCorrupt(step.start, step.problem)
+            break  # the next opening ends the log here
+        for record in step:
+            index.put_prefixed(
+                record.topic + b"#",
+                record.properties,
+                record.sys_flag,
+                record.physical_offset,
+                record.store_timestamp_ms,
+            )
+        records += len(step)
+        index.write()
+    index.sync()
+    index.close()
+    if target is None:
+        commit_swap(disk, view.directory, "index")
+    return records
 
 
 def _build(

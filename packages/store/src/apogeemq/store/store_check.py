@@ -2,7 +2,8 @@
 
 What it can see: each record's magic, sizes, CRC of the body, physical offset, queue offset in its queue's order, form
 of its properties, order of store times; blank fillers; zeros behind the end; the checkpoint; each consume-queue unit
-against its record and each record against its unit; that config/*.json can be read.
+against its record and each record against its unit; index entries against keys and keys against
+entries, slots and chains; that config/*.json can be read.
 What it cannot: the fields of a record outside the body have no checksum. A change of topic, queue id, queue offset,
 size or tag shows because the unit says something else; one of flag, born time, hosts, reconsume times, transaction
 offset or another property does not show at all.
@@ -17,6 +18,7 @@ from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.store.config_files import FILE_SIZE_BYTES_MAX
 from apogeemq.store.delivery_times import tags_code_rule
 from apogeemq.store.finding import Finding, Severity
+from apogeemq.store.index_check import IndexCheck
 from apogeemq.store.log_scan import ScannedRecord
 from apogeemq.store.log_walk import BadRange, LogWalk
 from apogeemq.store.queue_check import QueueCheck
@@ -40,6 +42,7 @@ class CheckSummary(msgspec.Struct, kw_only=True):
     topics: int = 0
     queues: int = 0
     record_bytes: int = 0
+    index_entries: int = 0
     store_timestamp_min_ms: int = 0
     store_timestamp_max_ms: int = 0
     damages: int = 0
@@ -71,6 +74,7 @@ class StoreCheck:
             is_clean=view.is_clean,
             tags_code_of=tags_code_of or tags_code_rule(),
         )
+        self._index = IndexCheck(view) if view.layout.has_index else None
         self._last_timestamp_ms = 0
 
     def __iter__(self) -> Iterator[Finding]:
@@ -95,7 +99,11 @@ class StoreCheck:
             )
         yield from self._check_log()
         self._queues.finish(self.summary.log_end)
-        yield from self._take_queue_findings()
+        yield from _taken(self._queues.findings)
+        if self._index is not None:
+            self._index.finish()
+            yield from _taken(self._index.findings)
+            self.summary.index_entries = self._index.entries
         self.summary.messages = self._queues.messages
         self.summary.queues = self._queues.queues
         self.summary.topics = self._queues.topics
@@ -116,16 +124,14 @@ class StoreCheck:
                 continue
             if step:
                 self._queues.add(step)
-                yield from self._take_queue_findings()
+                yield from _taken(self._queues.findings)
+                if self._index is not None:
+                    self._index.add(step)
+                    yield from _taken(self._index.findings)
                 yield from self._check_fields(step)
                 summary.records += len(step)
                 summary.log_end = step[-1].physical_offset + step[-1].size_bytes
         summary.log_end = walk.end
-
-    def _take_queue_findings(self) -> Iterator[Finding]:
-        findings = self._queues.findings
-        while findings:
-            yield findings.pop(0)
 
     def _check_fields(self, records: list[ScannedRecord]) -> Iterator[Finding]:
         """Order of store times, and whether properties are what they should be."""
@@ -218,6 +224,12 @@ class StoreCheck:
                 found="the store was not stopped in good order",
                 advice="the next opening recovers: it checks the log's tail and completes consume queues",
             )
+
+
+def _taken(findings: list[Finding]) -> Iterator[Finding]:
+    """What is in the list, which is empty afterwards."""
+    while findings:
+        yield findings.pop(0)
 
 
 def check_config(view: StoreView) -> Iterator[Finding]:

@@ -17,11 +17,18 @@ _BLOCK_SIZE_BYTES = 4096
 _NAME = re.compile(r"\d{20}")
 
 
+INDEX_SLOTS = 5_000_000
+INDEX_ENTRIES_MAX = 20_000_000
+
+
 class StoreLayout(NamedTuple):
-    """Sizes of a store's files, in bytes."""
+    """Sizes of a store's files, in bytes; of the index, numbers of slots and entries."""
 
     commit_log_file_size_bytes: int = COMMIT_LOG_FILE_SIZE_BYTES
     consume_queue_file_size_bytes: int = CONSUME_QUEUE_FILE_SIZE_BYTES
+    index_slots: int = INDEX_SLOTS
+    index_entries_max: int = INDEX_ENTRIES_MAX
+    has_index: bool = False
 
     def config(self, *, message_size_bytes_max: int) -> StoreConfig:
         """Settings to open such a store with, for somebody who appends nothing (there is no store host)."""
@@ -30,16 +37,26 @@ class StoreLayout(NamedTuple):
             commit_log_file_size_bytes=self.commit_log_file_size_bytes,
             consume_queue_file_units=self.consume_queue_file_size_bytes // UNIT_SIZE_BYTES,
             message_size_bytes_max=message_size_bytes_max,
+            index_enabled=self.has_index,
+            index_slots=self.index_slots,
+            index_entries_max=self.index_entries_max,
         )
 
 
 def find_layout(
-    disk: Disk, directory: Path, *, commit_log_file_size_bytes: int = 0, consume_queue_file_size_bytes: int = 0
+    disk: Disk,
+    directory: Path,
+    *,
+    commit_log_file_size_bytes: int = 0,
+    consume_queue_file_size_bytes: int = 0,
+    index_slots: int = INDEX_SLOTS,
+    index_entries_max: int = INDEX_ENTRIES_MAX,
 ) -> StoreLayout:
     """The sizes that fit what is there; those given (not 0) are taken as they are.
 
     Names tell where files begin, so files of one row tell their size by its steps. A single file tells it by its own
-    size, unless copying cut it behind what it holds: then, and for an empty directory, it is the usual one.
+    size, unless copying cut it behind what it holds: then, and for an empty directory, it is the usual one. Slots and
+    entries of index files cannot be told from their size.
     """
     queues = [
         directory / "consumequeue" / topic / queue_id
@@ -49,6 +66,9 @@ def find_layout(
     return StoreLayout(
         commit_log_file_size_bytes or _log_file_size(disk, directory / "commitlog"),
         consume_queue_file_size_bytes or _queue_file_size(disk, queues),
+        index_slots,
+        index_entries_max,
+        has_index=any(name.isdecimal() for name in disk.list_dir(directory / "index")),
     )
 
 

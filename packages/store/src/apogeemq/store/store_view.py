@@ -12,7 +12,7 @@ from apogeemq.store.files import Disk, DiskLock, RealDisk
 from apogeemq.store.log_files import LogFiles, log_rows
 from apogeemq.store.queue_units import QueueUnits
 from apogeemq.store.read_only_disk import ReadOnlyDisk
-from apogeemq.store.store_layout import StoreLayout, find_layout
+from apogeemq.store.store_layout import INDEX_ENTRIES_MAX, INDEX_SLOTS, StoreLayout, find_layout
 
 OnProgress = Callable[[int, int], None]
 """(bytes done, bytes in all)."""
@@ -28,6 +28,8 @@ class StoreView:
         *,
         commit_log_file_size_bytes: int = 0,
         consume_queue_file_size_bytes: int = 0,
+        index_slots: int = INDEX_SLOTS,
+        index_entries_max: int = INDEX_ENTRIES_MAX,
         message_size_bytes_max: int = 4 << 20,
         exclusive: bool = False,
     ) -> Self:
@@ -50,6 +52,8 @@ class StoreView:
                 directory,
                 commit_log_file_size_bytes=commit_log_file_size_bytes,
                 consume_queue_file_size_bytes=consume_queue_file_size_bytes,
+                index_slots=index_slots,
+                index_entries_max=index_entries_max,
             )
             return cls(disk, directory, lock, layout, message_size_bytes_max + RECORD_OVERHEAD_SIZE_BYTES_MAX)
         except BaseException:

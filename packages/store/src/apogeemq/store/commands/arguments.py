@@ -6,6 +6,7 @@ from pathlib import Path
 
 from apogeemq.store.delivery_times import DEFAULT_DELAY_LEVELS, tags_code_rule
 from apogeemq.store.recovery import RedispatchTagsCode
+from apogeemq.store.store_layout import INDEX_ENTRIES_MAX, INDEX_SLOTS
 from apogeemq.store.store_view import StoreView
 
 Subcommands = argparse._SubParsersAction  # noqa: SLF001 — argparse has no public name for what add_subparsers returns
@@ -49,6 +50,12 @@ def add_subcommand(
         metavar="BYTES",
         help="maxMessageSize; a larger record is taken for damage (default: 4M)",
     )
+    sizes.add_argument(
+        "--index-slots", type=size, default=INDEX_SLOTS, metavar="N", help="maxHashSlotNum (default: 5 million)"
+    )
+    sizes.add_argument(
+        "--index-entries", type=size, default=INDEX_ENTRIES_MAX, metavar="N", help="maxIndexNum (default: 20 million)"
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -70,6 +77,8 @@ def open_view(options: argparse.Namespace, *, exclusive: bool = False) -> StoreV
         options.directory,
         commit_log_file_size_bytes=options.commit_log_file_size,
         consume_queue_file_size_bytes=options.consume_queue_file_size,
+        index_slots=options.index_slots,
+        index_entries_max=options.index_entries,
         message_size_bytes_max=options.max_message_size,
         exclusive=exclusive,
     )

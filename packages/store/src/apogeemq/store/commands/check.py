@@ -74,6 +74,7 @@ def _write_summary(summary: CheckSummary, *, as_json: bool) -> None:
                 "messages": summary.messages,
                 "topics": summary.topics,
                 "queues": summary.queues,
+                "indexEntries": summary.index_entries,
                 "storeTimestampMin": summary.store_timestamp_min_ms,
                 "storeTimestampMax": summary.store_timestamp_max_ms,
                 "damages": summary.damages,

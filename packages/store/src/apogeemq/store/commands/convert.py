@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 
 from apogeemq.store.commands.arguments import Subcommands, add_delay_levels, add_subcommand, open_view, tags_code_of
 from apogeemq.store.commands.output import write_json
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
             target,
             message_size_bytes_max=options.max_message_size,
             tags_code_of=tags_code_of(options),
+            now_ms=lambda: time.time_ns() // 1_000_000,
             on_progress=progress,
         )
     recovery = report.recovery

@@ -16,7 +16,7 @@ from apogeemq.store.log_walk import BadRange
 from apogeemq.store.record_query import RecordFilter, find_records, offset_of_message_id, record_at
 from apogeemq.store.store_view import StoreView
 
-_COLUMNS = (
+COLUMNS = (
     Column("physicalOffset", 14, is_number=True),
     Column("size", 8, is_number=True),
     Column("topic", 24),
@@ -72,7 +72,7 @@ def _list(view: StoreView, options: argparse.Namespace) -> int:
         store_timestamp_min_ms=options.from_time,
         store_timestamp_max_ms=options.to_time,
     )
-    table = Table(_COLUMNS, as_json=options.output == "json")
+    table = Table(COLUMNS, as_json=options.output == "json")
     code, count = 0, 0
     with progress_of(options, "reading") as progress:
         for found in find_records(view, wanted, on_progress=progress):
