@@ -49,8 +49,9 @@ def convert(
 ) -> ConversionReport:
     """Recover a directory and leave it stopped in good order.
 
-    Pending timers are written into Java's wheel and log, as at every orderly stop. For Java the checkpoint's flushed offset becomes 0, Java's "unknown": its broker would keep ours, and if it then
-    crashed and lost a tail, we would take that for damage.
+    Pending timers are written into Java's wheel and log, as at every orderly stop. For Java the checkpoint's flushed
+    offset becomes 0, Java's "unknown": its broker would keep ours, and if it then crashed and lost a tail, that
+    would look like damage to us.
     Errors: as MessageStore.open and close.
     """
     store = MessageStore.open(
