@@ -245,11 +245,16 @@ ACTIONS = {
 }
 
 
+def live(seed: int) -> None:
+    """A hundred steps; a seed replays them."""
+    run = Run(seed)
+    for action in run.chance.choices(list(ACTIONS), list(ACTIONS.values()), k=100):
+        run.do(action)
+    run.abandon()
+
+
 @pytest.mark.parametrize("first_seed", range(0, 150, 30))
 def test_threads_and_crashes(first_seed: int) -> None:
-    """Thirty lives of a hundred steps each; the seed of one that fails is in the traceback's locals."""
+    """Thirty lives each; the seed of one that fails is in the traceback's locals."""
     for seed in range(first_seed, first_seed + 30):
-        run = Run(seed)
-        for action in run.chance.choices(list(ACTIONS), list(ACTIONS.values()), k=100):
-            run.do(action)
-        run.abandon()
+        live(seed)
