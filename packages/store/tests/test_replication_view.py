@@ -334,6 +334,8 @@ def test_broken_disk_and_closed_store_refuse(master: MessageStore, open_store: O
     closed.close()
     with pytest.raises(StoreClosed):
         closed.replication.append_chunk(0, log)
+    with pytest.raises(StoreClosed):
+        closed.replication.truncate(0)
 
 
 def test_large_record_in_small_chunks(open_store: OpenStore, send: Send) -> None:

@@ -150,7 +150,7 @@ class ReplicationView:
         when that is the written offset. The master may have lost the other half.
 
         Errors: OffsetOutOfRange, BelowConfirmOffset, RecordCorrupt (no record begins there) with nothing changed;
-        NotWritable: the disk failed, opening again settles it.
+        NotWritable: the disk failed, opening again settles it; StoreClosed.
         """
         self._receiver.drop_rest()
         self._truncation.run(offset)

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 
 from apogeemq.store.commit_log import CommitLog
 from apogeemq.store.consume_queue import PADDING_SIZE, ConsumeQueue, ConsumeQueues
-from apogeemq.store.errors import BelowConfirmOffset, NotWritable, OffsetOutOfRange, RecordCorrupt, StoreError
+from apogeemq.store.errors import (
+    BelowConfirmOffset,
+    NotWritable,
+    OffsetOutOfRange,
+    RecordCorrupt,
+    StoreClosed,
+    StoreError,
+)
 from apogeemq.store.flush import GroupCommit
 from apogeemq.store.log_scan import LogScan
 from apogeemq.store.queue_flush import QueueFlush
@@ -58,7 +65,7 @@ class Truncation:
             self._log.resume(_SUSPENSION)
 
     def _check(self, offset: int) -> None:
-        if isinstance(self._log.refusal, NotWritable):
+        if isinstance(self._log.refusal, (NotWritable, StoreClosed)):
             raise self._log.refusal.with_traceback(None)
         if not self._log.min_offset <= offset <= self._log.written_offset:
             raise OffsetOutOfRange(offset, self._log.min_offset, self._log.written_offset)
