@@ -8,7 +8,9 @@ from random import Random
 import pytest
 from apogeemq.remoting_codec.message import tags_code
 from apogeemq.remoting_codec.record import decode_record
+from apogeemq.store.config_journal import JournaledFile
 from apogeemq.store.consume_queue import UNIT
+from apogeemq.store.files import RealDisk
 from apogeemq.store.finding import Finding, Severity
 from apogeemq.store.message_store import AppendResult, MessageStore
 from apogeemq.store.store_check import CheckSummary, StoreCheck, properties_fault
@@ -194,6 +196,22 @@ def test_damaged_config_is_found(store_dir: Path) -> None:
     ]
     assert "backup" in findings[0].advice
     assert "no whole backup" in findings[1].advice
+
+
+def test_damaged_journal_is_found(store_dir: Path) -> None:
+    """A change that is none, with one behind it; the same journal is fine before."""
+    path = store_dir / "config/topics.json"
+    path.parent.mkdir()
+    file = JournaledFile(RealDisk(), path)
+    file.save(b"{}")
+    assert file.append(b"one")
+    assert file.append(b"two")
+    file.close()
+    assert check(store_dir)[0] == []
+    journal = path.with_suffix(".journal")
+    change(journal, journal.read_bytes().index(b"one"), b"0")
+    (finding,) = check(store_dir)[0]
+    assert (finding.severity, str(finding.file)) == (Severity.DAMAGE, "config/topics.journal")
 
 
 @pytest.mark.parametrize(

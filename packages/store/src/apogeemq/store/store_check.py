@@ -16,7 +16,9 @@ import msgspec
 from apogeemq.remoting_codec import fastjson
 from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.store.config_files import FILE_SIZE_BYTES_MAX
+from apogeemq.store.config_journal import JournaledFile
 from apogeemq.store.delivery_times import tags_code_rule
+from apogeemq.store.errors import JournalDamaged
 from apogeemq.store.finding import Finding, Severity
 from apogeemq.store.index_check import IndexCheck
 from apogeemq.store.log_scan import ScannedRecord
@@ -240,6 +242,7 @@ def check_config(view: StoreView) -> Iterator[Finding]:
             continue
         fault = json_fault(view, directory / name)
         if fault is None:
+            yield from _check_journal(view, directory / name)
             continue
         backup = directory / (name + ".bak")
         has_backup = view.disk.size_of(backup) is not None and json_fault(view, backup) is None
@@ -252,6 +255,23 @@ def check_config(view: StoreView) -> Iterator[Finding]:
             if has_backup
             else "there is no whole backup either: bring the file back, or remove it to start without what it said",
         )
+
+
+def _check_journal(view: StoreView, path: Path) -> Iterator[Finding]:
+    """The changes since the table was written. A torn last one is nothing: its sender was never told of it."""
+    file = JournaledFile(view.disk, path)
+    try:
+        file.load()
+    except JournalDamaged as error:
+        yield Finding(
+            severity=Severity.DAMAGE,
+            file=view.relative(path.with_suffix(".journal")),
+            expected="a row of changes, each with a CRC that is right",
+            found=str(error),
+            advice="move the journal away to start with what the .json says",
+        )
+    finally:
+        file.close()
 
 
 def json_fault(view: StoreView, path: Path) -> str | None:
