@@ -7,7 +7,7 @@ from apogeemq.broker.service.saved_tables import SavedConsumerOffsets
 from apogeemq.broker.service.table_saver import TableSaver
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.remoting_codec.message import decode_properties
-from apogeemq.store.faulty_disk import FaultyDisk
+from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.memory_disk import MemoryDisk
 
 from packages.broker.tests.world import Client, World, bodies_of, consumer_beat, fields_of, pull_fields, send_fields
@@ -173,3 +173,34 @@ async def test_a_consumer_goes_on_where_it_was() -> None:
         assert offset == 4
         pulled = bodies_of(again.client().request(11, pull_fields(offset=offset)))
         assert pulled == [b"%d" % number for number in range(4, 10)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whenever_the_power_goes_no_saved_offset_is_ahead_or_forgotten(seed: int) -> None:
+    """Three lives: sends, commits and saves, cut off in the middle of some call to the disk, journals included."""
+    chance = Random(seed)
+    disk, clock = FaultyDisk(chance), ManualClock()
+    world = await world_with_group(disk, clock)
+    saved = 0
+    for _ in range(3):
+        disk.lose_power_after(chance.randint(0, 25))
+        try:
+            for number in range(15):
+                send(world.client(), b"%d" % number)
+                world.broker.offset_service.commit("T", "G", 0, world.store.max_offset("T", 0))
+                if chance.random() < 0.5:
+                    reached = world.store.max_offset("T", 0)
+                    await world.broker.saver.save_consumer_offsets()
+                    saved = reached
+        except PowerLoss:
+            pass
+        await world.kill()
+        disk.lose_power()
+        disk.restart()
+        world = World(disk, clock=clock)
+        await world.broker.settle_tables()
+        end = world.store.max_offset("T", 0)
+        found = world.broker.offsets.query("T", "G", 0) or 0
+        assert saved <= found <= end
+        saved = found
+    await world.stop()
