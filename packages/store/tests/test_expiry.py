@@ -68,6 +68,9 @@ def open_begun(
         reserve_ahead_bytes=4096,
         message_size_bytes_max=4096,
         retention=retention,
+        index_enabled=True,
+        index_slots=16,
+        index_entries_max=24,
     )
     store = MessageStore.open(directory, config, now_ms=lambda: clock[0], disk=disk, background=False)
     store.begin_expiry()
@@ -102,6 +105,46 @@ def test_expired_files_go(begun: Open, send: Send, clock: list[int]) -> None:
     assert first_in_files > 0
     assert len(bodies(store)) == 80 - min_offset
     assert store.deleted_files == {"age": first_left // 8192}
+
+
+def test_the_index_follows(begun: Open, send: Send, clock: list[int]) -> None:
+    """Index files of records that are gone are removed; keys of those that are left are found, others are not."""
+    disk = MemoryDisk()
+    store = begun(disk)
+    for number in range(80):
+        send(store, body=bytes(900), properties=b"KEYS\x01k%d\x02" % number)
+        clock[0] += 1000
+    store.flush_once()
+    before = disk.list_dir(Path("/store/index"))
+    clock[0] += 100 * HOUR_MS
+    clean(store, clock)
+    assert set(disk.list_dir(Path("/store/index"))) < set(before)
+    min_offset = store.min_offset("TopicTest", 0)
+    for number in range(80):
+        found = store.query_keys("TopicTest", f"k{number}", 10, 0, clock[0]).records
+        assert len(found) == (number >= min_offset)
+
+
+def test_a_pending_timer_keeps_its_file(begun: Open, send: Send, clock: list[int]) -> None:
+    """A message that waits for its time stays until the timer is done with it."""
+    store = begun(MemoryDisk())
+    result = send(store)
+    due_ms = clock[0] + 48 * HOUR_MS
+    store.timer.add(
+        due_ms,
+        result.physical_offset,
+        result.size_bytes,
+        topic_hash=0,
+        unique_key=b"",
+        store_timestamp_ms=result.store_timestamp_ms,
+    )
+    send_files(store, send, 3)
+    clock[0] += 100 * HOUR_MS
+    clean(store, clock)
+    assert store.min_physical_offset == 0
+    store.timer.commit(store.timer.due(clock[0], 1))
+    clean(store, clock)
+    assert store.min_physical_offset >= 2 * 8192
 
 
 def test_nothing_goes_too_early(begun: Open, send: Send, clock: list[int]) -> None:

@@ -28,6 +28,7 @@ from apogeemq.store.errors import NotWritable, StoreClosed
 from apogeemq.store.flush import GroupCommit
 from apogeemq.store.queue_flush import QueueFlush
 from apogeemq.store.retention import LogFile, Reason, Removal, RetentionConfig, choose_removals
+from apogeemq.store.timer_store import TimerStore
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +45,11 @@ class Derived(Protocol):
 
     def delete_before(self, physical_offset: int) -> int:
         """Remove files that speak only of records below an offset; gives how many."""
+
+
+def no_timer_below(timer: TimerStore) -> RollForward:
+    """A hook that keeps files in which a message waits for its time, until the timer is done with it."""
+    return lambda physical_offset: next(timer.live_before(physical_offset), None) is None
 
 
 def local_hour(now_ms: int) -> int:
@@ -67,11 +73,12 @@ class Expiry:
         watch: DiskWatch,
         config: RetentionConfig | None,
         *,
+        hooks: Sequence[RollForward],
         derived: Sequence[Derived],
         now_ms: Callable[[], int],
         local_hour: Callable[[int], int] = local_hour,
     ) -> None:
-        self.hooks: list[RollForward] = []
+        self.hooks = list(hooks)
         self.is_begun = False
         """Nothing goes before the owner says so: all hooks have to be there first."""
         self.removed: Counter[Reason] = Counter()

@@ -20,7 +20,7 @@ from apogeemq.store.disk_health import DiskHealth
 from apogeemq.store.disk_space import DiskState
 from apogeemq.store.disk_watch import DiskWatch
 from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
-from apogeemq.store.expiry import Expiry, RollForward
+from apogeemq.store.expiry import Expiry, RollForward, no_timer_below
 from apogeemq.store.files import Disk, DiskLock, DiskSpace, RealDisk
 from apogeemq.store.flush import FlushCallback, GroupCommit
 from apogeemq.store.index_files import IndexFiles
@@ -243,7 +243,8 @@ class MessageStore:
             self._queue_flush,
             self._disk_watch,
             config.retention,
-            derived=(self.timer,),
+            hooks=[no_timer_below(self.timer)],
+            derived=[self.timer] if self._index is None else [self._index, self.timer],
             now_ms=now_ms,
         )
         self._stall_watch = StallWatch(self._log, disk.health, limit_ms=config.disk_stall_limit_ms)
