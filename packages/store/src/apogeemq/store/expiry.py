@@ -24,7 +24,7 @@ from typing import Protocol
 from apogeemq.store.commit_log import CommitLog
 from apogeemq.store.consume_queue import ConsumeQueues
 from apogeemq.store.disk_watch import DiskWatch
-from apogeemq.store.errors import NotWritable, StoreClosed
+from apogeemq.store.errors import NotWritable, StoreClosed, StoreError
 from apogeemq.store.flush import GroupCommit
 from apogeemq.store.queue_flush import QueueFlush
 from apogeemq.store.retention import LogFile, Reason, Removal, RetentionConfig, choose_removals
@@ -118,10 +118,10 @@ class Expiry:
             self._choose(self._config)
             if not (self._plan and self._remove(self._plan[0])):
                 self._follow()
-        except NotWritable:
-            return  # somebody else's sync failed, and has told of it
-        except OSError as error:
-            self._tell_once((error.errno, error.filename), "deleting old files failed, trying again: %s", error)
+        except NotWritable as refusal:
+            self._log.refuse(refusal)
+        except (OSError, StoreError) as error:
+            self._tell_once(str(error), "deleting old files failed, trying again: %s", error)
 
     def _see_oldest(self) -> None:
         min_offset = self._log.min_offset
