@@ -223,6 +223,13 @@ def test_damaged_frames_raise_only_codec_errors() -> None:
     }
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+def test_a_million_damaged_frames_raise_only_codec_errors(seed: int) -> None:
+    """Ten times 100,000, each run with damage of its own."""
+    assert sum(run(100_000, seed).values()) == 100_000
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_damage_never_makes_memory_grow(seed: int) -> None:
     """No frame, whatever lengths it claims, makes its reader allocate more than a small multiple of what it has."""
