@@ -31,6 +31,8 @@ SERVED: dict[int, tuple[dict[str, str], str]] = {
     RequestCode.GET_MAX_OFFSET: ({}, "topic"),
     RequestCode.GET_MIN_OFFSET: ({"topic": "T"}, "queueId"),
     RequestCode.GET_EARLIEST_MSG_STORETIME: ({"topic": "T"}, "queueId"),
+    RequestCode.QUERY_MESSAGE: ({"topic": "T", "key": "k", "maxNum": "1", "beginTimestamp": "0"}, "endTimestamp"),
+    RequestCode.VIEW_MESSAGE_BY_ID: ({}, "offset"),
     RequestCode.UNREGISTER_CLIENT: ({}, "clientID"),
     RequestCode.GET_CONSUMER_LIST_BY_GROUP: ({}, "consumerGroup"),
     RequestCode.POP_MESSAGE: ({"consumerGroup": "G", "topic": "T"}, "queueId"),

@@ -184,6 +184,7 @@ class World:
         access: AccessHook | None = None,
         tracer: Tracer | None = None,
         log_file_size_bytes: int = 256 << 10,
+        index: bool = False,
     ) -> None:
         self.disk = disk or MemoryDisk()
         self.clock = clock or ManualClock()
@@ -204,6 +205,9 @@ class World:
                 reserve_ahead_bytes=64 << 10,
                 message_size_bytes_max=self.config.store.max_message_size_bytes,
                 hot_read_window_bytes=self.config.store.hot_window_bytes,
+                index_enabled=index,
+                index_slots=64,
+                index_entries_max=1_000,
                 disk_limits=self.config.store.disk_limits,
                 retention=self.config.store.retention,
             ),

@@ -257,3 +257,27 @@ def test_a_full_disk_stops_appends_before_keys_are_lost(open_store: OpenStore, s
     assert_keys_are_found(store)
     store.close()
     assert_keys_are_found(open_store(disk, config))
+
+
+def test_a_real_directory_from_its_first_message_on(tmp_path: Path, clock: list[int], send: Send) -> None:
+    """Empty, it has no index; with the first key there is a sparse file, which survives a death without a stop."""
+    config = msgspec.structs.replace(SMALL, index_slots=1000, index_entries_max=1_000_000)
+
+    def open_it() -> MessageStore:
+        return MessageStore.open(tmp_path / "store", config, now_ms=lambda: clock[0], background=False)
+
+    open_it().close()
+    assert not (tmp_path / "store" / "index").exists()
+    store = open_it()
+    send_keyed(store, send, 1)
+    clock[0] += 61_000
+    store.flush_once()
+    send_keyed(store, send, 2)
+    store._let_go()
+    store = open_it()
+    assert not store.recovery.clean
+    assert_keys_are_found(store)
+    store.close()
+    (path,) = (tmp_path / "store" / "index").iterdir()
+    assert path.stat().st_size == 40 + 4 * 1000 + 20 * 1_000_000
+    assert path.stat().st_blocks * 512 < 100_000

@@ -34,6 +34,7 @@ from apogeemq.broker.faces.remoting.messages import MessageRequests
 from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pop import PopRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
+from apogeemq.broker.faces.remoting.queries import QueryRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.metadata_files import MetadataFiles
@@ -46,6 +47,7 @@ from apogeemq.broker.service.fetch import FetchService
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.broker.service.metadata import MetadataSaver
 from apogeemq.broker.service.offsets import OffsetService
+from apogeemq.broker.service.queries import QueryService
 from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
@@ -265,6 +267,7 @@ class Broker:
                 **messages.handlers(),
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
+                **QueryRequests(QueryService(store), self.stats, self.disk_reads).handlers(),
                 **GroupRequests(self.group_service, self.stats).handlers(),
                 **PopRequests(
                     pops=self.popping.service,
