@@ -17,6 +17,7 @@ from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.files import Disk
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.message_store import AppendResult, MessageStore
+from apogeemq.store.retention import RetentionConfig
 
 OpenStore = Callable[[Disk, StoreConfig], MessageStore]
 HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
@@ -281,3 +282,53 @@ def test_a_real_directory_from_its_first_message_on(tmp_path: Path, clock: list[
     (path,) = (tmp_path / "store" / "index").iterdir()
     assert path.stat().st_size == 40 + 4 * 1000 + 20 * 1_000_000
     assert path.stat().st_blocks * 512 < 100_000
+
+
+def test_index_files_follow_the_log(open_store: OpenStore, send: Send, clock: list[int]) -> None:
+    """When retention takes the log's files, those of the index that speak of nothing else go; what is left is found."""
+    disk = MemoryDisk()
+    config = msgspec.structs.replace(SMALL, retention=RetentionConfig(delete_when=frozenset(range(24))))
+    store = open_store(disk, config)
+    store.begin_expiry()
+    use(store, send, clock, 0)
+    use(store, send, clock, 14)
+    files_before = len(disk.list_dir(INDEX))
+    clock[0] += 80 * 3_600_000
+    for number in range(28, 32):
+        send_keyed(store, send, number)
+    for _ in range(20):
+        clock[0] += 10_000
+        store.flush_once()
+    assert store.min_physical_offset > 0
+    assert len(disk.list_dir(INDEX)) < files_before
+    assert store.query_keys("Topic", "id-1", 1, 0, FOREVER_MS).records == []
+    assert store.query_keys("Topic", "id-31", 1, 0, FOREVER_MS).records != []
+    assert_keys_are_found(store)
+
+
+def test_nothing_at_or_beyond_the_confirm_offset_is_found(open_store: OpenStore, send: Send, clock: list[int]) -> None:
+    """A record is found by key when replicas have it, not when it was appended."""
+    store = open_store(MemoryDisk(), SMALL)
+    first, second = send_keyed(store, send, 1), send_keyed(store, send, 2)
+    store.confirm_offset = second.physical_offset + second.size_bytes - 1
+    found = store.query_keys("Topic", "all", 64, 0, FOREVER_MS).records
+    assert [decode_record(data).physical_offset for data in found] == [first.physical_offset]
+    assert store.find_by_unique_key("Topic", "id-2") is None
+    assert store.store_time_range("Topic", 0) == (clock[0], clock[0])
+
+
+def test_an_answer_is_bounded_and_exact(open_store: OpenStore, send: Send, clock: list[int]) -> None:
+    """At most 64 records, times to the millisecond, and none that only has a key of the same hash."""
+    config = msgspec.structs.replace(SMALL, commit_log_file_size_bytes=1 << 16, reserve_ahead_bytes=1 << 16)
+    store = open_store(MemoryDisk(), config)
+    for _ in range(70):
+        clock[0] += 100
+        send(store, "Topic", properties=b"KEYS\x01Aa\x02")
+        send(store, "Topic", properties=b"KEYS\x01BB\x02")
+    assert len(store.query_keys("Topic", "Aa", 1000, 0, FOREVER_MS).records) == 64
+    answer = store.query_keys("Topic", "BB", 64, clock[0] - 350, clock[0] - 100)
+    assert [decode_record(data).store_timestamp_ms for data in answer.records] == [
+        clock[0] - n for n in (100, 200, 300)
+    ]
+    assert all(decode_record(data).properties == b"KEYS\x01BB\x02" for data in answer.records)
+    assert answer.index_last_update_timestamp_ms == clock[0]
