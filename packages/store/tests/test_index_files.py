@@ -9,7 +9,7 @@ from threading import Lock
 
 import pytest
 from apogeemq.store.errors import LayoutInvalid
-from apogeemq.store.faulty_disk import FaultyDisk
+from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.files import Disk
 from apogeemq.store.index_file import ENTRY, HEADER
 from apogeemq.store.index_files import IndexFiles
@@ -341,3 +341,48 @@ def test_a_query_goes_on_while_files_change(disk: MemoryDisk, index: IndexFiles)
     index.sync()
     index.delete_before(300)
     assert list(reader)[:2] == [500, 400]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kept", [3, 7, 11])
+def test_taking_back_survives_power_loss_at_every_change(kept: int, seed: int) -> None:
+    """Before, after, or in the middle: every record that the files claim to have is found, and no other."""
+
+    def spread(disk: Disk) -> IndexFiles:
+        return IndexFiles(disk, DIRECTORY, slots=300, entries_max=40, lock=Lock(), now_ms=lambda: NOW_MS)
+
+    struck, changes = True, 0
+    while struck:
+        disk = FaultyDisk(Random(100 * changes + seed))
+        index = spread(disk)
+        index.load(clean=True, sure_timestamp_ms=None)
+        fill(index, 5)
+        index.sync()
+        disk.sync_dir(Path("/"))
+        for n in range(5, 15):
+            index.put("T", properties_of([f"k{n}", "all"]), 0, n * 100, NOW_MS + n * 700)
+        index.write()
+        disk.lose_power_after(changes)
+        struck = False
+        try:
+            index.truncate(kept * 100)
+        except PowerLoss:
+            struck = True
+        else:
+            disk.lose_power()
+        disk.restart()
+        index = spread(disk)
+        index.load(clean=False, sure_timestamp_ms=None)
+        last = index.mend()
+        assert last is not None
+        assert last // 100 in (4, kept - 1)
+        assert struck or last // 100 == kept - 1
+        for n in range(15):
+            found = index.query("T", f"k{n}", 10, 0, FOREVER_MS).physical_offsets
+            assert found == ([n * 100] if n * 100 < last else [])
+        index.put("T", properties_of(["new", "all"]), 0, last, NOW_MS)
+        index.write()
+        expected = [n * 100 for n in reversed(range(last // 100 + 1))]
+        assert index.query("T", "all", 100, 0, FOREVER_MS).physical_offsets == expected
+        changes += 1
+    assert changes > 5
