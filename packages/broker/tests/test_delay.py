@@ -17,6 +17,7 @@ from apogeemq.store.errors import DiskFull
 from apogeemq.store.faulty_disk import FaultyDisk
 from apogeemq.store.memory_disk import MemoryDisk
 
+from packages.broker.tests.test_send_back import send_back
 from packages.broker.tests.world import Client, World, bodies_of, properties_of, pull_fields, send_fields, until
 
 SCHEDULE = "SCHEDULE_TOPIC_XXXX"
@@ -306,6 +307,58 @@ async def test_after_a_kill_everything_comes_at_least_once() -> None:
         await clock.run_for(2)
         assert set(bodies(world)) == {b"%d" % number for number in range(5)}
         assert bodies(world)[-5:] == [b"%d" % number for number in range(5)]
+
+
+class TickingClock(ManualClock):
+    """Each look at the wall clock finds it a millisecond later, or set back by an hour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.set_back_ms = 0
+
+    def now_ms(self) -> int:
+        self.looks += 1
+        return super().now_ms() + self.looks - self.set_back_ms
+
+
+async def test_due_times_are_the_same_when_queues_are_built_anew() -> None:
+    """They follow from the records, whatever the clock did meanwhile: of delays, retries, and what was stored anew."""
+    clock = TickingClock()
+    world = World(clock=clock)
+    await world.save_topic()
+    world.broker.groups.find_or_create("G")
+    client = world.client()
+    for set_back_ms in (0, 3_600_000, 5):
+        clock.set_back_ms = set_back_ms
+        send(client, 5, b"delayed")
+        send_back(world, world.records(SCHEDULE, 4)[0], delay_level=5)
+    await world.broker.delay.roll_forward(world.store.written_offset)
+    before = units(world, SCHEDULE, 4)
+    await world.kill()
+    for path in [path for path in world.disk.files if "consumequeue" in path.parts]:
+        world.disk.remove(path)
+    async with World(world.disk, clock=clock) as again:
+        assert units(again, SCHEDULE, 4) == before
+    assert len(before) == 12
+    assert [unit[2] for unit in before[6:]] == [unit[2] for unit in before[:6]]
+
+
+def units(world: World, topic: str, queue_id: int) -> list[tuple[int, int, int]]:
+    """(physical offset, size, tags code) of all messages of a queue."""
+    found = [
+        world.store.queue_unit(topic, queue_id, offset) for offset in range(world.store.max_offset(topic, queue_id))
+    ]
+    return [unit for unit in found if unit is not None]
+
+
+async def test_a_client_cannot_name_its_due_time(world: World) -> None:
+    """The property by which a broker keeps the time of what it stores anew is none of theirs, and nobody sees it."""
+    send(world.client(), 1, more="APOGEEMQ_DUE_MS\x015\x02")
+    await world.clock.run_for(0.999)
+    assert bodies(world) == []
+    await world.clock.run_for(0.001)
+    assert "APOGEEMQ_DUE_MS" not in properties_of(world.record("T"))
 
 
 async def test_progress_ahead_of_the_queue_is_cut_back_and_said() -> None:

@@ -13,9 +13,7 @@ from typing import Self
 
 from apogeemq.broker.assembly import Broker
 from apogeemq.broker.config import BrokerConfig, IdentityConfig, LimitsConfig, PopConfig, StoreSettings, TopicsConfig
-from apogeemq.broker.core.delay import DelayLevels
 from apogeemq.broker.metadata_files import MetadataFiles, metadata_files
-from apogeemq.broker.service.delay import stored_tags_code
 from apogeemq.mesh.chance import SeededChance
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.remoting_codec.aio.access import AccessHook
@@ -37,6 +35,7 @@ from apogeemq.remoting_codec.framing import encode_frame
 from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.record import Record, decode_record, decode_records
 from apogeemq.store.config import StoreConfig
+from apogeemq.store.delivery_times import tags_code_rule
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.message_store import MessageStore
 from opentelemetry.trace import Tracer
@@ -195,7 +194,6 @@ class World:
             store=store or StoreSettings(),
             limits=limits or LimitsConfig(),
         )
-        levels = DelayLevels(self.config.store.message_delay_level)
         self.store = MessageStore.open(
             ROOT,
             StoreConfig(
@@ -213,9 +211,7 @@ class World:
             ),
             now_ms=self.clock.now_ms,
             disk=self.disk,
-            redispatch_tags_code=lambda topic, properties, time_ms: stored_tags_code(
-                levels, topic, properties, time_ms
-            ),
+            redispatch_tags_code=tags_code_rule(self.config.store.message_delay_level),
             background=False,
         )
         self.files: MetadataFiles = metadata_files(self.disk, ROOT)

@@ -72,7 +72,7 @@ def send() -> Callable[..., AppendResult]:
         body: bytes = b"body",
         properties: bytes = b"",
         *,
-        tags_code: int = 0,
+        tags_code: int | None = 0,
         sys_flag: int = 0,
         flag: int = 0,
         born_host: bytes = HOST,

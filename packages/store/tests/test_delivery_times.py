@@ -16,10 +16,14 @@ TAG_A = 2_598_919
         ("SCHEDULE_TOPIC_XXXX", b"DELAY\x0118\2", 1_000_000 + 2 * 3_600_000),
         ("SCHEDULE_TOPIC_XXXX", b"DELAY\x0199\2", 1_000_000 + 2 * 3_600_000),
         ("SCHEDULE_TOPIC_XXXX", b"TAGS\1TagA\2", TAG_A),
+        ("SCHEDULE_TOPIC_XXXX", b"DELAY\x013\2APOGEEMQ_DUE_MS\x01999999\2", 999_999),
+        ("SCHEDULE_TOPIC_XXXX", b"DELAY\x013\2APOGEEMQ_DUE_MS\x01soon\2", 1_000_000 + 10_000),
+        ("SCHEDULE_TOPIC_XXXX", b"TAGS\1TagA\2DELAY\1" + b"9" * 5_000 + b"\2", TAG_A),
+        ("T", b"APOGEEMQ_DUE_MS\x01999999\2", 0),
     ],
 )
 def test_rule(topic: str, properties: bytes, expected: int) -> None:
-    """The tag's hash; in the schedule topic the time at which the level's delay is over."""
+    """The tag's hash; in the schedule topic the time at which the level's delay is over, or the record's own time."""
     assert tags_code_rule()(topic, properties, 1_000_000) == expected
 
 

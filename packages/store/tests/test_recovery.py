@@ -9,6 +9,7 @@ from apogeemq.remoting_codec.message import tags_code
 from apogeemq.remoting_codec.record import Record, decode_records, encode_record
 from apogeemq.store.checkpoint import Checkpoint, CheckpointFile
 from apogeemq.store.consume_queue import UNIT
+from apogeemq.store.delivery_times import tags_code_rule
 from apogeemq.store.errors import LayoutInvalid, RecordCorrupt
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.message_store import AppendResult, MessageStore
@@ -470,6 +471,32 @@ def test_tags_codes_are_computed_again(open_store: OpenStore, send: Send, disk: 
     unit = again.queue_unit("TopicTest", 0, 0)
     assert unit is not None
     assert unit[2] == tags_code("TagA")
+
+
+def test_a_code_that_is_left_to_the_store_is_what_recovery_gives(
+    open_store: OpenStore, send: Send, disk: MemoryDisk, clock: list[int]
+) -> None:
+    """It follows from the store timestamp in the record, which does not go back with the clock."""
+    store = open_store(disk, redispatch_tags_code=tags_code_rule())
+    began_ms = clock[0]
+    send(store, "SCHEDULE_TOPIC_XXXX", properties=b"DELAY\x013\x02", tags_code=None)
+    clock[0] -= 3_600_000
+    send(store, "SCHEDULE_TOPIC_XXXX", properties=b"DELAY\x013\x02", tags_code=None)
+    clock[0] = began_ms + 7
+    send(store, "SCHEDULE_TOPIC_XXXX", properties=b"DELAY\x013\x02", tags_code=None)
+    send(store, "SCHEDULE_TOPIC_XXXX", properties=b"DELAY\x013\x02APOGEEMQ_DUE_MS\x015\x02", tags_code=None)
+    due_ms = [began_ms + 10_000, began_ms + 10_000, began_ms + 10_007, 5]
+    assert codes(store, "SCHEDULE_TOPIC_XXXX") == due_ms
+    crash(disk)
+    for path in [path for path in disk.files if "consumequeue" in path.parts]:
+        disk.remove(path)
+    assert codes(open_store(disk, redispatch_tags_code=tags_code_rule()), "SCHEDULE_TOPIC_XXXX") == due_ms
+
+
+def codes(store: MessageStore, topic: str) -> list[int]:
+    """The tags codes of a topic's queue 0."""
+    units = [store.queue_unit(topic, 0, offset) for offset in range(store.max_offset(topic, 0))]
+    return [unit[2] for unit in units if unit is not None]
 
 
 def test_tag_hash() -> None:

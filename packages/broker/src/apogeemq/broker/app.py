@@ -18,12 +18,10 @@ from pathlib import Path
 import msgspec
 from apogeemq.broker.assembly import Broker
 from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig
-from apogeemq.broker.core.delay import DelayLevels
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.links.namesrv import BrokerIdentity, NamesrvLink
 from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.metrics import register_metrics
-from apogeemq.broker.service.delay import stored_tags_code
 from apogeemq.mesh.addresses import advertised_address, is_loopback, split_address
 from apogeemq.mesh.call_streams import call_handlers
 from apogeemq.mesh.calls import CallTable
@@ -47,6 +45,7 @@ from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.connection import ConnectionLimits
 from apogeemq.remoting_codec.record import encode_host
 from apogeemq.store.config import StoreConfig
+from apogeemq.store.delivery_times import tags_code_rule
 from apogeemq.store.errors import StoreError
 from apogeemq.store.files import Disk, RealDisk
 from apogeemq.store.message_store import MessageStore
@@ -343,7 +342,6 @@ class BrokerApp:
             _log_progress(scanned_bytes, total_bytes)
 
         settings = self.config.store
-        levels = DelayLevels(settings.message_delay_level)
         store = MessageStore.open(
             Path(settings.path),
             StoreConfig(
@@ -364,9 +362,7 @@ class BrokerApp:
             now_ms=self._clock.now_ms,
             disk=self._disk,
             on_progress=on_progress,
-            redispatch_tags_code=lambda topic, properties, time_ms: stored_tags_code(
-                levels, topic, properties, time_ms
-            ),
+            redispatch_tags_code=tags_code_rule(settings.message_delay_level),
         )
         report = store.recovery
         if not report.clean:

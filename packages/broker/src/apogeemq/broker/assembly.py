@@ -14,7 +14,6 @@ from apogeemq.broker.core.clients import ClientTable
 from apogeemq.broker.core.delay import DelayLevels
 from apogeemq.broker.core.long_polling import LongPollingTable
 from apogeemq.broker.core.message_ids import MessageIds
-from apogeemq.broker.core.names import SCHEDULE_TOPIC
 from apogeemq.broker.core.properties import BrokerProperties
 from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
@@ -42,6 +41,7 @@ from apogeemq.broker.popping import Popping
 from apogeemq.broker.service.acknowledge import Acknowledger
 from apogeemq.broker.service.cold_reads import ColdReads
 from apogeemq.broker.service.delay import DelayService
+from apogeemq.broker.service.delayed_form import DelayedForm
 from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
 from apogeemq.broker.service.fetch import FetchService
 from apogeemq.broker.service.groups import GroupService
@@ -147,6 +147,9 @@ class Broker:
         )
         self.dead_letters: Counter[tuple[str, str]] = Counter()
         writer = MessageWriter(store, self)
+        delayed_form = DelayedForm(
+            levels=levels, now_ms=clock.now_ms, store_timestamp_ms=lambda: store.store_timestamp_ms
+        )
         self.send = SendService(
             topics=self.topics,
             groups=self.groups,
@@ -155,7 +158,7 @@ class Broker:
                 region=identity.region_id, cluster=identity.cluster_name, trace_on=config.topics.trace_on
             ),
             delay_levels=levels,
-            now_ms=clock.now_ms,
+            delayed_form=delayed_form,
             choose_queue=chance.randrange,
             create_unique_key=ids.unique_key,
             offset_message_id=ids.offset_message_id,
@@ -171,7 +174,7 @@ class Broker:
             groups=self.groups,
             writer=writer,
             delay_levels=levels,
-            now_ms=clock.now_ms,
+            delayed_form=delayed_form,
             offset_message_id=ids.offset_message_id,
             dead_letters=self.dead_letters,
         )
@@ -303,11 +306,12 @@ class Broker:
 
     def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
         """A message was stored: tell those who wait for it (see `writer.Arrivals`)."""
-        if topic == SCHEDULE_TOPIC:
-            self.delay.message_arrived(queue_id)
-        else:
-            self.pulls.message_arrived(topic, queue_id, tags_code)
-            self.popping.polls.message_arrived(topic, queue_id, tags_code)
+        self.pulls.message_arrived(topic, queue_id, tags_code)
+        self.popping.polls.message_arrived(topic, queue_id, tags_code)
+
+    def message_delayed(self, queue_id: int) -> None:
+        """A message was stored that is due later."""
+        self.delay.message_arrived(queue_id)
 
     def channel_closed(self, channel: Channel) -> None:
         """A client's connection is gone."""

@@ -96,10 +96,12 @@ class CommitLog:
         dirty_queues: list[ConsumeQueue],
         now_ms: Callable[[], int],
         request_room: Callable[[], None],
+        tags_code_of: Callable[[str, bytes, int], int],
         put_keys: Callable[[bytes, bytes, int, int, int], None] | None = None,
     ) -> None:
         """`dirty_queues` gets each queue whose tail is no longer empty.
 
+        `tags_code_of` is recovery's rule, for appends that leave the tags code to it.
         `put_keys`, if given, is IndexFiles.put_prefixed.
         `request_room` is called when the reserved blocks are half used up, to have somebody call `files.prepare`.
         """
@@ -120,6 +122,7 @@ class CommitLog:
         self._dirty_queues = dirty_queues
         self._now_ms = now_ms
         self._request_room = request_room
+        self._tags_code_of = tags_code_of
         self._put_keys = put_keys
         self._hot_read_window_bytes = config.hot_read_window_bytes
         self._body_size_bytes_max = config.message_size_bytes_max
@@ -195,10 +198,12 @@ class CommitLog:
         prepared_transaction_offset: int,
         body: bytes | memoryview,
         properties: bytes,
-        tags_code: int,
+        tags_code: int | None,
     ) -> AppendResult:
         """Store one message and its consume-queue unit. The hot path: one flat function.
 
+        Without a tags code the unit gets what recovery would give it: for codes that depend on the store timestamp,
+        which is known only here.
         The two host bits of `sys_flag` are set as the hosts demand. Prepared and rolled-back messages (transaction
         bits 4 and 12) get queue offset 0 and no unit. Inner batches (0x80) are MessageInvalid, as Apache refuses them
         for queues of any type but BatchCQ: nobody could read them.
@@ -228,6 +233,8 @@ class CommitLog:
                 end = self._position + size_bytes
             if now_ms < self.store_timestamp_ms:  # noqa: PLR1730 — max() costs 0.07 µs here
                 now_ms = self.store_timestamp_ms
+            if tags_code is None:
+                tags_code = self._tags_code_of(queue.topic, properties, now_ms)
             physical_offset = self.written_offset
             has_unit = not sys_flag & _NO_UNIT_BITS
             queue_offset = queue.max_offset if has_unit else _queue_offset_without_unit(sys_flag)

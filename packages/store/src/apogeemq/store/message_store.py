@@ -87,7 +87,7 @@ class MessageStore:
             disk: the operating system's files by default.
             on_progress: called with (bytes scanned, bytes to scan at most) about every MiB; what it raises ends the
                 opening, which may be repeated.
-            redispatch_tags_code: the tags code of units that recovery builds anew.
+            redispatch_tags_code: the tags code of units that recovery builds anew, and of appends without one.
             background: whether the store runs its threads; without them the owner calls `flush_once`.
 
         Raises:
@@ -207,6 +207,7 @@ class MessageStore:
             dirty_queues=self._queues.dirty,
             now_ms=now_ms,
             request_room=self._request_room,
+            tags_code_of=redispatch_tags_code,
             put_keys=None if self._index is None else self._index.put_prefixed,
         )
         self._log.open_at(recovery.log_end, recovery.store_timestamp_ms)
@@ -291,7 +292,7 @@ class MessageStore:
         prepared_transaction_offset: int,
         body: bytes | memoryview,
         properties: bytes,
-        tags_code: int,
+        tags_code: int | None,
     ) -> AppendResult:
         """Store one message. When it returns, the message is in the page cache: it survives this process, not the
         machine; for that see `notify_flushed`.
@@ -307,7 +308,8 @@ class MessageStore:
             prepared_transaction_offset: physical offset of the half message, for a committed one, else 0.
             body: bytes as they came; at most `message_size_bytes_max`.
             properties: key 0x01 value 0x02, repeated; at most 32,767 bytes.
-            tags_code: what the consume queue keeps beside it: tag hash or time of delivery.
+            tags_code: what the consume queue keeps beside it: tag hash or time of delivery; None = what
+                `redispatch_tags_code` makes of the record with the store timestamp that it gets.
 
         Raises (nothing was stored):
             MessageTooLarge, MessageInvalid: the message.
@@ -486,6 +488,11 @@ class MessageStore:
     def written_offset(self) -> int:
         """One past the last byte appended."""
         return self._log.written_offset
+
+    @property
+    def store_timestamp_ms(self) -> int:
+        """When the last record was stored. Never goes back, whatever the clock does."""
+        return self._log.store_timestamp_ms
 
     @property
     def flushed_offset(self) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from apogeemq.broker.core.delay import DelayLevels, level_of_queue_id, queue_id_of_level
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC
 from apogeemq.broker.core.out_of_turn import OutOfTurn
-from apogeemq.broker.core.properties import join_properties
+from apogeemq.broker.core.properties import encode_or_keep, join_properties
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.service.writer import MessageWriter
@@ -22,6 +22,7 @@ from apogeemq.mesh.clock import Clock, within
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.errors import RecordInvalid
 from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.store.delivery_times import PROPERTY_DUE_MS
 from apogeemq.store.errors import MessageInvalid, MessageTooLarge, StoreError
 from apogeemq.store.message_store import MessageStore
 
@@ -210,8 +211,8 @@ class DelayService:
                 born_host=record.born_host,
                 reconsume_times=record.reconsume_times,
                 body=record.body,
-                properties=record.properties,
-                tags_code=due_ms,
+                properties=_with_due_time(record.properties, due_ms),
+                tags_code=None,
                 prepared_transaction_offset=record.prepared_transaction_offset,
             )
         if due_ms <= self._clock.now_ms() + self._levels.delay_ms(level):  # else the clock was set back: see below
@@ -282,18 +283,15 @@ def _without_wait(stored: bytes, properties: dict[str, str]) -> bytes:
 
     Nobody waits for a delivered copy, so WAIT stays as it was where turning it off would make the properties too long.
     """
-    encoded = join_properties({**properties, m.PROPERTY_WAIT: "false"}).encode()
+    copied = {**properties, m.PROPERTY_WAIT: "false"}
+    copied.pop(PROPERTY_DUE_MS, None)
+    encoded = join_properties(copied).encode()
     return encoded if len(encoded) <= m.PROPERTIES_SIZE_BYTES_MAX else stored
 
 
-def stored_tags_code(levels: DelayLevels, topic: str, properties: bytes, store_timestamp_ms: int) -> int:
-    """What the consume queue holds for a record, when it is built anew from the log.
+def _with_due_time(stored: bytes, due_ms: int) -> bytes:
+    """The same with the due time that a message keeps when it is stored anew.
 
-    For SCHEDULE_TOPIC_XXXX that is the due time, for all others the tag's hash.
+    Where there is no room for it all stays as it was: after a restart the message waits its level's time once more.
     """
-    if topic == SCHEDULE_TOPIC:
-        level = m.find_property(properties, m.PROPERTY_DELAY.encode())
-        if level is not None and level.isdigit() and int(level) > 0:
-            return store_timestamp_ms + levels.delay_ms(levels.clamp(int(level)))
-    tag = m.find_property(properties, m.PROPERTY_TAGS.encode())
-    return 0 if tag is None else m.tags_code(tag.decode("utf-8", "replace"))
+    return encode_or_keep({**m.decode_properties(stored), PROPERTY_DUE_MS: str(due_ms)}, stored)

@@ -25,6 +25,7 @@ from apogeemq.broker.errors import (
     RequestFailed,
     SubscriptionGroupNotExist,
 )
+from apogeemq.broker.service.delayed_form import DelayedForm
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.batch import decode_batch
@@ -88,8 +89,7 @@ class SendService:
         topics, groups: the tables.
         writer: the way into the store.
         properties: what the broker adds.
-        delay_levels: for messages with DELAY.
-        now_ms: wall clock.
+        delay_levels, delayed_form: for messages with DELAY.
         choose_queue: n → a number below n, for sends without a queue.
         create_unique_key: for messages whose producer gave none.
         offset_message_id: physical offset → the id that names this broker and the offset.
@@ -108,7 +108,7 @@ class SendService:
         writer: MessageWriter,
         properties: BrokerProperties,
         delay_levels: DelayLevels,
-        now_ms: Callable[[], int],
+        delayed_form: DelayedForm,
         choose_queue: Callable[[int], int],
         create_unique_key: Callable[[], str],
         offset_message_id: Callable[[int], str],
@@ -123,7 +123,7 @@ class SendService:
         self._writer = writer
         self._properties = properties
         self._delay_levels = delay_levels
-        self._now_ms = now_ms
+        self._delayed_form = delayed_form
         self._choose_queue = choose_queue
         self._create_unique_key = create_unique_key
         self._offset_message_id = offset_message_id
@@ -168,7 +168,7 @@ class SendService:
                 properties = {key: value for key, value in properties.items() if key != m.PROPERTY_DELAY}
                 text = join_properties(properties)
         stored_topic, stored_queue_id = target, target_queue_id
-        tags_code = m.tags_code(properties.get(m.PROPERTY_TAGS))
+        tags_code: int | None = m.tags_code(properties.get(m.PROPERTY_TAGS))
         if not _SPECIAL_KEYS.isdisjoint(properties):
             properties, stored_topic, stored_queue_id, tags_code = self._special(
                 properties, target, target_queue_id, tags_code
@@ -263,8 +263,8 @@ class SendService:
         )
 
     def _special(
-        self, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int
-    ) -> tuple[dict[str, str], Topic, int, int]:
+        self, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int | None
+    ) -> tuple[dict[str, str], Topic, int, int | None]:
         """What a message with a delay or another special property becomes: properties, topic, queue, tags code."""
         if properties.get(m.PROPERTY_TRAN_MSG) == "true":
             raise self._no_transactions()
@@ -283,14 +283,10 @@ class SendService:
 
     def _delayed(
         self, properties: dict[str, str], topic: Topic, queue_id: int, level: int
-    ) -> tuple[dict[str, str], Topic, int, int]:
-        delayed = {key: value for key, value in properties.items() if key not in _TIMER_KEYS}
-        delayed[m.PROPERTY_DELAY] = str(level)
-        # Not those of an earlier delay, which a consumer that sends a message on may have left there.
-        delayed[m.PROPERTY_REAL_TOPIC] = topic.name
-        delayed[m.PROPERTY_REAL_QID] = str(queue_id)
-        due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
-        return delayed, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), due_ms
+    ) -> tuple[dict[str, str], Topic, int, None]:
+        plain = {key: value for key, value in properties.items() if key not in _TIMER_KEYS}
+        delayed = self._delayed_form.properties(plain, topic.name, queue_id, level)
+        return delayed, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), None
 
     def _send_batch(self, request: SendRequest, topic: Topic, queue_id: int, body: bytes, born_host: bytes) -> Sent:
         if topic.name.startswith(RETRY_TOPIC_PREFIX):

@@ -16,6 +16,7 @@ from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_WRITE, Topic, TopicTable
 from apogeemq.broker.errors import NoPermission, RequestFailed, SubscriptionGroupNotExist
 from apogeemq.broker.service.dead_letters import DeadLetters, with_origin
+from apogeemq.broker.service.delayed_form import DelayedForm
 from apogeemq.broker.service.send import MAX_RECONSUME_TIMES_VERSION_MIN
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
@@ -55,7 +56,7 @@ class SendBackService:
         groups: SubscriptionGroupTable,
         writer: MessageWriter,
         delay_levels: DelayLevels,
-        now_ms: Callable[[], int],
+        delayed_form: DelayedForm,
         offset_message_id: Callable[[int], str],
         dead_letters: Counter[tuple[str, str]],
     ) -> None:
@@ -64,7 +65,7 @@ class SendBackService:
         self._groups = groups
         self._writer = writer
         self._delay_levels = delay_levels
-        self._now_ms = now_ms
+        self._delayed_form = delayed_form
         self._offset_message_id = offset_message_id
         self._dead_letters = DeadLetters(topics=topics, writer=writer, counts=dead_letters)
 
@@ -110,16 +111,13 @@ class SendBackService:
         return self._put_retry(record, properties, retry.topic, self._delay_levels.clamp(level))
 
     def _put_retry(self, record: Record, properties: dict[str, str], topic: Topic, level: int) -> tuple[int, Topic]:
-        properties[m.PROPERTY_DELAY] = str(level)
-        properties[m.PROPERTY_REAL_TOPIC] = topic.name
-        properties[m.PROPERTY_REAL_QID] = "0"
-        due_ms = self._now_ms() + self._delay_levels.delay_ms(level)
+        delayed = self._delayed_form.properties(properties, topic.name, 0, level)
         schedule = self._topics.require(SCHEDULE_TOPIC)
         result = self._writer.put_again(
             schedule,
             queue_id_of_level(level),
             record,
-            properties=join_properties(properties).encode(),
-            tags_code=due_ms,
+            properties=join_properties(delayed).encode(),
+            tags_code=None,
         )
         return result.physical_offset + result.size_bytes, topic

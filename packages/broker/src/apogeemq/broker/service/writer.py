@@ -17,6 +17,9 @@ class Arrivals(Protocol):
     def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
         """A message with this tags code can be read now. Called once a message, inside the send path: must be cheap."""
 
+    def message_delayed(self, queue_id: int) -> None:
+        """The same for a message that waits in a queue of SCHEDULE_TOPIC_XXXX."""
+
 
 class MessageWriter:
     """Appends messages and tells `arrivals`."""
@@ -36,7 +39,7 @@ class MessageWriter:
         reconsume_times: int,
         body: bytes,
         properties: bytes,
-        tags_code: int,
+        tags_code: int | None,
         prepared_transaction_offset: int = 0,
     ) -> AppendResult:
         """Store one message.
@@ -51,7 +54,8 @@ class MessageWriter:
             reconsume_times: how often it was delivered and failed before.
             body: as it came, perhaps compressed.
             properties: key 0x01 value 0x02, repeated.
-            tags_code: what the consume queue keeps beside it: tag hash or due time.
+            tags_code: what the consume queue keeps beside it: tag hash, or None for the due time of a message that is
+                to wait in SCHEDULE_TOPIC_XXXX, which the store alone knows.
             prepared_transaction_offset: physical offset of the half message, for a committed one.
 
         Raises:
@@ -72,11 +76,14 @@ class MessageWriter:
         )
         topic.messages_in += 1
         topic.bytes_in += result.size_bytes
-        self._arrivals.message_arrived(topic.name, queue_id, tags_code)
+        if tags_code is None:
+            self._arrivals.message_delayed(queue_id)
+        else:
+            self._arrivals.message_arrived(topic.name, queue_id, tags_code)
         return result
 
     def put_again(
-        self, topic: Topic, queue_id: int, record: Record, *, properties: bytes, tags_code: int
+        self, topic: Topic, queue_id: int, record: Record, *, properties: bytes, tags_code: int | None
     ) -> AppendResult:
         """Store a message whose delivery failed once more: as it is in the log, with one more try counted.
 
