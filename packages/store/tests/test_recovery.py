@@ -487,6 +487,7 @@ def test_a_code_that_is_left_to_the_store_is_what_recovery_gives(
     send(store, "SCHEDULE_TOPIC_XXXX", properties=b"DELAY\x013\x02APOGEEMQ_DUE_MS\x015\x02", tags_code=None)
     due_ms = [began_ms + 10_000, began_ms + 10_000, began_ms + 10_007, 5]
     assert codes(store, "SCHEDULE_TOPIC_XXXX") == due_ms
+    store.close()
     crash(disk)
     for path in [path for path in disk.files if "consumequeue" in path.parts]:
         disk.remove(path)
