@@ -10,10 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 
 import msgspec
-from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.store.checkpoint import CheckpointFile
-from apogeemq.store.config_journal import JournaledFile
-from apogeemq.store.errors import JournalDamaged, StoreInUse
+from apogeemq.store.config_tables import fold_journals, journaled_tables
+from apogeemq.store.errors import StoreInUse
 from apogeemq.store.files import RealDisk
 from apogeemq.store.message_store import MessageStore, RecoveryReport
 from apogeemq.store.read_only_disk import ReadOnlyDisk
@@ -49,10 +48,12 @@ def convert(
 ) -> ConversionReport:
     """Recover a directory and leave it stopped in good order.
 
+    What the journals under config/ hold goes into the tables, for Java sees no journals; and consumer offsets that are
+    ahead of their queues are cut, as our broker does after a crash: nobody else will know that there was one.
     Pending timers are written into Java's wheel and log, as at every orderly stop. For Java the checkpoint's flushed
     offset becomes 0, Java's "unknown": its broker would keep ours, and if it then crashed and lost a tail, that
     would look like damage to us.
-    Errors: as MessageStore.open and close.
+    Errors: as MessageStore.open and close; BodyInvalid, JournalDamaged.
     """
     store = MessageStore.open(
         directory,
@@ -62,7 +63,8 @@ def convert(
         on_progress=on_progress,
         background=False,
     )
-    store.close()
+    with store:
+        fold_journals(RealDisk(), directory / "config", store.max_offset)
     if target is Target.JAVA:
         _forget_flushed_offset(directory)
     return ConversionReport(recovery=store.recovery, notes=list(notes_for(directory, layout, target)))
@@ -74,6 +76,10 @@ def describe_conversion(view: StoreView, target: Target) -> list[str]:
     if not view.is_clean:
         flushed = view.checkpoint.master_flushed_offset
         steps.append(f"recover: check the log's tail (synced up to {flushed}), complete consume queues, remove abort")
+    steps += [
+        f"put {count} changes from its journal into config/{name}"
+        for name, count in journaled_tables(ReadOnlyDisk(), view.directory / "config").items()
+    ]
     if target is Target.JAVA and view.checkpoint.master_flushed_offset:
         steps.append("set the checkpoint's flushed offset to 0, which Java takes for unknown")
     return steps
@@ -87,25 +93,9 @@ def notes_for(directory: Path, layout: StoreLayout, target: Target) -> Iterator[
         yield f"set mappedFileSizeConsumeQueue={layout.consume_queue_file_size_bytes} in the broker's configuration"
     if target is not Target.JAVA:
         return
-    pending = [path.name for path in sorted((directory / "config").glob("*.json")) if _has_journaled_changes(path)]
-    if pending:
-        yield (
-            f"Java does not see the latest changes of {', '.join(pending)}: they are in journals; start and stop our "
-            "broker once in good order, which writes them into the files"
-        )
     copies = sorted(path.name for path in directory.glob("repair-*"))
     if copies:
         yield f"Java leaves {', '.join(copies)} alone: copies that repairs made; remove them when they are not needed"
-
-
-def _has_journaled_changes(path: Path) -> bool:
-    file = JournaledFile(ReadOnlyDisk(), path)
-    try:
-        return bool(file.load().changes)
-    except (BodyInvalid, JournalDamaged):
-        return False  # it is damaged: check says so
-    finally:
-        file.close()
 
 
 def _forget_flushed_offset(directory: Path) -> None:
