@@ -194,3 +194,24 @@ def test_what_happens_to_one_channel_costs_by_its_own_members() -> None:
     table.renew("c5", "ch5", 1)
     assert table.channel_closed("ch7") == ["G"]
     assert len(group.members) == 9_999
+
+
+def test_a_producer_is_found_by_its_id() -> None:
+    """Over the channel of the group that it joined last; not when it left all of them, and never a consumer."""
+    table: ClientTable[str] = ClientTable()
+    take(table, beat("p1", consumer("G", T=1), producers=("A", "B")), "ch1")
+    take(table, beat("p1", producers=("C",)), "ch2")
+    take(table, beat("c1", consumer("G", T=1)), "ch3")
+    assert [table.producer("c1"), table.producer("nobody")] == [None, None]
+
+    def channel() -> str | None:
+        producer = table.producer("p1")
+        return None if producer is None else producer.channel
+
+    assert channel() == "ch2"
+    table.unregister("p1", "C", None)
+    assert channel() == "ch1"
+    table.unregister("p1", "B", None)
+    assert channel() == "ch1"
+    table.channel_closed("ch1")
+    assert channel() is None

@@ -31,7 +31,7 @@ from apogeemq.remoting_codec.bodies import (
 from apogeemq.remoting_codec.codes import VERSION, RequestCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.connection import Connection
-from apogeemq.remoting_codec.framing import encode_frame
+from apogeemq.remoting_codec.framing import encode_frame, encode_response_frame
 from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.record import Record, decode_record, decode_records
 from apogeemq.store.config import StoreConfig
@@ -117,13 +117,26 @@ class Client:
             encode_frame(RemotingCommand(code, 2 if oneway else 0, opaque, None, fields, body, "JAVA", version))
             for opaque, (code, fields, body) in zip(opaques, requests, strict=True)
         )
+        self._arrive(frames)
+        return opaques
+
+    def answer(self, request: RemotingCommand, code: int = 0, *, remark: str | None = None, body: bytes = b"") -> None:
+        """Let the answer to a request of the broker arrive."""
+        self._arrive(encode_response_frame(request.opaque, code, {}, remark, body))
+
+    async def asked(self) -> RemotingCommand:
+        """Wait for the one request that the broker sends now, and take it."""
+        await until(lambda: any(not command.is_response for command in self.received()))
+        (request,) = self.pushed()
+        return request
+
+    def _arrive(self, frames: bytes) -> None:
         while frames:
             buffer = self.channel.get_buffer(-1)
             size = min(len(buffer), len(frames))
             buffer[:size] = frames[:size]
             frames = frames[size:]
             self.channel.buffer_updated(size)
-        return opaques
 
     def received(self) -> list[RemotingCommand]:
         """All that the broker wrote so far and that was not taken by `reply` or `pushed`."""

@@ -26,6 +26,7 @@ from apogeemq.broker.faces.mesh.sends import SendAnswers
 from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.table import call_table
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
+from apogeemq.broker.faces.remoting.client_calls import ClientCalls
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads
 from apogeemq.broker.faces.remoting.groups import GroupRequests, notify_consumer_ids_changed
 from apogeemq.broker.faces.remoting.locks import LockRequests
@@ -34,6 +35,7 @@ from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pop import PopRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.queries import QueryRequests
+from apogeemq.broker.faces.remoting.replies import ReplyRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.metadata_files import MetadataFiles
@@ -48,6 +50,7 @@ from apogeemq.broker.service.groups import GroupService
 from apogeemq.broker.service.metadata import MetadataSaver
 from apogeemq.broker.service.offsets import OffsetService
 from apogeemq.broker.service.queries import QueryService
+from apogeemq.broker.service.replies import ReplyService
 from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
@@ -228,6 +231,9 @@ class Broker:
         )
         self.cold_reads = ColdReads(running_max=limits.cold_reads_max)
         self.disk_reads = DiskReads(self.cold_reads, self._refuse)
+        self.client_calls = ClientCalls(
+            running_max=limits.client_calls_max, timeout_s=limits.client_call_s, refuse=self._refuse
+        )
         self.popping = Popping(
             config,
             store=store,
@@ -265,9 +271,17 @@ class Broker:
             stats=self.stats,
             disk_reads=self.disk_reads,
         )
+        replies = ReplyRequests(
+            ReplyService(send=self.send, clients=self.clients, store_host=store_host, now_ms=clock.now_ms),
+            self.client_calls,
+            self.stats,
+            region=identity.region_id,
+            trace_on=config.topics.trace_on,
+        )
         self.remoting = RemotingFace(
             {
                 **messages.handlers(),
+                **replies.handlers(),
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
                 **QueryRequests(QueryService(store), self.stats, self.disk_reads).handlers(),
@@ -353,6 +367,7 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.pulls.stop()
+        await self.client_calls.stop()
         await self.popping.stop()
         await self.cold_reads.stop()
         await self.saver.stop()

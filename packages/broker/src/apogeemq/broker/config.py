@@ -291,6 +291,10 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that are popped and not acknowledged; some 200 bytes of memory each."""
     cold_reads_max: int = 64
     """Reads of old messages that may wait for the disk at a time."""
+    client_calls_max: int = 1_000
+    """Questions to connected clients that wait for their answer at a time: replies on their way, operators' calls."""
+    client_call_s: float = 10.0
+    """How long each may take."""
 
     def validate(self) -> None:
         """Raise ValueError naming the setting that is out of range."""

@@ -75,6 +75,13 @@ class ClientTable(Generic[C]):
         self.consumer_groups: dict[str, ConsumerGroup[C]] = {}
         self.producer_groups: dict[str, dict[str, Member[C]]] = {}
         self._channels: dict[C, _Channel] = {}
+        self._produces_in: dict[str, dict[str, None]] = {}
+        """Client id → its producer groups, in the order of joining."""
+
+    def producer(self, client_id: str) -> Member[C] | None:
+        """A live producer, whatever its groups: the one that it joined last says over which channel it talks."""
+        groups = self._produces_in.get(client_id)
+        return None if groups is None else self.producer_groups[next(reversed(groups))][client_id]
 
     def consumer_group(self, name: str) -> ConsumerGroup[C] | None:
         """The group, while it has live members."""
@@ -179,6 +186,8 @@ class ClientTable(Generic[C]):
         """Add a member or renew it; gives whether it is new, or new on this channel."""
         known = members.get(membership.client_id)
         members[membership.client_id] = Member(membership.client_id, channel, now, language, version)
+        if known is None and not membership.is_consumer:
+            self._produces_in.setdefault(membership.client_id, {})[membership.group] = None
         if known is not None and known.channel == channel:
             return False
         if known is not None:
@@ -207,9 +216,17 @@ class ClientTable(Generic[C]):
             self._forget(members.pop(membership.client_id).channel, membership)
             if membership.is_consumer:
                 changed[membership.group] = None
+            else:
+                self._forget_producer(membership)
             if not members:
                 del (self.consumer_groups if membership.is_consumer else self.producer_groups)[membership.group]
         return list(changed)
+
+    def _forget_producer(self, membership: _Membership) -> None:
+        groups = self._produces_in[membership.client_id]
+        del groups[membership.group]
+        if not groups:
+            del self._produces_in[membership.client_id]
 
     def _forget(self, channel: C, membership: _Membership) -> None:
         told = self._channels.get(channel)
