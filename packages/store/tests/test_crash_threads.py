@@ -17,9 +17,9 @@ from apogeemq.store import (
     flush,
     index_files,
     mapped_file_queue,
-    message_store,
     queue_flush,
     segment_files,
+    store_assembly,
     timer_store,
 )
 from apogeemq.store.config import StoreConfig
@@ -48,12 +48,12 @@ MODULES_WITH_LOCKS = [
     flush,
     index_files,
     mapped_file_queue,
-    message_store,
     queue_flush,
     segment_files,
+    store_assembly,
     timer_store,
 ]
-WORKERS = ["_flush_worker", "_queue_worker", "_room_worker"]
+WORKERS = ["store-flush", "store-queues", "store-room"]
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +104,7 @@ class Run:
         actor = self.actors.get(name)
         if actor is None or actor.is_done:
             self.check(actor)
-            worker = getattr(self.store, name)
-            actor = self.actors[name] = Actor(name, worker._step)
+            actor = self.actors[name] = Actor(name, self.store._parts.workers[name].step)
         for _ in range(self.chance.choice([1, 1, 2, 5, 20])):
             if not actor.is_done:
                 actor.step()

@@ -289,7 +289,7 @@ def test_a_real_directory_from_its_first_message_on(tmp_path: Path, clock: list[
     clock[0] += 61_000
     store.flush_once()
     send_keyed(store, send, 2)
-    store._let_go()
+    store._parts.let_go()
     store = open_it()
     assert not store.recovery.clean
     assert_keys_are_found(store)

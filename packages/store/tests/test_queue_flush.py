@@ -132,16 +132,16 @@ def test_checkpoint_keeps_the_confirm_offset(open_store: OpenStore, send: Send, 
     store.flush()
     send(store)
     clock[0] += 500
-    store._queue_flush.run_once()
+    store._parts.queue_flush.run_once()
     assert checkpoint_of(disk).confirm_offset == 0
     for limit, saved in ((104, 104), (1 << 40, 208)):
         store.confirm_offset = limit
         clock[0] += 500
-        store._queue_flush.run_once()
+        store._parts.queue_flush.run_once()
         assert checkpoint_of(disk).confirm_offset == saved
     store.flush()
     clock[0] += 500
-    store._queue_flush.run_once()
+    store._parts.queue_flush.run_once()
     assert checkpoint_of(disk).confirm_offset == 312
 
 

@@ -469,7 +469,7 @@ def test_crash_in_the_middle_of_a_cut(open_store: OpenStore, send: Send, *, powe
         for number in range(30):
             send(store, queue_id=number % 2, body=b"%02d" % number * 500)
         store.flush()
-        store._queue_flush.run_all()
+        store._parts.queue_flush.run_all()
         store.confirm_offset = 0
         end, cut = store.written_offset, record_starts(log_of(store))[10]
         disk.lose_power_after(changes)
@@ -504,7 +504,7 @@ def test_failed_cut_makes_the_store_refuse(open_store: OpenStore, send: Send) ->
         store = open_store(disk)
         for _ in range(20):
             send(store, body=b"x" * 1000)
-        store._queue_flush.run_all()
+        store._parts.queue_flush.run_all()
         store.confirm_offset = 0
         end, cut = store.written_offset, record_starts(log_of(store))[3]
         disk.fail(operation, errno.EIO, path_part=part)

@@ -132,7 +132,7 @@ def test_the_writer_does_not_wait_for_a_hanging_reservation(open_store: OpenStor
     disk = HangingDisk()
     store = open_store(disk, reserve_ahead_bytes=8192, disk_stall_limit_ms=20)
     send(store)
-    preparing = begin(disk, lambda: store._files.prepare(store.written_offset))
+    preparing = begin(disk, lambda: store._log.files.prepare(store.written_offset))
     stored = 1
     with pytest.raises(DiskSlow, match="one reserve of /store/commitlog/"):  # noqa: PT012 — how many fit is not the point
         for _ in range(40):

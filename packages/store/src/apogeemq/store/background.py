@@ -17,7 +17,8 @@ class Worker:
     def __init__(
         self, name: str, step: Callable[[], None], *, interval_s: float, on_failure: Callable[[Exception], None]
     ) -> None:
-        self._step = step
+        self.name = name
+        self.step = step
         self._interval_s = interval_s
         self._on_failure = on_failure
         self._woken = Event()
@@ -47,9 +48,9 @@ class Worker:
             if self._stopping:
                 return
             try:
-                self._step()
+                self.step()
             except Exception as error:
-                _logger.exception("the thread %s ends: its work failed unexpectedly", self._thread.name)
+                _logger.exception("the thread %s ends: its work failed unexpectedly", self.name)
                 self._on_failure(error)
                 return
 

@@ -1,52 +1,27 @@
 """The store: what a broker sees of commit log, consume queues, flush and recovery."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Self
 
-import msgspec
-from apogeemq.store.background import Worker, run_with_deadline
-from apogeemq.store.checkpoint import CheckpointFile
-from apogeemq.store.chunk_receiver import ChunkReceiver
-from apogeemq.store.commit_log import AppendResult, BatchEntry, CommitLog
+from apogeemq.store.commit_log import AppendResult, BatchEntry
 from apogeemq.store.config import StoreConfig
-from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
-from apogeemq.store.directory_swap import finish_swaps
+from apogeemq.store.consume_queue import ConsumeQueue
 from apogeemq.store.disk_health import DiskHealth
 from apogeemq.store.disk_space import DiskState
-from apogeemq.store.disk_watch import DiskWatch
-from apogeemq.store.errors import NO_ROOM, DiskFull, NotWritable, StoreClosed, StoreError, StoreInUse
-from apogeemq.store.expiry import Expiry, RollForward, no_timer_below
-from apogeemq.store.files import Disk, DiskLock, DiskSpace, RealDisk
-from apogeemq.store.flush import FlushCallback, GroupCommit
-from apogeemq.store.index_files import IndexFiles
-from apogeemq.store.index_recovery import IndexRecovery
-from apogeemq.store.key_lookup import KeyAnswer, KeyLookup
-from apogeemq.store.mapped_file_queue import MappedFileQueue
+from apogeemq.store.errors import NO_ROOM, DiskFull, StoreClosed
+from apogeemq.store.expiry import RollForward
+from apogeemq.store.files import Disk, DiskSpace, RealDisk
+from apogeemq.store.flush import FlushCallback
+from apogeemq.store.key_lookup import KeyAnswer
 from apogeemq.store.measured_disk import MeasuredDisk
-from apogeemq.store.message_reader import Boundary, MessageReader, ReadResult, ReadStatus
-from apogeemq.store.queue_flush import QueueFlush
-from apogeemq.store.recovery import Recovery, RecoveryReport, RedispatchTagsCode, tag_hash
-from apogeemq.store.replication_view import ReplicationView
-from apogeemq.store.room import RoomService
-from apogeemq.store.stall_watch import StallWatch
-from apogeemq.store.timer_store import TIMER_QUEUE, TimerStore
-from apogeemq.store.truncation import Truncation
+from apogeemq.store.message_reader import Boundary, ReadResult, ReadStatus
+from apogeemq.store.recovery import RecoveryReport, RedispatchTagsCode, tag_hash
+from apogeemq.store.store_assembly import StoreParts, lock_directory
 
 __all__ = ["AppendResult", "BatchEntry", "MessageStore", "ReadResult", "ReadStatus", "RecoveryReport"]
-
-_ROOM_INTERVAL_S = 1.0
-"""How often the thread that reserves blocks looks without being woken."""
-
-_CLEAN_INTERVAL_S = 1.0
-"""How often the disk's room is looked at, and the pause between two files that are deleted."""
-
-_STALL_INTERVAL_S = 1.0
-"""How often the store looks whether the disk answers; oftener when the limit is short."""
 
 
 class MessageStore:
@@ -99,9 +74,9 @@ class MessageStore:
         """
         config.validate()
         disk = MeasuredDisk(disk or RealDisk(), DiskHealth())
-        lock = _lock(disk, directory)
+        lock = lock_directory(disk, directory)
         try:
-            store = cls(
+            parts = StoreParts(
                 directory,
                 config,
                 now_ms=now_ms,
@@ -119,163 +94,31 @@ class MessageStore:
             lock.release()
             raise
         if background:
-            store._start_threads()
-        return store
+            parts.start_threads()
+        return cls(parts)
 
-    def __init__(
-        self,
-        directory: Path,
-        config: StoreConfig,
-        *,
-        now_ms: Callable[[], int],
-        disk: MeasuredDisk,
-        lock: DiskLock,
-        on_progress: Callable[[int, int], None] | None,
-        redispatch_tags_code: RedispatchTagsCode,
-    ) -> None:
+    def __init__(self, parts: StoreParts) -> None:
         """For `open`."""
-        opened_ms = now_ms()
-        self._disk = disk
-        self._directory_lock = lock
-        self._abort_path = directory / "abort"
-        self._close_timeout_s = config.close_timeout_ms / 1000
+        self._parts = parts
+        self._log = parts.log
+        self._queues = parts.queues
+        self._table = parts.queues.table
+        self._reader = parts.reader
+        self._keys = parts.keys
+        self._commit = parts.commit
+        self._expiry = parts.expiry
+        self._disk_watch = parts.disk_watch
+        self._index = parts.index
+        self._make_tail_room = parts.tail_room.make
+        # Looked at in `append` itself: a call more for each message would cost 0.1 µs.
+        self._tail_size_bytes_max = parts.tail_room.queue_size_bytes_max
+        self._index_tail_size_bytes_max = parts.tail_room.index_size_bytes_max
         self._is_closed = False
-        self._tail_size_bytes_max = config.consume_queue_tail_size_bytes_max
-        finish_swaps(disk, directory)
-        clean = disk.size_of(self._abort_path) is None
-        tails_lock = Lock()
-        self._files = MappedFileQueue(
-            disk,
-            directory / "commitlog",
-            config.commit_log_file_size_bytes,
-            reserve_ahead_bytes=config.reserve_ahead_bytes,
-            open_files_max=config.open_files_max,
-            writer_wait_ms=config.disk_stall_limit_ms,
-        )
-        self._queues = ConsumeQueues(
-            disk,
-            directory / "consumequeue",
-            units_per_file=config.consume_queue_file_units,
-            open_files_max=config.open_files_max,
-            lock=tails_lock,
-        )
-        self._table = self._queues.table
-        self._index: IndexFiles | None = None
-        if config.index_enabled:
-            self._index = IndexFiles(
-                disk,
-                directory / "index",
-                slots=config.index_slots,
-                entries_max=config.index_entries_max,
-                lock=tails_lock,
-                now_ms=now_ms,
-            )
-        self._index_tail_size_bytes_max = config.index_tail_size_bytes_max
-        self._checkpoint_file = CheckpointFile(disk, directory / "checkpoint")
-        checkpoint = self._checkpoint_file.load()
-        recovery = Recovery(
-            self._files,
-            self._queues,
-            checkpoint,
-            clean=clean,
-            record_size_bytes_max=config.record_size_bytes_max,
-            redispatch_tags_code=redispatch_tags_code,
-            on_progress=on_progress,
-            index=None
-            if self._index is None
-            else IndexRecovery(
-                self._index,
-                self._files,
-                checkpoint,
-                clean=clean,
-                record_size_bytes_max=config.record_size_bytes_max,
-                save_checkpoint=lambda: self._checkpoint_file.save(checkpoint),
-                on_progress=on_progress,
-            ),
-        )
-        report = recovery.run(queues_exist=bool(disk.list_dir(directory / "consumequeue")))
-
-        checkpoint.master_flushed_offset = recovery.log_end
-        checkpoint.physic_timestamp_ms = recovery.store_timestamp_ms
-        disk.write_file(self._abort_path, str(os.getpid()).encode())
-        disk.sync_dir(directory)
-        self._checkpoint_file.save(checkpoint)
-        self._log = CommitLog(
-            self._files,
-            config,
-            lock=tails_lock,
-            dirty_queues=self._queues.dirty,
-            now_ms=now_ms,
-            request_room=self._request_room,
-            tags_code_of=redispatch_tags_code,
-            put_keys=None if self._index is None else self._index.put_prefixed,
-        )
-        self._log.open_at(recovery.log_end, recovery.store_timestamp_ms)
-        self._keys = KeyLookup(self._log, self._index)
-        self._reader = MessageReader(self._log, self._queues, record_size_bytes_max=config.record_size_bytes_max)
-        self._commit = GroupCommit(self._log, waiters_max=config.flush_waiters_max, request_flush=self._request_flush)
-        timer_queue = self._table.get(TIMER_QUEUE)
-        self.timer = TimerStore.open(
-            disk,
-            directory,
-            config.timer,
-            log_start=self._files.min_offset,
-            log_end=recovery.log_end,
-            queue_end=0 if timer_queue is None else timer_queue.max_offset,
-        )
+        self.timer = parts.timer
         """Messages that wait for their time; the owner reads their queue and delivers, see TimerStore."""
-        self._queue_flush = QueueFlush(
-            self._log,
-            self._commit,
-            self._queues,
-            self.timer,
-            self._checkpoint_file,
-            checkpoint,
-            config,
-            now_ms,
-            self._index,
-        )
-        self._disk_watch = DiskWatch(self._log, disk, directory, config.disk_limits)
-        self._disk_watch.look()
-        self._expiry = Expiry(
-            self._log,
-            self._commit,
-            self._queues,
-            self._queue_flush,
-            self._disk_watch,
-            config.retention,
-            hooks=[no_timer_below(self.timer)],
-            derived=[self.timer] if self._index is None else [self._index, self.timer],
-            now_ms=now_ms,
-        )
-        self._stall_watch = StallWatch(self._log, disk.health, limit_ms=config.disk_stall_limit_ms)
-        receiver = ChunkReceiver(
-            self._log,
-            self._queues,
-            record_size_bytes_max=config.record_size_bytes_max,
-            tags_code_of=redispatch_tags_code,
-            make_tail_room=self._make_tail_room,
-        )
-        truncation = Truncation(
-            self._log,
-            self._commit,
-            self._queues,
-            self._queue_flush,
-            record_size_bytes_max=config.record_size_bytes_max,
-            derived=(self._cut_timer,) if self._index is None else (self._cut_timer, self._index.truncate),
-        )
-        self.replication = ReplicationView(self._log, self._commit, receiver, truncation)
+        self.replication = parts.replication
         """The log as bytes: chunks to send and to take over, and cutting."""
-        flush_interval_s = config.flush_interval_ms / 1000
-        self._flush_worker = self._worker("store-flush", self._commit.flush_once, flush_interval_s)
-        self._queue_worker = self._worker("store-queues", self._queue_flush.run_once, flush_interval_s)
-        self._room_worker = self._worker("store-room", RoomService(self._log).prepare_once, _ROOM_INTERVAL_S)
-        self._clean_worker = self._worker("store-clean", self._clean_once, _CLEAN_INTERVAL_S)
-        # A thread of its own, which never touches the disk: any of the others may be hanging in it.
-        stall_interval_s = min(_STALL_INTERVAL_S, config.disk_stall_limit_ms / 4000)
-        self._stall_worker = self._worker("store-stall", self._stall_watch.look, stall_interval_s)
-        self._threads: list[Worker] = []
-        self.recovery = msgspec.structs.replace(report, duration_ms=now_ms() - opened_ms)
+        self.recovery = parts.recovery
         """What opening found."""
 
     # -- appending -----------------------------------------------------------------------------------------------------
@@ -319,10 +162,11 @@ class MessageStore:
             NotWritable, StoreClosed: the store.
         """
         queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
-        if len(queue.tail) >= self._tail_size_bytes_max:
-            self._drain(queue)
-        if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
-            self._write_keys(self._index)
+        index = self._index
+        if len(queue.tail) >= self._tail_size_bytes_max or (
+            index is not None and len(index.tail) >= self._index_tail_size_bytes_max
+        ):
+            self._make_tail_room(queue)
         return self._log.append(
             queue,
             flag,
@@ -351,41 +195,8 @@ class MessageStore:
         size. Everything else as in `append`.
         """
         queue = self._table.get((topic, queue_id)) or self._queues.create(topic, queue_id)
-        if len(queue.tail) >= self._tail_size_bytes_max:
-            self._drain(queue)
-        if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
-            self._write_keys(self._index)
+        self._make_tail_room(queue)
         return self._log.append_batch(queue, sys_flag, born_timestamp_ms, born_host, entries)
-
-    def _make_tail_room(self, queue: ConsumeQueue) -> None:
-        if len(queue.tail) >= self._tail_size_bytes_max:
-            self._drain(queue)
-        if self._index is not None and len(self._index.tail) >= self._index_tail_size_bytes_max:
-            self._write_keys(self._index)
-
-    def _cut_timer(self, physical_offset: int) -> None:
-        timer_queue = self._table.get(TIMER_QUEUE)
-        self.timer.truncate(physical_offset, 0 if timer_queue is None else timer_queue.max_offset)
-
-    def _drain(self, queue: ConsumeQueue) -> None:
-        try:
-            self._queues.drain(queue)
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise DiskFull(queue.directory) from error
-            refusal = NotWritable(f"writing a consume queue failed: {error}")
-            self._log.refuse(refusal)
-            raise refusal from error
-
-    def _write_keys(self, index: IndexFiles) -> None:
-        try:
-            index.write_some()
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise DiskFull(index.directory) from error
-            refusal = NotWritable(f"writing the index failed: {error}")
-            self._log.refuse(refusal)
-            raise refusal from error
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -534,7 +345,7 @@ class MessageStore:
     @property
     def disk_health(self) -> DiskHealth:
         """How long the disk takes, what it refuses, and what it has not ended yet."""
-        return self._disk.health
+        return self._parts.disk.health
 
     def disk_limits_ignored(self) -> AbstractContextManager[None]:
         """Within it appends are taken although the disk is nearly full: for work that leads to free space.
@@ -585,14 +396,7 @@ class MessageStore:
 
     def flush_once(self) -> None:
         """One round of the threads, for owners without them: sync, call back, write what is due by the clock."""
-        self._commit.flush_once()
-        self._queue_flush.run_once()
-        self._clean_once()
-        self._stall_watch.look()
-
-    def _clean_once(self) -> None:
-        self._disk_watch.look()
-        self._expiry.run_once()
+        self._parts.run_once()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -606,37 +410,7 @@ class MessageStore:
         if self._is_closed:
             return
         self._is_closed = True
-        self._log.refuse(StoreClosed())
-        try:
-            if self._threads:
-                run_with_deadline("store-close", self._stop_and_flush, self._close_timeout_s)
-            else:
-                self._stop_and_flush()
-        except TimeoutError as error:
-            self._commit.abandon(StoreClosed())
-            raise StoreError(f"the disk hangs: the store was not flushed within {self._close_timeout_s} s") from error
-        except BaseException:
-            self._let_go()
-            raise
-        self._let_go()
-
-    def _stop_and_flush(self) -> None:
-        for worker in self._threads:
-            worker.stop(self._close_timeout_s)
-        self._commit.flush()
-        self._queue_flush.run_all()
-        self._disk.remove(self._abort_path)
-        self._disk.sync_dir(self._abort_path.parent)
-
-    def _let_go(self) -> None:
-        self._commit.abandon(StoreClosed())
-        self._queues.close()
-        if self._index is not None:
-            self._index.close()
-        self.timer.abandon()
-        self._files.close()
-        self._checkpoint_file.close()
-        self._directory_lock.release()
+        self._parts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -646,42 +420,6 @@ class MessageStore:
     ) -> None:
         self.close()
 
-    # -- threads -------------------------------------------------------------------------------------------------------
-
-    def _worker(self, name: str, step: Callable[[], None], interval_s: float) -> Worker:
-        return Worker(name, step, interval_s=interval_s, on_failure=self._thread_died)
-
-    def _start_threads(self) -> None:
-        self._threads = [self._flush_worker, self._queue_worker, self._room_worker, self._clean_worker]
-        self._threads.append(self._stall_worker)
-        for worker in self._threads:
-            worker.start()
-
-    def _request_flush(self) -> None:
-        self._flush_worker.wake()
-
-    def _request_room(self) -> None:
-        self._room_worker.wake()
-
-    def _thread_died(self, error: Exception) -> None:
-        refusal = NotWritable(f"a thread of the store failed: {error!r}")
-        self._log.refuse(refusal)
-        self._commit.abandon(refusal)
-
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreClosed
-
-
-def _lock(disk: Disk, directory: Path) -> DiskLock:
-    try:
-        lock = disk.lock(directory / "lock")
-    except BlockingIOError as error:
-        raise StoreInUse(directory) from error
-    try:
-        disk.sync_dir(directory)
-        disk.sync_dir(directory.parent)
-    except OSError:
-        lock.release()
-        raise
-    return lock
