@@ -1,6 +1,7 @@
 """The facade: opening, closing, states, threads, and memory that does not grow."""
 
 import os
+import shutil
 import threading
 import time
 import tracemalloc
@@ -11,6 +12,7 @@ from random import Random
 
 import pytest
 from apogeemq.remoting_codec.record import decode_records
+from apogeemq.store.__main__ import main
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.errors import (
     DiskFull,
@@ -337,3 +339,24 @@ def test_units_that_come_while_a_queue_is_written_are_written_too(
     assert reopened.recovery.clean
     assert first.queue_offset == 0
     assert reopened.max_offset(topic, queue_id) == 2
+
+
+def test_extended_units_are_refused_until_they_are_rebuilt(
+    tmp_path: Path, open_store: Callable[..., MessageStore], send: Callable[..., AppendResult]
+) -> None:
+    """Java's enableConsumeQueueExt: addresses taken for tag hashes would hide messages. The error says what to do."""
+    store = open_store()
+    send(store)
+    store.close()
+    extended = tmp_path / "store" / "consumequeue_ext" / "TopicTest" / "0"
+    extended.mkdir(parents=True)
+    (extended / f"{0:020d}").write_bytes(bytes(64))
+    with pytest.raises(LayoutInvalid, match="apogeemq-store rebuild") as caught:
+        open_store()
+    assert caught.value.path == tmp_path / "store" / "consumequeue_ext"
+    assert (
+        main(["rebuild", str(tmp_path / "store"), "--commit-log-file-size", "8192", "--consume-queue-file-size", "320"])
+        == 0
+    )
+    shutil.rmtree(tmp_path / "store" / "consumequeue_ext")
+    assert open_store().max_offset("TopicTest", 0) == 1

@@ -14,7 +14,7 @@ from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueues
 from apogeemq.store.directory_swap import finish_swaps
 from apogeemq.store.disk_watch import DiskWatch
-from apogeemq.store.errors import NotWritable, StoreClosed, StoreError, StoreInUse
+from apogeemq.store.errors import LayoutInvalid, NotWritable, StoreClosed, StoreError, StoreInUse
 from apogeemq.store.expiry import Expiry, no_timer_below
 from apogeemq.store.files import Disk, DiskLock
 from apogeemq.store.flush import GroupCommit
@@ -58,6 +58,19 @@ def lock_directory(disk: Disk, directory: Path) -> DiskLock:
     return lock
 
 
+def _refuse_extended_units(disk: Disk, directory: Path) -> None:
+    """Java's enableConsumeQueueExt, off by default, keeps tag hashes in files of their own and puts addresses into the
+    units. Taken for hashes, they would hide messages from whoever asks for their tag. Errors: LayoutInvalid.
+    """
+    extended = directory / "consumequeue_ext"
+    if disk.list_dir(extended):
+        raise LayoutInvalid(
+            extended,
+            "its units were extended (enableConsumeQueueExt): build plain ones by `apogeemq-store rebuild`, then "
+            "remove this directory",
+        )
+
+
 class StoreParts:
     """The parts of an open store. Five threads: one flushes the log, one writes consume queues and checkpoint, one
     reserves blocks ahead, one watches the disk's room and deletes what is old, one whether the disk answers.
@@ -81,6 +94,7 @@ class StoreParts:
         self._abort_path = directory / "abort"
         self.close_timeout_s = config.close_timeout_ms / 1000
         finish_swaps(disk, directory)
+        _refuse_extended_units(disk, directory)
         clean = disk.size_of(self._abort_path) is None
         tails_lock = Lock()
         self.files = MappedFileQueue(
