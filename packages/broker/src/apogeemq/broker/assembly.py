@@ -27,6 +27,7 @@ from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.table import call_table
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
 from apogeemq.broker.faces.remoting.client_calls import ClientCalls
+from apogeemq.broker.faces.remoting.configs import ConfigRequests
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads
 from apogeemq.broker.faces.remoting.groups import GroupRequests, notify_consumer_ids_changed
 from apogeemq.broker.faces.remoting.locks import LockRequests
@@ -35,6 +36,7 @@ from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pop import PopRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.queries import QueryRequests
+from apogeemq.broker.faces.remoting.relays import RelayRequests
 from apogeemq.broker.faces.remoting.replies import ReplyRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.faces.spans import SendSpans
@@ -278,14 +280,26 @@ class Broker:
             region=identity.region_id,
             trace_on=config.topics.trace_on,
         )
+        queries = QueryService(store)
+        relays = RelayRequests(
+            groups=self.group_service,
+            topics=self.topics,
+            queries=queries,
+            cold_reads=self.cold_reads,
+            calls=self.client_calls,
+            stats=self.stats,
+            broker_name=identity.broker_name,
+        )
         self.remoting = RemotingFace(
             {
                 **messages.handlers(),
                 **replies.handlers(),
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
-                **QueryRequests(QueryService(store), self.stats, self.disk_reads).handlers(),
+                **QueryRequests(queries, self.stats, self.disk_reads).handlers(),
                 **GroupRequests(self.group_service, self.stats).handlers(),
+                **ConfigRequests(self.topics, self.groups, self.stats).handlers(),
+                **relays.handlers(),
                 **PopRequests(
                     pops=self.popping.service,
                     polls=self.popping.polls,

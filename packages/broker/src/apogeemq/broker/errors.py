@@ -10,6 +10,7 @@ BrokerError (code, remark)
 ├── SubscriptionNotLatest    25   the broker knows an older subscription than the pull carries
 ├── SubscriptionParseFailed  23   a filter expression that can't be read
 ├── QueryNotFound            22   no committed offset
+├── ConsumerTimeout         207   a client did not answer a question that was passed on to it
 ├── NoMessage               208   a queue that has no such message
 ├── PollingFull             209   as many pops wait as may
 ├── PollingTimeout          210   nothing to pop came in time
@@ -92,6 +93,12 @@ class QueryNotFound(BrokerError):
     """Nothing is committed for this group and queue."""
 
     code = ResponseCode.QUERY_NOT_FOUND
+
+
+class ConsumerTimeout(BrokerError):
+    """A client did not answer in time what the broker asked it for somebody."""
+
+    code = ResponseCode.CONSUME_MSG_TIMEOUT
 
 
 class NoMessage(BrokerError):

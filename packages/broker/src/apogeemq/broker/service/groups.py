@@ -7,7 +7,7 @@ A group is made with its retry topic at its first heartbeat, so that its first r
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from apogeemq.broker.core.clients import ClientTable
+from apogeemq.broker.core.clients import ClientTable, Member
 from apogeemq.broker.core.names import retry_topic
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
@@ -106,6 +106,21 @@ class GroupService(Generic[C]):
         if group is None:
             raise RequestFailed(f"no consumer for this group, {group_name}")
         return group.client_ids()
+
+    def member(self, group_name: str, client_id: str) -> Member[C]:
+        """One live member of a group. RequestFailed (1), in Apache's words, when it is not there."""
+        group = self._clients.consumer_group(group_name)
+        member = None if group is None else group.members.get(client_id)
+        if member is None:
+            raise RequestFailed(f"The Consumer <{group_name}> <{client_id}> not online")
+        return member
+
+    def members(self, group_name: str) -> list[Member[C]]:
+        """All live members of a group. RequestFailed (1) when there are none."""
+        group = self._clients.consumer_group(group_name)
+        if group is None:
+            raise RequestFailed(f"No Any Consumer online in the consumer group: [{group_name}]")
+        return list(group.members.values())
 
     def _tell(self, changed_groups: list[str]) -> None:
         for name in changed_groups:
