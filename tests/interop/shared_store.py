@@ -3,8 +3,10 @@
 import enum
 import os
 import pathlib
+import sys
 
 from apogeemq.remoting_codec.bodies import DelayOffsetSerializeWrapper
+from apogeemq.store.config import StoreConfig
 
 from tests.e2e.process import ManagedProcess, start_service
 from tests.interop.deployments import (
@@ -21,8 +23,17 @@ CONSUME_QUEUE_FILE_UNITS = 100
 INDEX_SLOTS = 500
 INDEX_ENTRIES = 2_000
 """Each message of the ledger has three keys: some 700 of them fill an index file."""
+STORE_CONFIG = StoreConfig(
+    store_host=b"\x7f\x00\x00\x01\x00\x00\x2a\x9f",
+    commit_log_file_size_bytes=LOG_FILE_SIZE_BYTES,
+    consume_queue_file_units=CONSUME_QUEUE_FILE_UNITS,
+    index_slots=INDEX_SLOTS,
+    index_entries_max=INDEX_ENTRIES,
+)
+"""For whoever opens the directory without a broker."""
 STOP_TIMEOUT_S = 40.0
 """Apache's broker sleeps for seconds in several places of its stop."""
+COMMAND_TIMEOUT_S = 60.0
 
 APACHE_ONLY = {
     "brokerId": "0",
@@ -68,6 +79,37 @@ class SharedStore:
         """An orderly end; fails when it is none, or when it leaves the mark of a crash."""
         process.stop(STOP_TIMEOUT_S, expected_exit_code=owner.value)
         assert not (self.path / "abort").exists()
+
+    def check(self) -> None:
+        """`apogeemq-store check` finds nothing wrong in the stopped store."""
+        self._run("check")
+
+    def convert_to_java(self) -> None:
+        """`apogeemq-store convert --to java`: ready for Apache's broker, also after a kill."""
+        self._run("convert", "--to", "java")
+        assert not (self.path / "abort").exists()
+
+    def _run(self, subcommand: str, *options: str) -> None:
+        self._starts += 1
+        argv: list[str | os.PathLike[str]] = [
+            sys.executable,
+            "-m",
+            "apogeemq.store",
+            subcommand,
+            os.fspath(self.path),
+            f"--index-slots={INDEX_SLOTS}",
+            f"--index-entries={INDEX_ENTRIES}",
+            *options,
+        ]
+        with ManagedProcess(f"{self._starts}-{subcommand}", argv, log_directory=self._logs) as process:
+            exit_code = process.wait_exit(COMMAND_TIMEOUT_S)
+            if exit_code != 0:
+                raise process.failure(f"exit code {exit_code}")
+
+    def has_saved(self, name: str, words: str) -> bool:
+        """Whether a table under config/ says something, itself or in its journal: what a kill does not take."""
+        files = [self.path / "config" / f"{name}.{ending}" for ending in ("json", "journal")]
+        return any(words.encode() in file.read_bytes() for file in files if file.exists())
 
     def delay_progress(self, level: int) -> int:
         """The queue offset of the first message of a delay level that is still to be delivered, as saved."""

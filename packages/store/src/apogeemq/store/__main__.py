@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.store.commands import check, convert, index, queue, rebuild, records, repair
 from apogeemq.store.errors import LayoutInvalid, RecordCorrupt, StoreError, StoreInUse
 from apogeemq.store.lock_holder import describe_holder
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecordCorrupt as error:
         sys.stderr.write(f"apogeemq-store: {error}\nsee apogeemq-store check and apogeemq-store repair\n")
         return _DAMAGED
+    except BodyInvalid as error:
+        return _fail(f"a table under config/ cannot be read: {error}; see apogeemq-store check and repair")
     except (StoreError, OSError) as error:
         return _fail(str(error))
     return code

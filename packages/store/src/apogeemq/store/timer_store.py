@@ -195,6 +195,11 @@ class TimerStore:
         return self.commit([unit.entry(position, self._config.precision_ms)]) > 0
 
     @property
+    def last_physical_offset(self) -> int:
+        """Where the record of the newest timer begins, pending or not; -1 when there never was one."""
+        return self._last_physical_offset
+
+    @property
     def queue_offset(self) -> int:
         """Up to where the timer queue was read. After an opening: where to go on."""
         return self._queue_offset
