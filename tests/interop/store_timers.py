@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from apogeemq.remoting_codec.message import encode_properties, find_property, java_string_hash, tags_code
 from apogeemq.remoting_codec.record import decode_record
+from apogeemq.store.delivery_times import tags_code_rule
 from apogeemq.store.message_store import MessageStore
 from apogeemq.store.timer_store import TIMER_QUEUE
 
@@ -37,7 +38,12 @@ class Timer:
 
 def open_store(directory: pathlib.Path) -> MessageStore:
     """As a broker of ours opens it."""
-    return MessageStore.open(directory, STORE_CONFIG, now_ms=lambda: time.time_ns() // 1_000_000)
+    return MessageStore.open(
+        directory,
+        STORE_CONFIG,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        redispatch_tags_code=tags_code_rule(),
+    )
 
 
 def write_and_die(directory: pathlib.Path, timers: Sequence[Timer]) -> None:

@@ -111,7 +111,8 @@ class JournaledFile:
         if journal is None:
             return TableText(text, [])
         if journal.base != base:
-            self._warn_ignored(self._journal_path, journal)
+            if journal.changes:
+                self._warn_ignored(self._journal_path, journal)
             return TableText(text, [])
         if journal.torn_bytes:
             _logger.warning(
