@@ -246,6 +246,28 @@ def test_the_last_update_is_told(index: IndexFiles) -> None:
     assert (answer.last_update_timestamp_ms, answer.last_update_physical_offset) == (NOW_MS + 1400, 200)
 
 
+def test_records_are_found_whatever_their_number(index: IndexFiles) -> None:
+    """They are hashed many at a time; those that wait for it are found too, each once."""
+    for n in range(150):
+        index.put("T", properties_of([f"k{n}", "all"]), 0, n * 100, NOW_MS)
+        index.put("T", properties_of([f"k{n}", "all"]), 0, n * 100, NOW_MS)
+        if n % 37 == 0:
+            found = index.query("T", "all", 200, 0, FOREVER_MS).physical_offsets
+            assert found == [at * 100 for at in reversed(range(n + 1))]
+
+
+def test_an_offset_that_was_cut_is_put_again(index: IndexFiles) -> None:
+    """Also when the first record there had no keys, and nothing was hashed meanwhile."""
+    index.put("T", properties_of(["a"]), 0, 0, NOW_MS)
+    index.put("T", b"", 0, 100, NOW_MS)
+    index.truncate(100)
+    index.put("T", properties_of(["b"]), 0, 100, NOW_MS)
+    index.put("T", properties_of(["c"]), 0, 200, NOW_MS)
+    index.truncate(200)
+    found = {key: index.query("T", key, 1, 0, FOREVER_MS).physical_offsets for key in "abc"}
+    assert found == {"a": [0], "b": [100], "c": []}
+
+
 def test_a_first_record_without_keys_makes_a_file(disk: MemoryDisk, index: IndexFiles) -> None:
     """As with Java: a store without an index file is one whose index was lost."""
     index.write()

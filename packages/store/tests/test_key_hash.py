@@ -16,34 +16,58 @@ def twin(text: str) -> int:
     return 0 if signed == -(2**31) else abs(signed)
 
 
-@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=6))
-def test_any_text(texts: list[str]) -> None:
-    """Both ways agree with the definition, characters beyond 16 bits included, whatever was hashed before."""
+_ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+def hashes_of(hashes: KeyHashes, prefix: str, keys: list[str]) -> list[int]:
+    """Of keys that have one prefix."""
+    return hashes.hashes_of([prefix.encode()] * len(keys), [key.encode() for key in keys])
+
+
+@given(prefix=_ANY_TEXT, keys=st.lists(_ANY_TEXT, max_size=6))
+def test_any_text(prefix: str, keys: list[str]) -> None:
+    """Both ways agree with the definition, characters beyond 16 bits included."""
+    expected = [twin(prefix + key) for key in keys]
+    assert hashes_of(KeyHashes(), prefix, keys) == expected
+    assert [index_hash((prefix + key).encode()) for key in keys] == expected
+
+
+@given(prefix=_ANY_TEXT, keys=st.lists(st.text(st.characters(codec="ascii"), max_size=70), max_size=20))
+def test_ascii_keys_of_any_length(prefix: str, keys: list[str]) -> None:
+    """Keys in lanes of either width, and those that are too long for a lane."""
+    assert hashes_of(KeyHashes(), prefix, keys) == [twin(prefix + key) for key in keys]
+
+
+@pytest.mark.parametrize("size", [31, 32, 33, 63, 64, 65])
+@pytest.mark.parametrize("character", ["\0", "\x7f"])
+def test_full_lanes(size: int, character: str) -> None:
+    """Neither the highest nor the lowest characters in a lane reach its neighbours."""
+    keys = [character * size, "A", character * size, ""]
+    assert hashes_of(KeyHashes(), "T#", keys) == [twin("T#" + key) for key in keys]
+
+
+def test_more_keys_than_stand_side_by_side() -> None:
+    """A long list is hashed in parts, a prefix of its own for each key."""
+    prefixes, keys = [f"topic{n % 7}#" for n in range(1000)], [f"{n:X}" for n in range(1000)]
+    found = KeyHashes().hashes_of([prefix.encode() for prefix in prefixes], [key.encode() for key in keys])
+    assert found == [twin(prefix + key) for prefix, key in zip(prefixes, keys, strict=True)]
+
+
+def test_more_prefixes_than_are_remembered() -> None:
+    """The table of prefixes begins anew when it is full; hashes stay right."""
     hashes = KeyHashes()
-    for text in texts:
-        assert hashes.hash_of(text.encode()) == index_hash(text.encode()) == twin(text)
-
-
-@given(head=st.text("aZ#%09", max_size=40), tails=st.lists(st.text("ABCDEF0123456789", max_size=30), max_size=10))
-def test_texts_with_one_beginning(head: str, tails: list[str]) -> None:
-    """Heads that are remembered give the same hashes as heads that are not."""
-    hashes = KeyHashes()
-    for tail in [*tails, *tails]:
-        assert hashes.hash_of((head + tail).encode()) == twin(head + tail)
-
-
-def test_more_beginnings_than_are_remembered() -> None:
-    """The table of heads begins anew when it is full; hashes stay right."""
-    hashes = KeyHashes()
-    texts = [f"topic#{n:08d}-0123456789ab" for n in range(5000)]
-    assert [hashes.hash_of(text.encode()) for text in [*texts, *texts]] == [twin(text) for text in [*texts, *texts]]
+    prefixes = [f"topic{n}#" for n in range(5000)]
+    encoded = [prefix.encode() for prefix in prefixes]
+    for _ in range(2):
+        assert hashes.hashes_of(encoded, [b"key"] * 5000) == [twin(prefix + "key") for prefix in prefixes]
 
 
 @pytest.mark.parametrize("text", ["polygenelubricants", "DESIGNING WORKHOUSES"])
 def test_the_hash_without_a_positive_twin(text: str) -> None:
     """Java's Math.abs(-2³¹) stays negative; the index takes 0."""
     assert twin(text) == 0
-    assert index_hash(text.encode()) == KeyHashes().hash_of(text.encode()) == 0
+    assert index_hash(text.encode()) == 0
+    assert hashes_of(KeyHashes(), text[:4], [text[4:]]) == [0]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +80,8 @@ def test_the_hash_without_a_positive_twin(text: str) -> None:
         (b"KEYS\x01 one  two \x02", [b"one", b"two"]),
         (b"KEYS\x01 \x02", []),
         (b"KEYS\x01a a\x02", [b"a", b"a"]),
+        (b"UNIQ_KEY\x01first\x02UNIQ_KEY\x01last\x02UNIQ_KEY\x01\x02", [b"last"]),
+        (b"KEYS\x01no separator behind", [b"no", b"separator", b"behind"]),
         (b"MYKEYS\x01x\x02NOKEYS\x01KEYS\x02", []),
     ],
 )

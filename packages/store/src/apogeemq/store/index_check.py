@@ -62,21 +62,20 @@ class IndexCheck:
 
     def add(self, records: list[ScannedRecord]) -> None:
         """Check these records; they come in the order of the log."""
-        hash_of = self._hashes.hash_of
+        prefixes, keys, offsets = [], [], []
         for record in records:
             if record.sys_flag & _ROLLED_BACK == _ROLLED_BACK:
                 continue
-            physical_offset = record.physical_offset
             for key in keys_of(record.properties):
-                found = self._next
-                if (
-                    found is not None
-                    and found.physical_offset == physical_offset
-                    and found.key_hash == hash_of(record.topic + b"#" + key)
-                ):
-                    self._advance()
-                else:
-                    self._look_around(physical_offset, hash_of(record.topic + b"#" + key))
+                prefixes.append(record.topic + b"#")
+                keys.append(key)
+                offsets.append(record.physical_offset)
+        for physical_offset, key_hash in zip(offsets, self._hashes.hashes_of(prefixes, keys), strict=True):
+            found = self._next
+            if found is not None and found.physical_offset == physical_offset and found.key_hash == key_hash:
+                self._advance()
+            else:
+                self._look_around(physical_offset, key_hash)
 
     def finish(self) -> None:
         """Everything was added: what is left belongs to no record."""

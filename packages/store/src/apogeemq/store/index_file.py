@@ -128,37 +128,32 @@ class IndexFile:
 
     def append(self, pending: bytes) -> None:
         """Add entries, PENDING units back to back, of which there is room for all. On an error there are none."""
-        header, put = self.header, self._table.put
-        slots, pack = self._slots, ENTRY.pack
-        number, used_slots = header.count, header.used_slots
-        first = PENDING.unpack_from(pending, 0)
-        begin_ms = first[2] if self.is_empty else header.begin_timestamp_ms
-        physical_offset = timestamp_ms = 0
-        entries = bytearray()
+        header, slots, number = self.header, self._slots, self.header.count
+        hashes, offsets, timestamps = zip(*PENDING.iter_unpack(pending), strict=True)
+        begin_ms = timestamps[0] if self.is_empty else header.begin_timestamp_ms
+        positions = [HEADER_SIZE_BYTES + key_hash % slots * SLOT_SIZE_BYTES for key_hash in hashes]
+        previous = self._table.put_row(positions, number)
+        for at, head in enumerate(previous):
+            if not 0 < head < number + at:
+                previous[at] = 0
+        seconds = [(timestamp_ms - begin_ms) // 1000 for timestamp_ms in timestamps]
+        if not 0 <= min(seconds) <= max(seconds) <= _SECONDS_MAX:
+            seconds = [min(max(second, 0), _SECONDS_MAX) for second in seconds]
+        entries = b"".join(map(ENTRY.pack, hashes, offsets, seconds, previous))
         try:
-            for key_hash, physical_offset, timestamp_ms in PENDING.iter_unpack(pending):
-                previous = put(HEADER_SIZE_BYTES + key_hash % slots * SLOT_SIZE_BYTES, number)
-                if not 0 < previous < number:
-                    previous = 0
-                    used_slots += 1
-                seconds = (timestamp_ms - begin_ms) // 1000
-                if not 0 <= seconds <= _SECONDS_MAX:
-                    seconds = 0 if seconds < 0 else _SECONDS_MAX
-                entries += pack(key_hash, physical_offset, seconds, previous)
-                number += 1
-            self.segment().write(self._position(header.count), entries)
+            self.segment().write(self._position(number), entries)
         except OSError:
             self._unlink(entries)
             raise
         if self.is_empty:
-            header.begin_physical_offset = first[1]
+            header.begin_physical_offset = offsets[0]
             header.begin_timestamp_ms = begin_ms
-        header.end_physical_offset = physical_offset
-        header.end_timestamp_ms = timestamp_ms
-        header.used_slots = used_slots
-        header.count = number
+        header.end_physical_offset = offsets[-1]
+        header.end_timestamp_ms = timestamps[-1]
+        header.used_slots += previous.count(0)
+        header.count = number + len(previous)
 
-    def _unlink(self, entries: bytes | bytearray) -> int:
+    def _unlink(self, entries: bytes) -> int:
         """Let the slots of these entries, the newest ones, point to what came before. How many slots became unused."""
         unused_slots = 0
         for key_hash, _, _, previous in reversed(list(ENTRY.iter_unpack(entries))):
