@@ -54,6 +54,8 @@ WITH_BODY = (
     RequestCode.UNLOCK_BATCH_MQ,
     RequestCode.BATCH_ACK_MESSAGE,
     RequestCode.CHECK_CLIENT_CONFIG,
+    RequestCode.QUERY_ASSIGNMENT,
+    RequestCode.SET_MESSAGE_REQUEST_MODE,
 )
 
 # A request of each kind that a broker with topic T and group G serves.

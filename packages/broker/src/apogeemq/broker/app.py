@@ -20,6 +20,7 @@ from apogeemq.broker.assembly import Broker
 from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.links.namesrv import BrokerIdentity, NamesrvLink
+from apogeemq.broker.links.routes import RouteLink
 from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.metrics import register_metrics
 from apogeemq.mesh.addresses import advertised_address, is_loopback, split_address
@@ -123,6 +124,7 @@ class BrokerApp:
         self._mesh: Listening | None = None
         self._http: HttpListener | None = None
         self._link: NamesrvLink | None = None
+        self._routes: RouteLink | None = None
         self._health_task: asyncio.Task[None] | None = None
 
     @property
@@ -161,7 +163,14 @@ class BrokerApp:
         for check in (STORE, NAMESRV, REMOTING):
             self._health.set(check, False, "stopping")
         errors: list[Exception] = []
-        for step in (self._stop_link, self._stop_listeners, self._stop_broker, self._close_store, self._stop_http):
+        for step in (
+            self._stop_link,
+            self._stop_listeners,
+            self._stop_broker,
+            self._close_routes,
+            self._close_store,
+            self._stop_http,
+        ):
             try:
                 await step()
             except Exception as error:
@@ -186,6 +195,7 @@ class BrokerApp:
         store_host = await _packed_host(address)
         self._store = await self._open_store(store_host)
         self._health.set(STORE, True, self.config.store.path)
+        namesrvs = self._namesrvs()
         self._broker = Broker(
             self.config,
             self._store,
@@ -195,6 +205,7 @@ class BrokerApp:
             chance=self._chance,
             access=self._access,
             tracer=self._tracer,
+            other_brokers=self._open_routes(namesrvs),
         )
         await self._broker.popping.restore()
         await self._broker.settle_tables()
@@ -202,7 +213,7 @@ class BrokerApp:
         await self._listen(self._broker, address)
         self._warn_of_open_listeners()
         register_metrics(self._registry, self._broker, {name: s.stats for name, s in self._servers.items()})
-        await self._start_link(self._broker)
+        await self._start_link(self._broker, namesrvs)
         self._health_task = asyncio.create_task(self._watch_health(self._broker), name="broker-health")
 
     async def _bind_remoting(self) -> str:
@@ -235,9 +246,14 @@ class BrokerApp:
             self.endpoints["mesh"] = advertised_address(listeners.mesh, self._mesh.port)
         self._health.set(REMOTING, True, self.endpoints.get("remoting", REMOTING_OFF))
 
-    async def _start_link(self, broker: Broker) -> None:
+    def _open_routes(self, targets: Sequence[str]) -> RouteLink | None:
+        """The way to what the name servers know of other brokers."""
+        if targets:
+            self._routes = RouteLink(targets, network=self._network, clock=self._clock, broker_name=self.name)
+        return self._routes
+
+    async def _start_link(self, broker: Broker, targets: Sequence[str]) -> None:
         """Register at the name servers, and wait a while for the first one: a broker that is ready can be found."""
-        targets = self._namesrvs()
         if not targets:
             self._health.set(NAMESRV, True, "no name server is configured")
             return
@@ -410,6 +426,11 @@ class BrokerApp:
         broker, self._broker = self._broker, None
         if broker is not None:
             await broker.stop()
+
+    async def _close_routes(self) -> None:
+        routes, self._routes = self._routes, None
+        if routes is not None:
+            await routes.close()
 
     async def _close_store(self) -> None:
         store, self._store = self._store, None

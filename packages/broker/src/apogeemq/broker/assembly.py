@@ -26,6 +26,7 @@ from apogeemq.broker.faces.mesh.sends import SendAnswers
 from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.table import call_table
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
+from apogeemq.broker.faces.remoting.assignments import AssignmentRequests
 from apogeemq.broker.faces.remoting.client_calls import ClientCalls
 from apogeemq.broker.faces.remoting.configs import ConfigRequests
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads
@@ -43,6 +44,7 @@ from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.popping import Popping
 from apogeemq.broker.service.acknowledge import Acknowledger
+from apogeemq.broker.service.assignments import AssignmentService, NoOtherBrokers, OtherBrokers
 from apogeemq.broker.service.cold_reads import ColdReads
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.delayed_form import DelayedForm
@@ -91,6 +93,7 @@ class Broker:
         chance: Chance,
         access: AccessHook | None = None,
         tracer: Tracer | None = None,
+        other_brokers: OtherBrokers | None = None,
     ) -> None:
         self.config = config
         self.store = store
@@ -115,6 +118,7 @@ class Broker:
         files.load_topics(self.topics)
         files.load_groups(self.groups)
         self.offsets = files.load_consumer_offsets()
+        modes = files.load_request_modes()
         if not store.recovery.clean:
             cut = self.offsets.clamp(store.max_offset)
             if cut:
@@ -225,6 +229,7 @@ class Broker:
             groups=self.groups,
             offsets=self.offsets,
             delay=self.delay,
+            modes=modes,
             topic_line=self.topic_line,
             flush_log=store.flush,
             clock=clock,
@@ -260,6 +265,20 @@ class Broker:
             hold_s_max=limits.pull_hold_s_max,
             short_hold_s=config.topics.short_polling_time_ms / 1000,
             long_polling=config.topics.long_polling_enable,
+        )
+        self.assignments = AssignmentRequests(
+            AssignmentService(
+                topics=self.topics,
+                clients=self.clients,
+                modes=modes,
+                others=other_brokers or NoOtherBrokers(),
+                broker_name=identity.broker_name,
+                default_mode=config.pop.default_message_request_mode,
+                default_share_with=config.pop.default_pop_share_queue_num,
+                is_dividing=config.pop.server_load_balancer_enable,
+            ),
+            self.stats,
+            self._refuse,
         )
         self.roll_forward = RollForward((self.delay.roll_forward, self.popping.revive.roll_forward))
         spans = SendSpans(tracer)
@@ -300,6 +319,7 @@ class Broker:
                 **GroupRequests(self.group_service, self.stats).handlers(),
                 **ConfigRequests(self.topics, self.groups, self.stats).handlers(),
                 **relays.handlers(),
+                **self.assignments.handlers(),
                 **PopRequests(
                     pops=self.popping.service,
                     polls=self.popping.polls,
@@ -382,6 +402,7 @@ class Broker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.pulls.stop()
         await self.client_calls.stop()
+        await self.assignments.stop()
         await self.popping.stop()
         await self.cold_reads.stop()
         await self.saver.stop()

@@ -14,6 +14,7 @@ from apogeemq.broker.core.subscription_groups import GROUPS_MAX
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX, TOPICS_MAX
 from apogeemq.mesh.config import ListenerConfig, setting
 from apogeemq.mesh.service_process import LogConfig
+from apogeemq.remoting_codec.client_bodies import MessageRequestMode
 from apogeemq.store.disk_space import DiskLimits
 from apogeemq.store.retention import RetentionConfig, parse_delete_when
 
@@ -109,7 +110,7 @@ class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PopConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Popping. Set, but for the chance."""
+    """Popping, and how the broker divides queues for clients that let it. Set, but for the chance."""
 
     revive_queue_num: Annotated[int, setting("reviveQueueNum")] = 8
     """Queues of the topic where pops are written down, 1 to 64. It may be raised, not lowered."""
@@ -119,6 +120,14 @@ class PopConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether they lie in %RETRY%group+topic instead of %RETRY%group_topic."""
     retrieve_retry_topic_v1: Annotated[bool, setting("retrieveMessageFromPopRetryTopicV1")] = True
     """With retry_topic_v2: whether those in %RETRY%group_topic are popped too."""
+    default_message_request_mode: Annotated[MessageRequestMode, setting("defaultMessageRequestMode")] = (
+        MessageRequestMode.PULL
+    )
+    """How a group gets a topic's messages where nothing was set for the two."""
+    default_pop_share_queue_num: Annotated[int, setting("defaultPopShareQueueNum")] = -1
+    """With how many others a member then shares the queues that it pops; 0 or less: with all."""
+    server_load_balancer_enable: Annotated[bool, setting("serverLoadBalancerEnable")] = True
+    """Whether members that ask for their share get one; each gets all queues otherwise."""
 
     def validate(self) -> None:
         """Raise ValueError naming the setting that is out of range."""

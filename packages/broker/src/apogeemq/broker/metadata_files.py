@@ -1,5 +1,5 @@
-"""The broker's tables as the JSON files that Apache writes under config/: topics, subscriptionGroup, consumerOffset and
-delayOffset; beside each its journal.
+"""The broker's tables as the JSON files that Apache writes under config/: topics, subscriptionGroup, consumerOffset,
+delayOffset and messageRequestMode; beside each its journal.
 
 A change in a journal has the form of the file itself, with the entries alone that are now so: loading reads the file,
 then each change in the same way. Formats: reference broker_behaviour.md §6, §9; docs/formats/store.md for the journals.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
+from apogeemq.broker.core.request_modes import RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.remoting_codec.bodies import (
@@ -19,6 +20,7 @@ from apogeemq.remoting_codec.bodies import (
     SubscriptionGroupWrapper,
     TopicConfigSerializeWrapper,
 )
+from apogeemq.remoting_codec.client_bodies import MessageRequestModeSerializeWrapper
 from apogeemq.remoting_codec.fastjson import JsonBody
 from apogeemq.store.config_journal import JournaledFile
 from apogeemq.store.files import Disk
@@ -28,12 +30,13 @@ BodyT = TypeVar("BodyT", bound=JsonBody)
 
 @dataclass(slots=True)
 class MetadataFiles:
-    """The four files of one broker, and what goes in and out of them."""
+    """The five files of one broker, and what goes in and out of them."""
 
     topics: JournaledFile
     groups: JournaledFile
     consumer_offsets: JournaledFile
     delay_offsets: JournaledFile
+    request_modes: JournaledFile
 
     def load_topics(self, table: TopicTable) -> None:
         """Read topics.json into the table."""
@@ -60,6 +63,14 @@ class MetadataFiles:
             progress.update(body.offset_table)
         return progress
 
+    def load_request_modes(self) -> RequestModeTable:
+        """Read messageRequestMode.json."""
+        table = RequestModeTable()
+        for body in _read(self.request_modes, MessageRequestModeSerializeWrapper):
+            for groups in body.message_request_mode_map.values():
+                table.load(groups.values())
+        return table
+
 
 def _read(file: JournaledFile, body_type: type[BodyT]) -> Iterator[BodyT]:
     """The file's body, then those of the changes since; nothing where there is no file."""
@@ -77,4 +88,5 @@ def metadata_files(disk: Disk, root: Path) -> MetadataFiles:
         groups=JournaledFile(disk, directory / "subscriptionGroup.json"),
         consumer_offsets=JournaledFile(disk, directory / "consumerOffset.json"),
         delay_offsets=JournaledFile(disk, directory / "delayOffset.json"),
+        request_modes=JournaledFile(disk, directory / "messageRequestMode.json"),
     )

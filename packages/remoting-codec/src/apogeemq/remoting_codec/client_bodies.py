@@ -7,7 +7,7 @@ Source: json_bodies.tsv and enums.tsv (Apache remoting/protocol/body, common/mes
 from enum import StrEnum
 
 import msgspec
-from apogeemq.remoting_codec.bodies import MessageModel, MessageQueue, SubscriptionData
+from apogeemq.remoting_codec.bodies import MessageModel, MessageQueue, SubscriptionData, TableBody
 from apogeemq.remoting_codec.fastjson import JsonBody
 
 
@@ -154,6 +154,14 @@ class SetMessageRequestModeRequestBody(JsonBody, frozen=True, kw_only=True):
     consumer_group: str
     mode: MessageRequestMode = MessageRequestMode.PULL
     pop_share_queue_num: int = 0
+
+
+class MessageRequestModeSerializeWrapper(TableBody, frozen=True, kw_only=True):
+    """All that was said so: config/messageRequestMode.json. Topic → group → mode."""
+
+    message_request_mode_map: dict[str, dict[str, SetMessageRequestModeRequestBody]] = msgspec.field(
+        default_factory=dict
+    )
 
 
 class OffsetOption(JsonBody, frozen=True, kw_only=True):

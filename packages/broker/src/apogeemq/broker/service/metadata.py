@@ -1,4 +1,4 @@
-"""Keeps the tables' files up to date: topics and groups at once after a change, offsets every few seconds.
+"""Keeps the tables' files up to date: topics, groups and modes at once after a change, offsets every few seconds.
 
 What changed goes into a journal beside the file; the whole goes into the file, as Java reads it, when the journal is
 full, every few minutes, and at the stop. While one write runs, changes gather for the next: a thousand new topics are a
@@ -12,14 +12,22 @@ lost, nor what will later get its number.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
+from apogeemq.broker.core.request_modes import RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.durability import AcknowledgementLine
-from apogeemq.broker.service.saved_tables import SavedConsumerOffsets, SavedDelayProgress, SavedGroups, SavedTopics
+from apogeemq.broker.service.saved_tables import (
+    SavedConsumerOffsets,
+    SavedDelayProgress,
+    SavedGroups,
+    SavedRequestModes,
+    SavedTopics,
+)
 from apogeemq.broker.service.table_saver import TableSaver
 from apogeemq.mesh.clock import Clock
 from apogeemq.store.errors import StoreError
@@ -32,12 +40,24 @@ WHOLE_INTERVAL_S = 300.0
 """How old a `.json` may become while its journal says more: what a Java broker misses at most after a kill."""
 
 
+class Saver(Protocol):
+    """A TableSaver, whatever the keys of its table are."""
+
+    async def save_whole(self) -> None:
+        """See TableSaver."""
+        ...
+
+    async def settle(self) -> None:
+        """See TableSaver."""
+        ...
+
+
 class MetadataSaver:
     """Writes the files of one broker.
 
     Args:
         files: where to.
-        topics, groups, offsets, delay: what.
+        topics, groups, offsets, delay, modes: what.
         topic_line: acknowledgements that wait until their topic is written.
         flush_log: flushes the commit log in a thread, up to where it is now.
         clock: for the waits.
@@ -53,6 +73,7 @@ class MetadataSaver:
         groups: SubscriptionGroupTable,
         offsets: ConsumerOffsetTable,
         delay: DelayService,
+        modes: RequestModeTable,
         topic_line: AcknowledgementLine,
         flush_log: Callable[[], None],
         clock: Clock,
@@ -67,13 +88,16 @@ class MetadataSaver:
         self._delay_interval_s = delay_interval_s
         self._topics_changed = asyncio.Event()
         self._groups_changed = asyncio.Event()
+        self._modes_changed = asyncio.Event()
         self._topic_saver = TableSaver(SavedTopics(topics), files.topics)
         self._group_saver = TableSaver(SavedGroups(groups), files.groups)
         self._offset_saver = TableSaver(SavedConsumerOffsets(offsets), files.consumer_offsets, before_write=flush_log)
         self._delay_saver = TableSaver(SavedDelayProgress(delay), files.delay_offsets, before_write=flush_log)
+        self._mode_saver = TableSaver(SavedRequestModes(modes), files.request_modes)
         self._tasks: list[asyncio.Task[None]] = []
         topics.on_change(lambda _: self._topics_changed.set())
         groups.on_change(self._groups_changed.set)
+        modes.on_change(self._modes_changed.set)
 
     def start(self) -> None:
         """Begin to write after changes."""
@@ -84,6 +108,7 @@ class MetadataSaver:
         self._tasks = [
             asyncio.create_task(self._after_changes(self._topics_changed, self.save_topics), name="save-topics"),
             asyncio.create_task(self._after_changes(self._groups_changed, self.save_groups), name="save-groups"),
+            asyncio.create_task(self._after_changes(self._modes_changed, self.save_request_modes), name="save-modes"),
             asyncio.create_task(
                 self._every(self._offsets_interval_s, self.save_consumer_offsets), name="save-consumer-offsets"
             ),
@@ -97,7 +122,7 @@ class MetadataSaver:
         """After a start, before the first request: write what the last process may not have synced, and what loading
         had to cut back. Errors: OSError, StoreError.
         """
-        for saver in (self._topic_saver, self._group_saver, self._offset_saver, self._delay_saver):
+        for saver in self._savers():
             await saver.settle()
         await self.save_consumer_offsets()
         await self.save_delay_progress()
@@ -127,6 +152,10 @@ class MetadataSaver:
         """Write what changed of subscriptionGroup.json."""
         await self._group_saver.save()
 
+    async def save_request_modes(self) -> None:
+        """Write what changed of messageRequestMode.json."""
+        await self._mode_saver.save()
+
     async def save_consumer_offsets(self) -> None:
         """If an offset was committed since: flush the log, then write what changed of consumerOffset.json."""
         await self._offset_saver.save()
@@ -141,9 +170,10 @@ class MetadataSaver:
         self._topic_line.reached(self._topics.saved_version)
 
     def _whole_saves(self) -> list[Callable[[], Awaitable[None]]]:
-        return [
-            saver.save_whole for saver in (self._topic_saver, self._group_saver, self._offset_saver, self._delay_saver)
-        ]
+        return [saver.save_whole for saver in self._savers()]
+
+    def _savers(self) -> tuple[Saver, ...]:
+        return self._topic_saver, self._group_saver, self._mode_saver, self._offset_saver, self._delay_saver
 
     async def _after_changes(self, changed: asyncio.Event, save: Callable[[], Awaitable[None]]) -> None:
         while True:

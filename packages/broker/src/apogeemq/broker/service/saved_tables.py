@@ -5,10 +5,11 @@ Entries may change between two slices. That does no harm: they are in `changed` 
 """
 
 import asyncio
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable, QueueKey
+from apogeemq.broker.core.request_modes import ModeKey, RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.service.delay import DelayService
@@ -19,6 +20,10 @@ from apogeemq.remoting_codec.bodies import (
     SubscriptionGroupWrapper,
     TopicConfig,
     TopicConfigSerializeWrapper,
+)
+from apogeemq.remoting_codec.client_bodies import (
+    MessageRequestModeSerializeWrapper,
+    SetMessageRequestModeRequestBody,
 )
 from apogeemq.remoting_codec.fastjson import JsonBody
 
@@ -172,6 +177,30 @@ class SavedDelayProgress(_Pointers):
     async def whole(self) -> DelayOffsetSerializeWrapper:
         """See SavedTable."""
         return DelayOffsetSerializeWrapper(offset_table=dict(self._delay.progress))
+
+
+class SavedRequestModes(_Pointers):
+    """messageRequestMode.json."""
+
+    def __init__(self, table: RequestModeTable) -> None:
+        self._table = table
+        self.changed = table.changed
+
+    async def part(self, keys: Collection[ModeKey]) -> MessageRequestModeSerializeWrapper:
+        """See SavedTable."""
+        found = [self._table.get(topic, group) for topic, group in keys]
+        return _modes_body(mode for mode in found if mode is not None)
+
+    async def whole(self) -> MessageRequestModeSerializeWrapper:
+        """See SavedTable. In one piece: administrators set a handful, not a hundred thousand."""
+        return _modes_body(self._table)
+
+
+def _modes_body(modes: Iterable[SetMessageRequestModeRequestBody]) -> MessageRequestModeSerializeWrapper:
+    by_topic: dict[str, dict[str, SetMessageRequestModeRequestBody]] = {}
+    for mode in modes:
+        by_topic.setdefault(mode.topic, {})[mode.consumer_group] = mode
+    return MessageRequestModeSerializeWrapper(message_request_mode_map=by_topic)
 
 
 def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
