@@ -17,6 +17,7 @@ from tests.interop.deployments import (
     start_apache,
     write_properties,
 )
+from tests.interop.store_ledger import DELAY_LEVELS
 
 LOG_FILE_SIZE_BYTES = 1 << 20
 CONSUME_QUEUE_FILE_UNITS = 100
@@ -99,6 +100,7 @@ class SharedStore:
             os.fspath(self.path),
             f"--index-slots={INDEX_SLOTS}",
             f"--index-entries={INDEX_ENTRIES}",
+            f"--delay-levels={DELAY_LEVELS}",
             *options,
         ]
         with ManagedProcess(f"{self._starts}-{subcommand}", argv, log_directory=self._logs) as process:
@@ -130,6 +132,7 @@ class SharedStore:
             "mappedFileSizeConsumeQueue": str(CONSUME_QUEUE_FILE_UNITS * 20),
             "maxHashSlotNum": str(INDEX_SLOTS),
             "maxIndexNum": str(INDEX_ENTRIES),
+            "messageDelayLevel": DELAY_LEVELS,
         }
 
     def _start_ours(self, name: str) -> ManagedProcess:

@@ -32,8 +32,10 @@ WINDOW = 100
 BODY_REPEATS = 120
 """Of some 15 bytes each: 600 orders fill more than one log file of 1 MiB."""
 
-LEVELS_S = {1: 1, 3: 10, 4: 30, 18: 7_200}
-"""What the delay levels used here wait; RocketMQ's default."""
+LEVELS_S = {1: 1, 3: 10, 4: 20, 18: 7_200}
+"""What the delay levels used here wait."""
+DELAY_LEVELS = "1s 5s 10s 20s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+"""messageDelayLevel: RocketMQ's default, but for level 4, which would be 30 s."""
 POP_INVISIBLE_MS = 10_000
 POP_QUEUE_ID = 2
 REVIVE_QUEUES = 8

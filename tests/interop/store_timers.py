@@ -17,6 +17,7 @@ from apogeemq.store.message_store import MessageStore
 from apogeemq.store.timer_store import TIMER_QUEUE
 
 from tests.interop.shared_store import STORE_CONFIG
+from tests.interop.store_ledger import DELAY_LEVELS
 
 TIMED = "ProofTimed"
 SLOT_MS = 1000
@@ -42,7 +43,7 @@ def open_store(directory: pathlib.Path) -> MessageStore:
         directory,
         STORE_CONFIG,
         now_ms=lambda: time.time_ns() // 1_000_000,
-        redispatch_tags_code=tags_code_rule(),
+        redispatch_tags_code=tags_code_rule(DELAY_LEVELS),
     )
 
 

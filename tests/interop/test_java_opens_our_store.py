@@ -34,10 +34,10 @@ pytestmark = pytest.mark.verify
 COUNT = 1_000
 SMALL_COUNT = 200
 LEVEL_OF_PENDING = {Owner.OURS: 3, Owner.APACHE: 4}
-"""10 s and 30 s: Apache's stop takes some ten seconds, and what is pending must stay so."""
+"""10 s and 20 s: Apache's stop takes some ten seconds, and what is pending must stay so."""
 SAVE_TIMEOUT_S = 30.0
 WRITER_TIMEOUT_S = 30.0
-SOON_MS = 15_000
+SOON_MS = 10_000
 """Apache's broker is up by then, and its store's timer runs; if it is not, all is late, and nothing else."""
 
 
