@@ -81,3 +81,28 @@ def test_the_bound_is_counted_in_bytes_of_the_file() -> None:
     text = ConsumerOffsetSerializeWrapper(offset_table=table.to_table()).encode(pretty=True)
     assert len(text) <= table._file_size_bytes + 1_000
     assert FILE_SIZE_BYTES_MAX + 1_000 < READABLE_SIZE_BYTES_MAX
+
+
+def test_a_reset_counts_at_once_and_is_told_once() -> None:
+    """What a consumer says before it was told is not heard; other queues are not concerned."""
+    table = ConsumerOffsetTable({"T@G": {0: 9, 1: 9}})
+    table.reset("T", "G", 0, 3)
+    table.commit_told("T", "G", 0, 10)
+    table.commit_told("T", "G", 1, 10)
+    assert [table.query("T", "G", 0), table.query("T", "G", 1)] == [3, 10]
+    assert table.changed == {("T", "G", 0), ("T", "G", 1)}
+    assert table.take_reset("T", "G", 1) is None
+    assert table.take_reset("T", "G", 0) == 3
+    assert table.take_reset("T", "G", 0) is None
+    table.commit_told("T", "G", 0, 4)
+    assert table.query("T", "G", 0) == 4
+
+
+def test_the_last_reset_counts() -> None:
+    """Also when it is to where the group stands."""
+    table = ConsumerOffsetTable({"T@G": {0: 9}})
+    table.reset("T", "G", 0, 3)
+    table.reset("T", "G", 0, 3)
+    table.reset("T", "G", 0, 9)
+    assert table.take_reset("T", "G", 0) == 9
+    assert table.query("T", "G", 0) == 9

@@ -41,6 +41,7 @@ SERVED: dict[int, tuple[dict[str, str], str]] = {
     RequestCode.GET_SUBSCRIPTIONGROUP_CONFIG: ({}, "group"),
     RequestCode.GET_CONSUMER_RUNNING_INFO: ({"consumerGroup": "G"}, "clientId"),
     RequestCode.CONSUME_MESSAGE_DIRECTLY: ({}, "consumerGroup"),
+    RequestCode.INVOKE_BROKER_TO_RESET_OFFSET: ({"topic": "T", "group": "G"}, "timestamp"),
     RequestCode.INVOKE_BROKER_TO_GET_CONSUMER_STATUS: ({"topic": "T"}, "group"),
     RequestCode.POP_MESSAGE: ({"consumerGroup": "G", "topic": "T"}, "queueId"),
     RequestCode.ACK_MESSAGE: ({"consumerGroup": "G", "topic": "T", "queueId": "0"}, "extraInfo"),

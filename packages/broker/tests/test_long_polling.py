@@ -123,3 +123,15 @@ def test_against_a_dumb_twin(script: list[tuple]) -> None:  # type: ignore[type-
         assert {t.what for t in got} == {t.what for t in out}
         twin = [t for t in twin if t not in out]
         assert len(polls) == len(twin)
+
+
+def test_some_of_a_queue_are_taken_out() -> None:
+    """By what they are, whatever their tags; the others stay, and deadlines forget those that went."""
+    polls = table()
+    for w in (waiting("a1", tags={1}), waiting("b"), waiting("a2", deadline=20.0), waiting("a3", queue_id=1)):
+        polls.add(w)
+    assert names(polls.take("T", 0, lambda what: what.startswith("a"))) == ["a1", "a2"]
+    assert names(polls.take("T", 0, lambda what: what.startswith("a"))) == []
+    assert names(polls.take("T", 7, lambda what: True)) == []
+    assert len(polls) == 2
+    assert names(polls.expire(99.0)) == ["b", "a3"]

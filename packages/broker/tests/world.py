@@ -100,9 +100,12 @@ class Client:
         *,
         oneway: bool = False,
         version: int = VERSION,
+        language: str = "JAVA",
     ) -> int:
         """Let one request arrive; gives its opaque."""
-        return self.send_together([(code, dict(ext_fields or {}), body)], oneway=oneway, version=version)[0]
+        return self.send_together(
+            [(code, dict(ext_fields or {}), body)], oneway=oneway, version=version, language=language
+        )[0]
 
     def send_together(
         self,
@@ -110,11 +113,12 @@ class Client:
         *,
         oneway: bool = False,
         version: int = VERSION,
+        language: str = "JAVA",
     ) -> list[int]:
         """Let several requests arrive in one read; gives their opaques."""
         opaques = [next(self._opaque) for _ in requests]
         frames = b"".join(
-            encode_frame(RemotingCommand(code, 2 if oneway else 0, opaque, None, fields, body, "JAVA", version))
+            encode_frame(RemotingCommand(code, 2 if oneway else 0, opaque, None, fields, body, language, version))
             for opaque, (code, fields, body) in zip(opaques, requests, strict=True)
         )
         self._arrive(frames)

@@ -39,6 +39,7 @@ from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.queries import QueryRequests
 from apogeemq.broker.faces.remoting.relays import RelayRequests
 from apogeemq.broker.faces.remoting.replies import ReplyRequests
+from apogeemq.broker.faces.remoting.resets import ResetRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.metadata_files import MetadataFiles
@@ -52,6 +53,7 @@ from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
 from apogeemq.broker.service.fetch import FetchService
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.broker.service.metadata import MetadataSaver
+from apogeemq.broker.service.offset_resets import OffsetResetService
 from apogeemq.broker.service.offsets import OffsetService
 from apogeemq.broker.service.queries import QueryService
 from apogeemq.broker.service.replies import ReplyService
@@ -309,6 +311,15 @@ class Broker:
             stats=self.stats,
             broker_name=identity.broker_name,
         )
+        resets = ResetRequests(
+            resets=OffsetResetService(store=store, topics=self.topics, groups=self.groups, offsets=self.offsets),
+            groups=self.group_service,
+            disk_reads=self.disk_reads,
+            on_reset=self.pulls.offsets_reset,
+            stats=self.stats,
+            broker_name=identity.broker_name,
+            server_side=config.topics.use_server_side_reset_offset,
+        )
         self.remoting = RemotingFace(
             {
                 **messages.handlers(),
@@ -320,6 +331,7 @@ class Broker:
                 **ConfigRequests(self.topics, self.groups, self.stats).handlers(),
                 **relays.handlers(),
                 **self.assignments.handlers(),
+                **resets.handlers(),
                 **PopRequests(
                     pops=self.popping.service,
                     polls=self.popping.polls,

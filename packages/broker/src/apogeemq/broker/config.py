@@ -100,6 +100,8 @@ class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether pulls are held as long as clients ask for; own."""
     short_polling_time_ms: Annotated[int, setting("shortPollingTimeMills")] = 1_000
     """How long they are held otherwise; own."""
+    use_server_side_reset_offset: Annotated[bool, setting("useServerSideResetOffset")] = True
+    """Whether a reset of offsets is done here, to be told to consumers at their next pull; else they do it; set."""
     property_filter_enable: Annotated[bool, setting("enablePropertyFilter")] = True
     """Whether consumers may filter by SQL92; own. Apache's default is off."""
 

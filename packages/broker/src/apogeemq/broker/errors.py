@@ -10,6 +10,7 @@ BrokerError (code, remark)
 ├── SubscriptionNotLatest    25   the broker knows an older subscription than the pull carries
 ├── SubscriptionParseFailed  23   a filter expression that can't be read
 ├── QueryNotFound            22   no committed offset
+├── ConsumerNotOnline       206   the group has no live consumer to be told something
 ├── ConsumerTimeout         207   a client did not answer a question that was passed on to it
 ├── NoMessage               208   a queue that has no such message
 ├── PollingFull             209   as many pops wait as may
@@ -93,6 +94,12 @@ class QueryNotFound(BrokerError):
     """Nothing is committed for this group and queue."""
 
     code = ResponseCode.QUERY_NOT_FOUND
+
+
+class ConsumerNotOnline(BrokerError):
+    """Nobody of the group is there to be told."""
+
+    code = ResponseCode.CONSUMER_NOT_ONLINE
 
 
 class ConsumerTimeout(BrokerError):

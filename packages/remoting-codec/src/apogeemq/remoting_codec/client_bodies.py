@@ -122,6 +122,21 @@ class ConsumeMessageDirectlyResult(JsonBody, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------------------------------------------------
 
 
+class MessageQueueForC(JsonBody, frozen=True, kw_only=True):
+    """One queue with its new offset, for clients that can't read objects as keys."""
+
+    topic: str
+    broker_name: str
+    queue_id: int
+    offset: int
+
+
+class ResetOffsetBodyForC(JsonBody, frozen=True, kw_only=True):
+    """ResetOffsetBody as a list: what C++ clients are told of new offsets (RESET_CONSUMER_CLIENT_OFFSET)."""
+
+    offset_table: list[MessageQueueForC] = msgspec.field(default_factory=list)
+
+
 class QueryAssignmentRequestBody(JsonBody, frozen=True, kw_only=True):
     """A client lets the broker allocate queues (QUERY_ASSIGNMENT). `strategy_name`: AVG, AVG_BY_CIRCLE, …"""
 

@@ -1,7 +1,10 @@
 """How far each group has consumed each queue, by its own word.
 
-A commit lower than before is accepted (a reset looks like that). Offsets are pointers into queues: ahead of what the
-store kept would be loss, behind it is only repetition, so `clamp` cuts them after an unclean stop (architecture §5).
+A commit lower than before is accepted. An operator's reset counts at once; consumers that run learn of it at their next
+pull or pop, and until then their own word on that queue is not heard: they still speak of the old place.
+
+Offsets are pointers into queues: ahead of what the store kept would be loss, behind it is only repetition, so `clamp`
+cuts them after an unclean stop (architecture §5).
 Source: reference broker_behaviour.md §6; file config/consumerOffset.json.
 """
 
@@ -38,6 +41,8 @@ class ConsumerOffsetTable:
         self._file_size_bytes_max = file_size_bytes_max
         self.changed: set[QueueKey] = set()
         """Queues whose offset changed and was not written since: the file's writer takes them out."""
+        self._resets: dict[QueueKey, int] = {}
+        """Resets that no consumer knows yet. In memory only: the offsets themselves are in the table."""
         self.load(offsets or {})
 
     def load(self, offsets: Mapping[str, Mapping[int, int]]) -> None:
@@ -67,6 +72,22 @@ class ConsumerOffsetTable:
             return  # idle consumers say the same every few seconds
         queues[queue_id] = queue_offset
         self.changed.add((topic, group, queue_id))
+
+    def commit_told(self, topic: str, group: str, queue_id: int, queue_offset: int) -> None:
+        """Keep an offset by a consumer's word, unless there is a reset that the consumer can't know of."""
+        if (topic, group, queue_id) not in self._resets:
+            self.commit(topic, group, queue_id, queue_offset)
+
+    def reset(self, topic: str, group: str, queue_id: int, queue_offset: int) -> None:
+        """Set a group's offset by an operator's word. Raises SystemBusy as `commit`."""
+        self.commit(topic, group, queue_id, queue_offset)
+        self._resets[topic, group, queue_id] = queue_offset
+
+    def take_reset(self, topic: str, group: str, queue_id: int) -> int | None:
+        """The reset that the group's consumer is to be told now, once; None when there is none."""
+        if not self._resets:  # the hot path
+            return None
+        return self._resets.pop((topic, group, queue_id), None)
 
     def _add_queue(self, topic: str, group: str) -> dict[int, int]:
         queues = self._table.get((topic, group))

@@ -7,7 +7,7 @@ refuses, and the caller answers at once that there is nothing, which every clien
 """
 
 import heapq
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -73,6 +73,13 @@ class LongPollingTable(Generic[W]):
         for waiting in woken:
             self._remove(waiting)
         return woken
+
+    def take(self, topic: str, queue_id: int, is_wanted: Callable[[W], bool]) -> list[Waiting[W]]:
+        """Take out those of a queue for whose `what` this holds."""
+        taken = [waiting for waiting in self._queues.get((topic, queue_id), ()) if is_wanted(waiting.what)]
+        for waiting in taken:
+            self._remove(waiting)
+        return taken
 
     def expire(self, now: float) -> list[Waiting[W]]:
         """Take out those whose time is over."""

@@ -155,10 +155,17 @@ class FetchService:
     def commit_offset(self, request: PullRequest) -> None:
         """Commit what the pull carries, when it says so; goes before the read (trap 15). Java's -1 means none yet."""
         if request.sys_flag & PULL_COMMIT_OFFSET and request.commit_offset >= 0:
-            self._offsets.commit(request.topic, request.consumer_group, request.queue_id, request.commit_offset)
+            self._offsets.commit_told(request.topic, request.consumer_group, request.queue_id, request.commit_offset)
 
     def read(self, pull: Pull, *, cold_allowed: bool = False) -> Pulled:
-        """Read for a checked pull. With `cold_allowed` it may wait for the disk: call it in a thread then."""
+        """Read for a checked pull. With `cold_allowed` it may wait for the disk: call it in a thread then.
+
+        After a reset of the group's offset nothing is read, once: the answer says where to go on.
+        """
+        if not cold_allowed:
+            reset = self._offsets.take_reset(pull.topic.name, pull.group, pull.queue_id)
+            if reset is not None:
+                return self._moved(pull, reset)
         result = read_filtered(
             self._store,
             pull.topic.name,
@@ -170,6 +177,11 @@ class FetchService:
             cold_allowed=cold_allowed,
         )
         return self._pulled(pull, result)
+
+    def _moved(self, pull: Pull, next_offset: int) -> Pulled:
+        name, queue_id = pull.topic.name, pull.queue_id
+        ends = self._store.min_offset(name, queue_id), self._store.max_offset(name, queue_id)
+        return Pulled(ResponseCode.PULL_OFFSET_MOVED, "OFFSET_RESET", next_offset, *ends, (), 0, 0)
 
     @staticmethod
     def count_handed_out(pull: Pull, pulled: Pulled) -> None:

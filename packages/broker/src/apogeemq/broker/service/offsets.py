@@ -48,13 +48,16 @@ class OffsetService:
         raise QueryNotFound("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")
 
     def commit(self, topic: str, group: str, queue_id: int, queue_offset: int) -> None:
-        """Keep a group's offset. TopicNotExist, SubscriptionGroupNotExist or InvalidParameter refuse it."""
+        """Keep a group's offset. TopicNotExist, SubscriptionGroupNotExist or InvalidParameter refuse it.
+
+        Nothing happens while the group still has to hear of a reset of this queue.
+        """
         if self._groups.get(group) is None:
             raise SubscriptionGroupNotExist(f"Group {group} not exist!")
         self._queue(topic, queue_id)
         if queue_offset < 0:
             raise InvalidParameter(f"commitOffset[{queue_offset}] is illegal, it must not be negative")
-        self._offsets.commit(topic, group, queue_id, queue_offset)
+        self._offsets.commit_told(topic, group, queue_id, queue_offset)
 
     def max_offset(self, topic: str, queue_id: int) -> int:
         """The offset that the queue's next message will get."""

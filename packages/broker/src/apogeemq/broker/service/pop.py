@@ -338,6 +338,7 @@ class PopService:
     def _cursor(self, source: Source, init_mode: int) -> int:
         """Where the group stands in a queue. It stands where it begins from its first pop on."""
         group, topic, queue_id = source.key
+        self._offsets.take_reset(topic, group, queue_id)  # this pop begins there: nobody else has to be told
         committed = self._offsets.query(topic, group, queue_id)
         if committed is not None:
             return committed

@@ -5,7 +5,7 @@ When it comes out it is read again, with its offset commit not repeated.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from apogeemq.broker.core.long_polling import LongPollingTable, Waiting
@@ -101,6 +101,12 @@ class PullRequests:
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._wake_arrived)
         self._arrived.setdefault((topic, queue_id), set()).add(tags_code)
+
+    def offsets_reset(self, topic: str, group: str, queue_ids: Iterable[int]) -> None:
+        """A group's offsets were reset: its held pulls are answered with that now, not when their time is over."""
+        for queue_id in queue_ids:
+            for waiting in self._table.take(topic, queue_id, lambda held: held.pull.group == group):
+                self._answer_held(waiting)
 
     def expire(self) -> None:
         """Answer the held pulls whose time is over."""
