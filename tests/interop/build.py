@@ -37,8 +37,13 @@ def java_grpc_driver(version: str) -> str:
     return build_driver(BUILD / f"java-grpc-driver-{version}", HERE / "java-grpc", version)
 
 
+def java_codec_driver(version: str) -> str:
+    """The class path of our driver of Apache's codec, request signing and SQL92 filter of that version."""
+    return build_driver(BUILD / f"java-codec-driver-{version}", HERE / "java-codec", version)
+
+
 def build_driver(directory: pathlib.Path, project: pathlib.Path, version: str) -> str:
-    """The class path of a driver. Both share sources, so a change of either project's makes each anew."""
+    """The class path of a driver. Two share sources, so a change of any project's makes each anew."""
     pom = project / "pom.xml"
     sources = [pom, *sorted(HERE.glob("java*/src/**/*.java"))]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.interop import build, grpc_clients, java
+from tests.interop import build, grpc_clients, java, java_codec
 from tests.interop.deployments import DEPLOYMENTS, OURS, Deployment
 
 NewClient = Callable[[Deployment], java.JavaClient]
@@ -77,6 +77,13 @@ def new_client(java_command: str, java_version: str, tmp_path: pathlib.Path) -> 
 def client(deployment: Deployment, new_client: NewClient) -> java.JavaClient:
     """The official client in one version, pointed at the shared cluster."""
     return new_client(deployment)
+
+
+@pytest.fixture(params=java_codec.VERSIONS)
+def apache_codec(request: pytest.FixtureRequest, java_command: str, tmp_path: pathlib.Path) -> java_codec.JavaCodec:
+    """Apache's own codec, request signing and SQL92 filter in one version."""
+    version: str = request.param
+    return java_codec.JavaCodec(version, java_command, build.java_codec_driver(version), tmp_path)
 
 
 @pytest.fixture

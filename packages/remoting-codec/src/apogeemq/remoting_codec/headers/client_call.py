@@ -34,7 +34,7 @@ class GetConsumerRunningInfoRequestHeader(RpcRequestHeader, kw_only=True):
 
     consumer_group: str
     client_id: str
-    jstack_enable: bool | None = None
+    jstack_enable: bool = False
 
 
 class ConsumeMessageDirectlyResultRequestHeader(TopicRequestHeader, kw_only=True):

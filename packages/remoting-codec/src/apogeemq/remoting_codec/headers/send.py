@@ -57,7 +57,8 @@ class SendMessageRequestHeaderV2(
 ):
     """SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320, with `batch`) and SEND_REPLY_MESSAGE_V2 (325).
 
-    The attributes are those of V1; `broker_name` is V1's `bname`.
+    The attributes are those of V1; `broker_name` is V1's `bname`. Apache's own decoder for this header knows the
+    letters only, and so does its encoder in binary: what is inherited (`ns`, `bname`, …) does not get through there.
     """
 
     producer_group: str
