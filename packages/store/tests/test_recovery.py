@@ -307,6 +307,41 @@ def test_units_missing_from_before_the_scan_rebuild_everything(
     assert bodies(again) == [b"x" * 2500] * 3 + [b"y" * 2500] * 3
 
 
+def test_rebuilding_everything_keeps_the_ends_of_queues_without_records(
+    open_store: OpenStore, send: Send, disk: MemoryDisk, clock: list[int]
+) -> None:
+    """A queue whose messages all expired goes on where it was; one that lacks expired units too, where its records do.
+
+    Otherwise new messages would get queue offsets that consumers are past already.
+    """
+    store = open_store(disk)
+    for topic in ("Old", "Old", "Lacking", "Lacking"):
+        send(store, topic)
+    for _ in range(3):
+        send(store, body=b"x" * 2400)
+    for _ in range(3):
+        send(store, body=b"y" * 2400)
+    send(store, "Lacking", body=b"live")
+    clock[0] += 10_000
+    for _ in range(3):
+        send(store, body=b"z" * 2400)
+    end = store.written_offset
+    store.close()
+    crash(disk, flushed_offset=end)
+    disk.remove(LOG)
+    disk.files[QUEUE].data[80:] = bytes(len(disk.files[QUEUE].data) - 80)
+    lacking = disk.files[Path("/store/consumequeue/Lacking/0") / QUEUE.name].data
+    lacking[20:] = bytes(len(lacking) - 20)
+    again = open_store(disk)
+    assert again.recovery.scanned_bytes == end - 8192
+    assert (again.min_offset("Old", 0), again.max_offset("Old", 0)) == (2, 2)
+    assert send(again, "Old").queue_offset == 2
+    assert (again.min_offset("Lacking", 0), again.max_offset("Lacking", 0)) == (2, 3)
+    assert bodies(again, "Lacking") == [b"live"]
+    assert (again.min_offset("TopicTest", 0), again.max_offset("TopicTest", 0)) == (3, 9)
+    assert bodies(again) == [b"y" * 2400] * 3 + [b"z" * 2400] * 3
+
+
 def test_prepared_messages_stay_without_units(open_store: OpenStore, send: Send, disk: MemoryDisk) -> None:
     """Transaction bits 4 and 12 never, 0 and 8 always; nor inner batches that a Java broker wrote for other queues."""
     store = open_store(disk)

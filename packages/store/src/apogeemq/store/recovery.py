@@ -215,7 +215,8 @@ class Recovery:
         except _QueueGap:
             _logger.warning("consume queues lack units older than offset %d: rebuilding them all", start)
             for queue in self._queues.table.values():
-                self._queues.cut(queue, queue.first_offset)
+                if queue.min_offset < queue.max_offset:  # else its records are gone, and nothing else tells its end
+                    self._queues.cut(queue, queue.first_offset)
             replay = self._new_replay(self._files.min_offset)
             replay.run()
         return replay
@@ -311,7 +312,7 @@ class _Replay:
         if record.queue_offset == 0:
             self._count_irregular(record, queue)
             self._queues.start_at(queue, 0)
-        elif queue.max_offset == queue.first_offset:
+        elif queue.max_offset == queue.first_offset or self._lacks_only_expired(queue, record):
             # Its beginning was deleted with the log's, or with the topic; there is no other good reason.
             if self._is_since_ever:
                 self._refuse_below_flushed(record, queue)
@@ -327,6 +328,10 @@ class _Replay:
             self._refuse_below_flushed(record, queue)
             self._count_irregular(record, queue)
             self._queues.fill_gap(queue, record.queue_offset, record.physical_offset)
+
+    def _lacks_only_expired(self, queue: ConsumeQueue, record: ScannedRecord) -> bool:
+        """Whether this is the queue's first record in the log, and the gap before it is of records that are gone."""
+        return self._is_whole_log and queue.min_offset == queue.max_offset and record.queue_offset > queue.max_offset
 
     def _refuse_below_flushed(self, record: ScannedRecord, queue: ConsumeQueue) -> None:
         if record.physical_offset < self._flushed_offset and not self._is_repaired:
