@@ -215,6 +215,7 @@ class Broker:
             notify=notify_consumer_ids_changed,
             monotonic=clock.monotonic,
             sql_enabled=config.topics.property_filter_enable,
+            refuse_differing=config.topics.refuse_differing_subscriptions,
         )
         self.delay = DelayService(
             store=store,

@@ -104,6 +104,8 @@ class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a reset of offsets is done here, to be told to consumers at their next pull; else they do it; set."""
     property_filter_enable: Annotated[bool, setting("enablePropertyFilter")] = True
     """Whether consumers may filter by SQL92; own. Apache's default is off."""
+    refuse_differing_subscriptions: bool = False
+    """Whether heartbeats of a consumer are refused that subscribes to something else than its group's others; set."""
 
     def validate(self) -> None:
         """Raise ValueError naming the setting that is out of range."""

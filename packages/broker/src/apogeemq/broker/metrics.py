@@ -138,6 +138,16 @@ def _register_tables(registry: Registry, broker: Broker) -> None:
         ),
     ):
         registry.observed_gauge(name, help_text, read)
+    registry.observed_gauges(
+        "apogeemq_consumer_group_differing_subscriptions",
+        "How many different subscriptions the live members of a group have, of groups where they are not all the same.",
+        ("consumer_group",),
+        lambda: [
+            ((group.name,), group.told.variants)
+            for group in list(broker.clients.consumer_groups.values())
+            if group.told.variants > 1
+        ],
+    )
 
 
 def _register_store(registry: Registry, broker: Broker) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from apogeemq.broker.core.told_subscriptions import ToldSubscriptions
 from apogeemq.broker.errors import SystemBusy
 from apogeemq.remoting_codec.bodies import ConsumerData, HeartbeatData, SubscriptionData
 
@@ -38,7 +39,10 @@ class Member(Generic[C]):
 
 @dataclass(slots=True)
 class ConsumerGroup(Generic[C]):
-    """A consumer group with live members. `subscriptions` are the newest told, by topic."""
+    """A consumer group with live members.
+
+    `subscriptions` are the newest told, by topic: what the group is served by. `told` is what each member said.
+    """
 
     name: str
     members: dict[str, Member[C]] = field(default_factory=dict)
@@ -46,6 +50,11 @@ class ConsumerGroup(Generic[C]):
     consume_type: str = ""
     message_model: str = ""
     consume_from_where: str = ""
+    told: ToldSubscriptions = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nobody has told anything yet."""
+        self.told = ToldSubscriptions(self.name)
 
     def client_ids(self) -> list[str]:
         """Ids of the live members."""
@@ -123,6 +132,7 @@ class ClientTable(Generic[C]):
             if group is None:
                 group = self.consumer_groups[consumer.group_name] = ConsumerGroup(consumer.group_name)
             membership = _Membership(True, group.name, beat.client_id)
+            group.told.tell(beat.client_id, consumer.subscription_data_set)
             is_new = self._put(group.members, membership, channel, now, language, version)
             if self._update_settings(group, consumer) or is_new:
                 changed.append(group.name)
@@ -216,6 +226,7 @@ class ClientTable(Generic[C]):
             self._forget(members.pop(membership.client_id).channel, membership)
             if membership.is_consumer:
                 changed[membership.group] = None
+                self.consumer_groups[membership.group].told.left(membership.client_id)
             else:
                 self._forget_producer(membership)
             if not members:

@@ -1,19 +1,29 @@
 """Membership: heartbeats, leaving, who is in a group, and telling members that it changed.
 
 A group is made with its retry topic at its first heartbeat, so that its first retry finds a route
-(reference client_demands.md, "First retry"). Source: reference broker_behaviour.md §7.
+(reference client_demands.md, "First retry").
+
+Members of a group that subscribe to different things are told in the log, once for each change, and listed for whoever
+asks; a setting has the later one refused. Source: reference broker_behaviour.md §7.
 """
 
+import logging
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from apogeemq.broker.core.clients import ClientTable, Member
 from apogeemq.broker.core.names import retry_topic
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
+from apogeemq.broker.core.told_subscriptions import SubscriptionDifference, describe
 from apogeemq.broker.core.topics import TopicTable
-from apogeemq.broker.errors import RequestFailed, SubscriptionGroupNotExist
+from apogeemq.broker.errors import NoPermission, RequestFailed, SubscriptionGroupNotExist
 from apogeemq.broker.filter.message_filter import message_filter
 from apogeemq.remoting_codec.bodies import HeartbeatData, SubscriptionData, SubscriptionGroupConfig
+
+LOGGED_VARIANTS_MAX = 8
+"""Of how many different subscriptions in one group the log tells: each change costs by these, not by all."""
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Hashable)
 
@@ -26,6 +36,7 @@ class GroupService(Generic[C]):
         notify: tells one member over its channel that a consumer group changed (NOTIFY_CONSUMER_IDS_CHANGED).
         monotonic: seconds.
         sql_enabled: whether SQL92 expressions are taken (enablePropertyFilter).
+        refuse_differing: whether a member that subscribes to something else than the others is refused.
     """
 
     def __init__(
@@ -37,6 +48,7 @@ class GroupService(Generic[C]):
         notify: Callable[[C, str], None],
         monotonic: Callable[[], float],
         sql_enabled: bool,
+        refuse_differing: bool,
     ) -> None:
         self._clients = clients
         self._groups = groups
@@ -44,6 +56,9 @@ class GroupService(Generic[C]):
         self._notify = notify
         self._monotonic = monotonic
         self._sql_enabled = sql_enabled
+        self._refuse_differing = refuse_differing
+        self._differing: dict[str, int] = {}
+        """Groups of which the log says that members differ, at which state of what was told."""
 
     def heartbeat(self, beat: HeartbeatData, channel: C, language: str, version: int) -> bool:
         """Take a heartbeat in. Gives whether the client must send its full subscriptions (again): IS_SUB_CHANGE.
@@ -57,11 +72,20 @@ class GroupService(Generic[C]):
             self._clients.renew(beat.client_id, channel, now)
             return False
         self._clients.check_bounds(beat, channel)  # before any group or topic is made for it
+        if self._refuse_differing:
+            self._check_agreement(beat)
         for consumer in beat.consumer_data_set:
             # An unknown group that may not be made is a member without settings: the client learns it on its pull.
             self.find_or_create(consumer.group_name)
         self._tell(self._clients.heartbeat(beat, channel, now, language, version))
+        for consumer in beat.consumer_data_set:
+            self._watch_agreement(consumer.group_name)
         return True
+
+    def differing_subscriptions(self) -> list[SubscriptionDifference]:
+        """The groups whose live members subscribe to different things, and in what they differ."""
+        found = [group.told.difference() for group in self._clients.consumer_groups.values()]
+        return [difference for difference in found if difference is not None]
 
     def check_subscription(self, subscription: SubscriptionData) -> None:
         """Whether pulls with this subscription will be understood. Raises as they would: SubscriptionParseFailed,
@@ -124,9 +148,40 @@ class GroupService(Generic[C]):
 
     def _tell(self, changed_groups: list[str]) -> None:
         for name in changed_groups:
+            self._watch_agreement(name)
             config = self._groups.get(name)
             group = self._clients.consumer_group(name)
             if group is None or (config is not None and not config.notify_consumer_ids_changed_enable):
                 continue
             for member in list(group.members.values()):
                 self._notify(member.channel, name)
+
+    def _check_agreement(self, beat: HeartbeatData) -> None:
+        for consumer in beat.consumer_data_set:
+            group = self._clients.consumer_group(consumer.group_name)
+            if group is None:
+                continue
+            difference = group.told.difference_with(beat.client_id, consumer.subscription_data_set)
+            if difference is not None:
+                raise NoPermission(
+                    f"all members of consumer group {group.name} must subscribe to the same "
+                    f"(topics.refuse_differing_subscriptions). {describe(difference)}. "
+                    "Stop the members with the old subscriptions first, or use another group"
+                )
+
+    def _watch_agreement(self, name: str) -> None:
+        """Log when members of a group begin to differ, differ in something else, and agree again."""
+        group = self._clients.consumer_group(name)
+        if group is None or group.told.variants < 2:
+            if self._differing.pop(name, None) is not None:
+                log.info("the members of consumer group %s subscribe to the same again", name)
+        elif self._differing.get(name) != group.told.changes:
+            self._differing[name] = group.told.changes
+            difference = group.told.difference(LOGGED_VARIANTS_MAX)
+            if difference is not None:
+                log.warning(
+                    "the members of consumer group %s differ, and some will miss messages; the group is served by what "
+                    "was told last. %s",
+                    name,
+                    describe(difference),
+                )
