@@ -176,6 +176,20 @@ async def test_it_registers_with_its_topics_and_leaves(process: Process) -> None
     assert process.namesrv.unregistered == 1
 
 
+async def test_the_retry_topic_of_a_new_group_is_told_at_once(process: Process) -> None:
+    """Before anything failed: a first heartbeat is enough, so that the first retry finds a route when it is due."""
+    await process.namesrv.start()
+    app = process.app(namesrv_addr=FIRST)
+    await process.run(asyncio.ensure_future(app.start()))
+    client = await connect(app)
+    assert "%RETRY%G" not in process.namesrv.topics
+    assert (await ask(client, 34, {}, consumer_beat().encode())).code == 0
+    await process.clock.run_for(0.1)
+    assert process.namesrv.topics["%RETRY%G"] == 1
+    await client.close()
+    await process.run(asyncio.ensure_future(app.stop()))
+
+
 async def test_without_a_name_server_it_serves_and_says_so(process: Process, caplog: pytest.LogCaptureFixture) -> None:
     """The start waits 10 s for the first registration, then goes on; not ready until one answers."""
     app = process.app(namesrv_addr=FIRST)
