@@ -4,6 +4,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -11,6 +12,7 @@ from apogeemq.remoting_codec.record import MAGIC_V1, TOPIC_SIZE_V1, TOPIC_SIZE_V
 from apogeemq.store.errors import MessageInvalid, MessageTooLarge
 from apogeemq.store.files import Disk, Segment
 from apogeemq.store.segment_files import SegmentFiles, segment_starts
+from apogeemq.store.side_by_side import DoAll, one_by_one
 
 _QUEUE_ID_MAX = 0x7FFFFFFF
 
@@ -92,7 +94,9 @@ class ConsumeQueues:
         units_per_file: int,
         open_files_max: int,
         lock: Lock,
+        sync_all: DoAll = one_by_one,
     ) -> None:
+        """`sync_all` does the syncs of many files."""
         self.table: dict[tuple[str, int], ConsumeQueue] = {}
         self.dirty: list[ConsumeQueue] = []
         """Queues whose tail is not empty; guarded by `lock`."""
@@ -102,6 +106,7 @@ class ConsumeQueues:
         self._file_size_bytes = units_per_file * UNIT_SIZE_BYTES
         self._files = SegmentFiles(disk, self._file_size_bytes, open_files_max)
         self._lock = lock
+        self._sync_all = sync_all
         self._drain_lock = Lock()
         self._unsynced: set[tuple[Path, int]] = set()
 
@@ -204,16 +209,20 @@ class ConsumeQueues:
         """
         with self._drain_lock:  # not longer: an appender with a full tail must not wait for the disk
             unsynced, self._unsynced = self._unsynced, set()
-        for directory, start in sorted(unsynced):
-            with suppress(FileNotFoundError):
-                self._files.get(directory, start).sync()
+        self._sync_all([partial(self._sync_file, directory, start) for directory, start in sorted(unsynced)])
         changed = self._files.take_changed_directories()
         changed |= {parent for directory in changed for parent in (directory.parent, self._directory)}
         if changed:
             changed.add(self._directory.parent)
-        for directory in sorted(changed):
-            with suppress(FileNotFoundError):
-                self._disk.sync_dir(directory)
+        self._sync_all([partial(self._sync_names, directory) for directory in sorted(changed)])
+
+    def _sync_file(self, directory: Path, start: int) -> None:
+        with suppress(FileNotFoundError):
+            self._files.get(directory, start).sync()
+
+    def _sync_names(self, directory: Path) -> None:
+        with suppress(FileNotFoundError):
+            self._disk.sync_dir(directory)
 
     def _write_files(self, directory: Path, at: int, data: bytes) -> None:
         while data:

@@ -19,6 +19,7 @@ from apogeemq.store.key_lookup import KeyAnswer
 from apogeemq.store.measured_disk import MeasuredDisk
 from apogeemq.store.message_reader import Boundary, ReadResult, ReadStatus
 from apogeemq.store.recovery import RecoveryReport, RedispatchTagsCode, tag_hash
+from apogeemq.store.side_by_side import in_threads, one_by_one
 from apogeemq.store.store_assembly import StoreParts, lock_directory
 
 __all__ = ["AppendResult", "BatchEntry", "MessageStore", "ReadResult", "ReadStatus", "RecoveryReport"]
@@ -63,7 +64,7 @@ class MessageStore:
             on_progress: called with (bytes scanned, bytes to scan at most) about every MiB; what it raises ends the
                 opening, which may be repeated.
             redispatch_tags_code: the tags code of units that recovery builds anew, and of appends without one.
-            background: whether the store runs its threads; without them the owner calls `flush_once`.
+            background: whether the store has threads; without them the owner calls `flush_once`.
 
         Raises:
             StoreInUse: somebody else has it open.
@@ -84,6 +85,7 @@ class MessageStore:
                 lock=lock,
                 on_progress=on_progress,
                 redispatch_tags_code=redispatch_tags_code,
+                sync_all=in_threads if background else one_by_one,
             )
         except OSError as error:
             lock.release()

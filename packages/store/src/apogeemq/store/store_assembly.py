@@ -28,6 +28,7 @@ from apogeemq.store.queue_flush import QueueFlush
 from apogeemq.store.recovery import Recovery, RedispatchTagsCode
 from apogeemq.store.replication_view import ReplicationView
 from apogeemq.store.room import RoomService
+from apogeemq.store.side_by_side import DoAll
 from apogeemq.store.stall_watch import StallWatch
 from apogeemq.store.tail_room import TailRoom
 from apogeemq.store.timer_store import TIMER_QUEUE, TimerStore
@@ -86,6 +87,7 @@ class StoreParts:
         lock: DiskLock,
         on_progress: Callable[[int, int], None] | None,
         redispatch_tags_code: RedispatchTagsCode,
+        sync_all: DoAll,
     ) -> None:
         """Recover the directory, which is locked, and wire everything. Errors: see MessageStore.open."""
         opened_ms = now_ms()
@@ -111,6 +113,7 @@ class StoreParts:
             units_per_file=config.consume_queue_file_units,
             open_files_max=config.open_files_max,
             lock=tails_lock,
+            sync_all=sync_all,
         )
         self.index: IndexFiles | None = None
         if config.index_enabled:
