@@ -46,6 +46,8 @@ PROPERTIES = {
         ("big > 5", False),
         ("big > 5.0", True),
         ("big > 2999999999", True),
+        ("big > -2147483648", True),
+        ("big > -2147483647", False),
         ("big > 2999999999l", True),
         ("5 > a", True),
         ("-5 < a", True),
@@ -59,7 +61,10 @@ PROPERTIES = {
         ("nan = nan", True),
         # booleans
         ("yes = TRUE", True),
-        ("TRUE = yes", True),
+        ("TRUE = yes", False),
+        ("TRUE <> no", False),
+        ("FALSE <> missing", True),
+        ("(a > 2) = 'true' OR a = 3", False),
         ("no = FALSE", True),
         ("(a > 2) = TRUE", True),
         ("5 = TRUE", False),
@@ -90,6 +95,7 @@ PROPERTIES = {
         ("a BETWEEN -1 AND 4", True),
         ("a BETWEEN 4 AND -1", False),
         ("a BETWEEN b AND 3", True),
+        ("a NOT BETWEEN 4 AND 2", True),
         # searches
         ("TAGS CONTAINS 'ag'", True),
         ("TAGS NOT CONTAINS 'ag'", False),

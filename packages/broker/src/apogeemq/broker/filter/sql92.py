@@ -2,7 +2,8 @@
 
 Values are Java's, since that is what users have tested their expressions against:
 - A property is a text or null. Beside a number it is converted to that number's type (Integer up to 2^31 - 1, else
-  Long; Double with a point or exponent), beside TRUE or FALSE to a Boolean, beside a property by < and > to a Double.
+  Long; Double with a point or exponent), before TRUE or FALSE to a Boolean, beside a property by < and > to a Double.
+  Behind TRUE, FALSE or a condition no text converts: `TRUE = a` never matches a message that has `a`.
 - A text that does not convert ends the evaluation: the message does not match, whatever else the expression says. Parts
   are evaluated from left to right and no further than needed, so `a = 'x' OR b > 5` matches if only a does.
 - Null makes comparisons null, and null does not match; but `x = null` is false where the left side is not null.
@@ -117,7 +118,8 @@ def _converter_to(number: float) -> Callable[[str], int | float]:
     """What Java makes of a text beside this literal."""
     if isinstance(number, float):
         return _to_double
-    return _to_int32 if -_INT32_MAX - 1 <= number <= _INT32_MAX else _to_int64
+    # Not down to -2^31: that is a minus before 2^31, which is a Long.
+    return _to_int32 if -_INT32_MAX <= number <= _INT32_MAX else _to_int64
 
 
 def _order(left: float, right: float) -> int:
@@ -250,9 +252,10 @@ class _Compiler:
         for bound in (node.low, node.high):
             if isinstance(bound, Truth) and bound.value is None:
                 raise self._invalid(bound, "a bound of BETWEEN cannot be NULL")
-        if isinstance(node.low, Number) and isinstance(node.high, Number) and node.low.value > node.high.value:
-            reason = f"the bounds of BETWEEN are the wrong way round: {node.low.value} is above {node.high.value}"
-            raise self._invalid(node.low, reason)
+        match node:
+            case Between(low=Number(value=low), high=Number(value=high), is_negated=False) if low > high:
+                reason = f"the bounds of BETWEEN are the wrong way round: {low} is above {high}"
+                raise self._invalid(node.low, reason)
         signs = ("<", ">") if node.is_negated else (">=", "<=")
         bounds = (node.low, node.high)
         return _logic(
@@ -354,7 +357,7 @@ def _same(left: Value, right: Value, left_number: float | None, right_number: fl
     """Java's equality of two values that are not null; the numbers are set where a side is a literal one."""
     if left_number is None and right_number is None:
         if isinstance(left, bool) and isinstance(right, str):
-            return left is _to_boolean(right)
+            raise _Inconvertible
         if isinstance(right, bool) and isinstance(left, str):
             return right is _to_boolean(left)
         return left == right
