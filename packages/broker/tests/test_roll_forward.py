@@ -1,14 +1,17 @@
 """Files of the log go although something in them is live: it comes nevertheless, when it should, not lost."""
 
+import asyncio
+
 import pytest
 from apogeemq.broker.config import PopConfig, StoreSettings
 from apogeemq.broker.core.pop import HandleResult
+from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.remoting_codec.bodies import TopicConfig
 from apogeemq.store.files import DiskSpace
 from apogeemq.store.memory_disk import MemoryDisk
 
 from packages.broker.tests.test_pop import ack, bodies_of, handles_of, let_it_be_over, popped, refuse_to_append
-from packages.broker.tests.world import World, send_fields
+from packages.broker.tests.world import World, send_fields, until
 
 SCHEDULE = "SCHEDULE_TOPIC_XXXX"
 SMALL = StoreSettings(commit_log_size_bytes_max=4 * 8192, delete_when="04", clean_resource_interval_ms=1)
@@ -222,3 +225,32 @@ async def test_after_the_stop_the_store_is_not_answered() -> None:
     await world.broker.stop()
     assert not world.broker.roll_forward.hook(8192)
     world.store.close()
+
+
+async def test_a_defect_does_not_keep_files_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """What nobody expected is logged with its trace, and the next question gets another try."""
+    asked: list[int] = []
+
+    async def roller(physical_offset: int) -> None:
+        asked.append(physical_offset)
+        if len(asked) == 1:
+            raise ValueError("a defect")
+
+    rolling = RollForward([roller])
+    task = asyncio.create_task(rolling.run())
+    assert not rolling.hook(8192)
+    await until(lambda: len(asked) == 1)
+    assert "anew failed" in caplog.text
+    assert not rolling.hook(8192)
+    await until(lambda: rolling.hook(8192))
+    assert asked == [8192, 8192]
+    task.cancel()
+
+
+def test_a_loop_that_is_gone_keeps_the_file() -> None:
+    """The store's thread may ask between the broker's stop and its own."""
+
+    async def make() -> RollForward:
+        return RollForward([])
+
+    assert not asyncio.run(make()).hook(8192)

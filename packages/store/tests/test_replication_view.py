@@ -20,11 +20,13 @@ from apogeemq.store.errors import (
     OffsetOutOfRange,
     RecordCorrupt,
     StoreClosed,
+    StoreError,
 )
 from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.message_store import AppendResult, MessageStore
 from apogeemq.store.replication_view import CHUNK_SIZE_BYTES_MAX, ChunkStatus
+from apogeemq.store.retention import RetentionConfig
 
 OpenStore = Callable[..., MessageStore]
 Send = Callable[..., AppendResult]
@@ -529,3 +531,41 @@ def test_chunk_size_is_bounded(open_store: OpenStore, send: Send) -> None:
     for _ in range(2):
         send(store, body=b"x" * CHUNK_SIZE_BYTES_MAX)
     assert len(store.replication.read_chunk(0, size_bytes, wait=True).data) == CHUNK_SIZE_BYTES_MAX
+
+
+def test_cut_and_deletion_are_never_at_once(open_store: OpenStore, send: Send) -> None:
+    """A cut waits for a deletion under way, with a deadline; a deletion lets a cut pass; after a cut it looks anew."""
+    store = open_store(close_timeout_ms=50, retention=RetentionConfig(log_size_bytes_max=FILE_SIZE))
+    store.begin_expiry()
+    end = [send(store).physical_offset for _ in range(40)][20]
+    store.confirm_offset = 0
+    alone = store._parts.expiry._alone
+    with alone:
+        with pytest.raises(StoreError, match="was not cut: deleting old files took longer"):
+            store.replication.truncate(end)
+        store.delete_expired_files()
+        store._parts.expiry.run_once()
+        assert store.min_physical_offset == 0
+    store.replication.truncate(end)
+    assert store.written_offset == end
+
+
+def test_cut_without_index_leaves_no_stale_one(open_store: OpenStore, send: Send) -> None:
+    """Switched off, cut, grown again and switched on: keys of the new records are found, those of the cut ones not."""
+
+    def keyed(number: int) -> bytes:
+        return f"KEYS\x01k{number}\x02".encode()
+
+    settings = {"index_slots": 16, "index_entries_max": 64}
+    store = open_store(index_enabled=True, **settings)
+    offsets = [send(store, "T", properties=keyed(number)).physical_offset for number in range(8)]
+    store.close()
+    store = open_store(index_enabled=False)
+    store.confirm_offset = 0
+    store.replication.truncate(offsets[4])
+    for number in range(10, 18):
+        send(store, "T", properties=keyed(number))
+    store.close()
+    store = open_store(index_enabled=True, **settings)
+    found = {number for number in range(20) if store.query_keys("T", f"k{number}", 9, 0, 1 << 62).records}
+    assert found == {0, 1, 2, 3, *range(10, 18)}

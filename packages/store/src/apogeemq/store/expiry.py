@@ -19,6 +19,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Protocol
 
 from apogeemq.store.commit_log import CommitLog
@@ -75,9 +76,11 @@ class Expiry:
         *,
         hooks: Sequence[RollForward],
         derived: Sequence[Derived],
+        alone: Lock,
         now_ms: Callable[[], int],
         local_hour: Callable[[int], int] = local_hour,
     ) -> None:
+        """`alone` is held by whoever changes which files there are: a look in vain is better than waiting for it."""
         self.hooks = list(hooks)
         self.is_begun = False
         """Nothing goes before the owner says so: all hooks have to be there first."""
@@ -92,6 +95,7 @@ class Expiry:
         self._watch = watch
         self._config = config
         self._derived = derived
+        self._alone = alone
         self._now_ms = now_ms
         self._local_hour = local_hour
         self._is_asked = False
@@ -109,8 +113,23 @@ class Expiry:
         self._is_asked = True
         self._round_ms = None
 
+    def forget(self, _physical_offset: int) -> None:
+        """The log was cut: what was found out about its files may be wrong now."""
+        self._plan.clear()
+        self._ended_ms.clear()
+        self._round_ms = None
+        self._oldest_seen_in = None
+
     def run_once(self) -> None:
         """Begin a round if one is due, then remove a file; or else clean up behind those that went."""
+        if not self._alone.acquire(blocking=False):
+            return
+        try:
+            self._run()
+        finally:
+            self._alone.release()
+
+    def _run(self) -> None:
         try:
             self._see_oldest()
             if self._config is None or not self.is_begun or isinstance(self._log.refusal, NotWritable | StoreClosed):

@@ -1,5 +1,6 @@
 """Putting a store together: its directory recovered, its parts wired, its threads; and taking it apart again."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ from apogeemq.store.stall_watch import StallWatch
 from apogeemq.store.tail_room import TailRoom
 from apogeemq.store.timer_store import TIMER_QUEUE, TimerStore
 from apogeemq.store.truncation import Truncation
+
+_logger = logging.getLogger(__name__)
 
 _ROOM_INTERVAL_S = 1.0
 """How often the thread that reserves blocks looks without being woken."""
@@ -116,10 +119,11 @@ class StoreParts:
             sync_all=sync_all,
         )
         self.index: IndexFiles | None = None
+        self._index_directory = directory / "index"
         if config.index_enabled:
             self.index = IndexFiles(
                 disk,
-                directory / "index",
+                self._index_directory,
                 slots=config.index_slots,
                 entries_max=config.index_entries_max,
                 lock=tails_lock,
@@ -191,6 +195,7 @@ class StoreParts:
         )
         self.disk_watch = DiskWatch(self.log, disk, directory, config.disk_limits)
         self.disk_watch.look()
+        alone = Lock()
         self.expiry = Expiry(
             self.log,
             self.commit,
@@ -200,6 +205,7 @@ class StoreParts:
             config.retention,
             hooks=[no_timer_below(self.timer)],
             derived=[self.timer] if self.index is None else [self.index, self.timer],
+            alone=alone,
             now_ms=now_ms,
         )
         self.stall_watch = StallWatch(self.log, disk.health, limit_ms=config.disk_stall_limit_ms)
@@ -217,7 +223,9 @@ class StoreParts:
             self.queues,
             self.queue_flush,
             record_size_bytes_max=config.record_size_bytes_max,
-            derived=(self._cut_timer,) if self.index is None else (self._cut_timer, self.index.truncate),
+            derived=(self._cut_timer, self.expiry.forget, self._cut_index),
+            alone=alone,
+            wait_s=self.close_timeout_s,
         )
         self.replication = ReplicationView(self.log, self.commit, receiver, truncation)
         """The log as bytes: chunks to send and to take over, and cutting."""
@@ -261,6 +269,18 @@ class StoreParts:
     def _cut_timer(self, physical_offset: int) -> None:
         timer_queue = self.queues.table.get(TIMER_QUEUE)
         self.timer.truncate(physical_offset, 0 if timer_queue is None else timer_queue.max_offset)
+
+    def _cut_index(self, physical_offset: int) -> None:
+        """Without an index its files go: they would speak of what is cut when somebody switches it on again."""
+        if self.index is not None:
+            self.index.truncate(physical_offset)
+            return
+        names = self.disk.list_dir(self._index_directory)
+        for name in names:
+            self.disk.remove(self._index_directory / name)
+        if names:
+            self.disk.sync_dir(self._index_directory)
+            _logger.warning("removed %d index files: the index is off, and the log was cut", len(names))
 
     def _worker(self, name: str, step: Callable[[], None], interval_s: float) -> Worker:
         return Worker(name, step, interval_s=interval_s, on_failure=self._thread_died)

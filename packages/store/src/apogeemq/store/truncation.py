@@ -3,6 +3,7 @@
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 from apogeemq.store.commit_log import CommitLog
 from apogeemq.store.consume_queue import PADDING_SIZE, ConsumeQueue, ConsumeQueues
@@ -44,25 +45,37 @@ class Truncation:
         *,
         record_size_bytes_max: int,
         derived: Sequence[Callable[[int], None]],
+        alone: Lock,
+        wait_s: float,
     ) -> None:
-        """`derived`: called with the physical offset of the cut; each removes what it has from there on."""
+        """`derived`: called with the physical offset of the cut; each removes what it has from there on.
+
+        `alone` is held by whoever changes which files there are; a cut waits for it for at most `wait_s`.
+        """
         self._log = log
         self._commit = commit
         self._queues = queues
         self._queue_flush = queue_flush
         self._record_size_bytes_max = record_size_bytes_max
         self._derived = derived
+        self._alone = alone
+        self._wait_s = wait_s
 
     def run(self, offset: int) -> None:
         """See ReplicationView.truncate."""
-        self._check(offset)
-        self._log.suspend(_SUSPENSION, StoreError("the log is being cut"))
+        if not self._alone.acquire(timeout=self._wait_s):
+            raise StoreError(f"the log was not cut: deleting old files took longer than {self._wait_s} s; try again")
         try:
-            with self._queue_flush.paused(), self._commit.paused():
-                if offset < self._log.written_offset:
-                    self._cut(offset)
+            self._check(offset)
+            self._log.suspend(_SUSPENSION, StoreError("the log is being cut"))
+            try:
+                with self._queue_flush.paused(), self._commit.paused():
+                    if offset < self._log.written_offset:
+                        self._cut(offset)
+            finally:
+                self._log.resume(_SUSPENSION)
         finally:
-            self._log.resume(_SUSPENSION)
+            self._alone.release()
 
     def _check(self, offset: int) -> None:
         if isinstance(self._log.refusal, (NotWritable, StoreClosed)):

@@ -35,6 +35,8 @@ from apogeemq.store.errors import StoreError
 log = logging.getLogger(__name__)
 
 RETRY_WAIT_S = 1.0
+RETRY_WAIT_S_MAX = 30.0
+"""After a failed write; doubled with each further one, since each may encode a whole table in vain."""
 
 WHOLE_INTERVAL_S = 300.0
 """How old a `.json` may become while its journal says more: what a Java broker misses at most after a kill."""
@@ -176,12 +178,16 @@ class MetadataSaver:
         return self._topic_saver, self._group_saver, self._mode_saver, self._offset_saver, self._delay_saver
 
     async def _after_changes(self, changed: asyncio.Event, save: Callable[[], Awaitable[None]]) -> None:
+        wait_s = RETRY_WAIT_S
         while True:
             await changed.wait()
             changed.clear()
-            if not await self._try(save):
+            if await self._try(save):
+                wait_s = RETRY_WAIT_S
+            else:
                 changed.set()
-                await self._clock.sleep(RETRY_WAIT_S)
+                await self._clock.sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_WAIT_S_MAX)
 
     async def _every(self, interval_s: float, save: Callable[[], Awaitable[None]]) -> None:
         while True:

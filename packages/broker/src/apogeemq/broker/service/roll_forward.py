@@ -12,6 +12,7 @@ originals is saved like any other, only after the copies are flushed.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from apogeemq.broker.errors import BrokerError
 from apogeemq.store.errors import StoreError
@@ -41,7 +42,9 @@ class RollForward:
         if self._done_offset >= physical_offset:
             return True
         if not self._is_stopped:
-            self._loop.call_soon_threadsafe(self._ask, physical_offset)
+            # A loop that has closed since refuses. The broker is gone then, and the file simply stays.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ask, physical_offset)
         return False
 
     def stop(self) -> None:
@@ -60,6 +63,9 @@ class RollForward:
             except (StoreError, BrokerError) as error:
                 log.warning("live messages below physical offset %d can't be stored anew yet: %s", wanted_offset, error)
                 continue  # the store asks again
+            except Exception:  # a bug must not keep every file for ever: the next question gets another try
+                log.exception("storing live messages below physical offset %d anew failed", wanted_offset)
+                continue
             self._done_offset = wanted_offset
 
     def _ask(self, physical_offset: int) -> None:
