@@ -101,7 +101,7 @@ def test_a_description_is_of_bounded_length() -> None:
 
 
 async def test_the_log_tells_once(caplog: pytest.LogCaptureFixture) -> None:
-    """With group, topics and members; again when it changes, and when all agree."""
+    """With group, topics and members; again when it changes, at most once a minute, and when all agree."""
     caplog.set_level(logging.INFO, LOGGER)
     async with World() as world:
         one, two = world.client(1), world.client(2)
@@ -113,6 +113,8 @@ async def test_the_log_tells_once(caplog: pytest.LogCaptureFixture) -> None:
         (warning,) = [record.getMessage() for record in caplog.records if record.name == LOGGER]
         assert warning.startswith("the members of consumer group G differ")
         assert "topic T: c1 subscribe to [A]; c2 subscribe to [B]" in warning
+        two.heartbeat(consumer_beat("c2", expression="D"))
+        world.clock.advance(60)
         two.heartbeat(consumer_beat("c2", expression="C"))
         two.close()
         told = [record.getMessage() for record in caplog.records if record.name == LOGGER][1:]

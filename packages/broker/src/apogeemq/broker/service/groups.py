@@ -3,7 +3,7 @@
 A group is made with its retry topic at its first heartbeat, so that its first retry finds a route
 (reference client_demands.md, "First retry").
 
-Members of a group that subscribe to different things are told in the log, once for each change, and listed for whoever
+Members of a group that subscribe to different things are told in the log, at most once a minute, and listed for whoever
 asks; a setting has the later one refused. Source: reference broker_behaviour.md §7.
 """
 
@@ -19,6 +19,9 @@ from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.errors import NoPermission, RequestFailed, SubscriptionGroupNotExist
 from apogeemq.broker.filter.message_filter import message_filter
 from apogeemq.remoting_codec.bodies import HeartbeatData, SubscriptionData, SubscriptionGroupConfig
+
+TELL_INTERVAL_S = 60.0
+"""A client that changes its mind with every heartbeat must not fill the log: a group is told of once in this time."""
 
 LOGGED_VARIANTS_MAX = 8
 """Of how many different subscriptions in one group the log tells: each change costs by these, not by all."""
@@ -59,6 +62,8 @@ class GroupService(Generic[C]):
         self._refuse_differing = refuse_differing
         self._differing: dict[str, int] = {}
         """Groups of which the log says that members differ, at which state of what was told."""
+        self._told_s: dict[str, float] = {}
+        """When the log said so last, of groups where that is not long ago."""
 
     def heartbeat(self, beat: HeartbeatData, channel: C, language: str, version: int) -> bool:
         """Take a heartbeat in. Gives whether the client must send its full subscriptions (again): IS_SUB_CHANGE.
@@ -175,7 +180,7 @@ class GroupService(Generic[C]):
         if group is None or group.told.variants < 2:
             if self._differing.pop(name, None) is not None:
                 log.info("the members of consumer group %s subscribe to the same again", name)
-        elif self._differing.get(name) != group.told.changes:
+        elif self._differing.get(name) != group.told.changes and self._may_tell(name):
             self._differing[name] = group.told.changes
             difference = group.told.difference(LOGGED_VARIANTS_MAX)
             if difference is not None:
@@ -185,3 +190,14 @@ class GroupService(Generic[C]):
                     name,
                     describe(difference),
                 )
+
+    def _may_tell(self, name: str) -> bool:
+        """Whether the log was silent about a group long enough; then it counts as told now. Else the next heartbeat
+        asks again.
+        """
+        now = self._monotonic()
+        self._told_s = {group: told for group, told in self._told_s.items() if now - told < TELL_INTERVAL_S}
+        if name in self._told_s:
+            return False
+        self._told_s[name] = now
+        return True
