@@ -124,6 +124,37 @@ def test_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "absent")]) == 2
 
 
+def test_data_directory_instead_of_its_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who gives the directory of `apogeemq up` is told which one within is the store."""
+    (tmp_path / "broker" / "commitlog").mkdir(parents=True)
+    assert main(["check", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'broker'} is one" in capsys.readouterr().err
+
+
+def test_size_that_no_file_has(store_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped size is refused: a sound store is not called damaged, and nothing is repaired by it."""
+    for command in (["check"], ["repair", "--skip", "--yes"], ["rebuild"]):
+        assert main([command[0], str(store_dir), *command[1:], "--commit-log-file-size", "4K"]) == 2
+        assert "4096 bytes; leave it out" in capsys.readouterr().err
+    assert main(["check", str(store_dir), *SIZES]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["queue", "--topic", "absent"],
+        ["queue", "--topic", "absent", "--queue", "0"],
+        ["index", "--topic", "absent", "--key", "k"],
+        ["records", "--topic", "absent"],
+    ],
+)
+def test_nothing_found(store_dir: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """No output is explained on standard error, and no fault."""
+    assert main([arguments[0], str(store_dir), *arguments[1:], *SIZES]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "nothing found\n")
+
+
 def test_directory_in_use(store_dir: Path, held: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Refused with the process that has it and what to do."""
     assert main(["check", str(store_dir), *SIZES]) == 2

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from apogeemq.store.errors import FileSizeImpossible
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.store_layout import find_layout
 
@@ -54,9 +55,38 @@ def test_queue_file_size(files: dict[int, bytes], expected: int) -> None:
 def test_given_sizes_win() -> None:
     """Whoever knows better is believed."""
     layout = find_layout(
-        disk_with({0: 8192}, {}), STORE, commit_log_file_size_bytes=4096, consume_queue_file_size_bytes=200
+        disk_with({0: 4096}, {}), STORE, commit_log_file_size_bytes=8192, consume_queue_file_size_bytes=200
     )
-    assert layout[:2] == (4096, 200)
+    assert layout[:2] == (8192, 200)
     config = layout.config(message_size_bytes_max=1000)
     config.validate()
-    assert (config.commit_log_file_size_bytes, config.consume_queue_file_units) == (4096, 10)
+    assert (config.commit_log_file_size_bytes, config.consume_queue_file_units) == (8192, 10)
+
+
+@pytest.mark.parametrize(
+    ("files", "given"),
+    [
+        ({0: 8192}, 4096),
+        ({0: 8192, 8192: 8192}, 4096),
+        ({0: 8192, 8192: 8192}, 16384),
+    ],
+)
+def test_given_sizes_that_no_file_can_have_are_refused(files: dict[int, int], given: int) -> None:
+    """All files are longer, or begin closer together: a slip, not damage. Queues' files alike."""
+    with pytest.raises(FileSizeImpossible, match=f"{given} bytes; leave it out"):
+        find_layout(disk_with(files, {}), STORE, commit_log_file_size_bytes=given)
+    queue = {start: bytes(size_bytes) for start, size_bytes in files.items()}
+    with pytest.raises(FileSizeImpossible, match="consumequeue/T/0"):
+        find_layout(disk_with({}, queue), STORE, consume_queue_file_size_bytes=given)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {0: 8192, 8192: 4096},  # one is longer
+        {4096: 4096, 6000: 4096, 12288: 4096},  # one lies where none belongs
+    ],
+)
+def test_given_sizes_that_some_files_have_win(files: dict[int, int]) -> None:
+    """The others are damage, for a check to tell of."""
+    assert find_layout(disk_with(files, {}), STORE, commit_log_file_size_bytes=4096)[0] == 4096

@@ -57,6 +57,18 @@ class LayoutInvalid(StoreError):
         self.reason = reason
 
 
+class FileSizeImpossible(StoreError):
+    """None of the files in `directory`, and in those like it, can have been made with the size that was given."""
+
+    def __init__(self, directory: Path, size_bytes: int) -> None:
+        super().__init__(
+            f"{directory}: none of the files can have been made with the size given, {size_bytes} bytes; "
+            "leave it out to have it found from their names and sizes"
+        )
+        self.directory = directory
+        self.size_bytes = size_bytes
+
+
 class EpochInvalid(StoreError):
     """The epoch file at `path` is damaged, or would not be true any more; `reason` says how that shows."""
 

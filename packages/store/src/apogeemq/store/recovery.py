@@ -56,6 +56,16 @@ class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
     """Records whose queue offset does not follow their predecessor's: a topic made anew, or damage. See Recovery."""
     duration_ms: int = 0
 
+    def __str__(self) -> str:
+        """As the log tells it."""
+        cut = "" if self.truncated_at is None else f" behind physical offset {self.truncated_at}"
+        irregular = f", {self.irregular_records} records out of order in their queue" if self.irregular_records else ""
+        return (
+            f"{self.scanned_bytes} bytes of the commit log checked in {self.duration_ms} ms, "
+            f"{self.dropped_bytes} bytes dropped{cut}, "
+            f"{self.queue_units_rebuilt} consume-queue units built{irregular}"
+        )
+
 
 class _QueueGap(Exception):  # noqa: N818 — never leaves this module
     """A consume queue lacks units whose records lie before the start of the scan."""

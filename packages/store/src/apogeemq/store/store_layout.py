@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import UNIT, UNIT_SIZE_BYTES
+from apogeemq.store.errors import FileSizeImpossible
 from apogeemq.store.files import Disk
 from apogeemq.store.segment_files import segment_path
 
@@ -52,17 +53,21 @@ def find_layout(
     index_slots: int = INDEX_SLOTS,
     index_entries_max: int = INDEX_ENTRIES_MAX,
 ) -> StoreLayout:
-    """The sizes that fit what is there; those given (not 0) are taken as they are.
+    """The sizes that fit what is there; those given (not 0) win.
 
     Names tell where files begin, so files of one row tell their size by its steps. A single file tells it by its own
     size, unless copying cut it behind what it holds: then, and for an empty directory, it is the usual one. Slots and
     entries of index files cannot be told from their size.
+
+    Errors: FileSizeImpossible for a given size that none of the files can have.
     """
     queues = [
         directory / "consumequeue" / topic / queue_id
         for topic in disk.list_dir(directory / "consumequeue")
         for queue_id in disk.list_dir(directory / "consumequeue" / topic)
     ]
+    _refuse_impossible(disk, [directory / "commitlog"], commit_log_file_size_bytes)
+    _refuse_impossible(disk, queues, consume_queue_file_size_bytes)
     return StoreLayout(
         commit_log_file_size_bytes or _log_file_size(disk, directory / "commitlog"),
         consume_queue_file_size_bytes or _queue_file_size(disk, queues),
@@ -75,6 +80,20 @@ def find_layout(
 def file_starts(disk: Disk, directory: Path) -> list[int]:
     """Where the files of a directory begin, by their names, whatever is missing in between."""
     return [int(name) for name in disk.list_dir(directory) if _NAME.fullmatch(name)]
+
+
+def _refuse_impossible(disk: Disk, rows: list[Path], given_size_bytes: int) -> None:
+    """Taken as it is, a mistyped size would make a sound store look damaged, and repair would make it so.
+
+    Some files that do not fit are damage; when all are longer, or all begin closer together, it is the size.
+    """
+    if not given_size_bytes or not rows:
+        return
+    starts = {row: file_starts(disk, row) for row in rows}
+    sizes = [disk.size_of(segment_path(row, start)) or 0 for row in rows for start in starts[row]]
+    steps = [later - earlier for row in rows for earlier, later in pairwise(starts[row])]
+    if min(sizes, default=0) > given_size_bytes or 0 < max(steps, default=0) < given_size_bytes:
+        raise FileSizeImpossible(rows[0], given_size_bytes)
 
 
 def _log_file_size(disk: Disk, directory: Path) -> int:

@@ -17,6 +17,9 @@ from apogeemq.store.store_layout import INDEX_ENTRIES_MAX, INDEX_SLOTS, StoreLay
 OnProgress = Callable[[int, int], None]
 """(bytes done, bytes in all)."""
 
+_USUAL_NAMES = ("broker", "store")
+"""Of a store within what people take for it: `apogeemq up` makes the first in its data directory, Java the second."""
+
 
 class StoreView:
     """What tools look at: the parts of the log, the consume queues, the checkpoint, and how the store was stopped."""
@@ -38,7 +41,7 @@ class StoreView:
         `exclusive` is for those who change something beside the view: nobody else may look meanwhile; the lock file
         is made if need be.
 
-        Errors: StoreInUse, NotADirectoryError and FileNotFoundError when it is no store, OSError.
+        Errors: StoreInUse, NotADirectoryError and FileNotFoundError when it is no store, OSError, and as find_layout.
         """
         disk = ReadOnlyDisk()
         check_is_store(disk, directory)
@@ -107,9 +110,15 @@ class StoreView:
 
 def check_is_store(disk: Disk, directory: Path) -> None:
     """Errors: FileNotFoundError when there is neither a log nor a checkpoint: most likely the wrong directory."""
-    names = disk.list_dir(directory)
-    if "commitlog" not in names and "checkpoint" not in names:
-        raise FileNotFoundError(f"{directory} is no store: it has neither commitlog nor checkpoint")
+    if _looks_like_store(disk, directory):
+        return
+    reason = f"{directory} is no store: it has neither commitlog nor checkpoint"
+    inside = next((directory / name for name in _USUAL_NAMES if _looks_like_store(disk, directory / name)), None)
+    raise FileNotFoundError(reason if inside is None else f"{reason}; {inside} is one")
+
+
+def _looks_like_store(disk: Disk, directory: Path) -> bool:
+    return not {"commitlog", "checkpoint"}.isdisjoint(disk.list_dir(directory))
 
 
 def _load_checkpoint(disk: Disk, path: Path) -> Checkpoint:

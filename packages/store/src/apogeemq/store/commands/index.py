@@ -72,4 +72,5 @@ def _find(view: StoreView, options: argparse.Namespace) -> int:
     table = Table(RECORD_COLUMNS, as_json=options.output == "json")
     for record in islice(find_by_key(view, options.topic, options.key), options.count):
         table.row(record_values(record, with_body=options.body))
+    table.end()
     return 0

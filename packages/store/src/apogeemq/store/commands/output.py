@@ -30,17 +30,22 @@ class Table:
     def __init__(self, columns: Sequence[Column], *, as_json: bool) -> None:
         self._columns = columns
         self._as_json = as_json
-        self._has_head = False
+        self._is_empty = True
 
     def row(self, values: Mapping[str, Value]) -> None:
         """Write one. JSON has all the values, the table those that have a column."""
+        is_first, self._is_empty = self._is_empty, False
         if self._as_json:
             write_json(values)
             return
-        if not self._has_head:
-            self._has_head = True
+        if is_first:
             self._line({column.name: column.name for column in self._columns})
         self._line({column.name: text_of(values.get(column.name)) for column in self._columns})
+
+    def end(self) -> None:
+        """Tell on standard error when there was no row: an empty output leaves one wondering."""
+        if self._is_empty:
+            sys.stderr.write("nothing found\n")
 
     def _line(self, texts: Mapping[str, str]) -> None:
         line = "  ".join(column.pad(texts[column.name]) for column in self._columns)

@@ -68,6 +68,7 @@ def _list_queues(view: StoreView, options: argparse.Namespace) -> int:
                     "last": time_text(facts.store_timestamp_max_ms),
                 }
             )
+    table.end()
     return code
 
 
@@ -82,4 +83,5 @@ def _list_units(view: StoreView, options: argparse.Namespace) -> int:
                 "tagsCode": unit.tags_code,
             }
         )
+    table.end()
     return 0

@@ -84,6 +84,7 @@ def _list(view: StoreView, options: argparse.Namespace) -> int:
                 continue
             count += 1
             table.row(record_values(found, with_body=options.body))
+    table.end()
     return code
 
 
