@@ -238,6 +238,9 @@ class RealSegment:
         self.descriptor = descriptor
         self.size_bytes = size_bytes
         self._close_descriptor = weakref.finalize(self, os.close, descriptor)
+        # A process that ends without closing its store still has threads at work: a number that is free again might be
+        # given to a file that one of them opens while another one writes to it.
+        self._close_descriptor.atexit = False
 
     def pread(self, position: int, size_bytes: int) -> bytes:
         """See Segment."""
