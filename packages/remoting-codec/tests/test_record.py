@@ -25,6 +25,7 @@ from apogeemq.remoting_codec.record import (
     magic_of_topic,
     message_from_record,
     peek_head,
+    peek_properties,
     peek_size_and_magic,
     peek_store_timestamp_ms,
     record_size_bytes,
@@ -133,6 +134,13 @@ def test_peeked_heads_agree_with_the_decoded_records() -> None:
         assert head.store_timestamp_ms == expected["storeTimestamp"]
 
 
+def test_peeked_properties_agree_with_the_decoded_records() -> None:
+    """Without a look at the body."""
+    for expected in MESSAGES:
+        record = decode_record(COMMIT_LOG, expected["offset"])
+        assert peek_properties(memoryview(COMMIT_LOG), expected["offset"]) == record.properties
+
+
 @pytest.mark.parametrize("scenario", ["pull", "send_back", "query_view", "transaction", "heartbeat", "unregister"])
 def test_recorded_bodies_of_records_encode_back_to_the_same_bytes(scenario: str) -> None:
     """Pull, query, view and check-back frames carry records; each such body decodes and encodes to itself."""
@@ -222,7 +230,7 @@ def test_damaged_records_raise_only_codec_errors(record: Record, data: st.DataOb
     for _ in range(data.draw(st.integers(1, 3))):
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(encoded[: data.draw(st.integers(0, len(encoded)))])
-    for function in (decode_record, decode_records, peek_head, peek_size_and_magic):
+    for function in (decode_record, decode_records, peek_head, peek_properties, peek_size_and_magic):
         try:
             function(cut)
         except CodecError:

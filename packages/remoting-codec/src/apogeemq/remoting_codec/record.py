@@ -235,27 +235,12 @@ def decode_record(buffer: Buffer, offset: int = 0, *, check_crc: bool = True) ->
     Errors: RecordInvalid with the record's start, also for a blank filler, and when the CRC of the body differs
     (unless `check_crc` is False).
     """
-    sys_flag = _peek(buffer, offset)[-1]
-    head = HEADS[sys_flag & _HOST_BITS]
-    size_bytes, magic, crc, *fields, body_size_bytes = _unpack(head, buffer, offset, "its head")
-    if size_bytes > len(buffer) - offset:
-        raise RecordInvalid(f"total size {size_bytes} exceeds the {len(buffer) - offset} bytes there are", offset)
-    body_at = offset + head.size
-    topic_length = TOPIC_SIZE_V1 if magic == MAGIC_V1 else TOPIC_SIZE_V2
-    topic_at = body_at + _size(body_size_bytes, "body", offset) + topic_length.size
-    topic_size_bytes = _unpack(topic_length, buffer, topic_at - topic_length.size, "the topic length", offset)[0]
-    properties_at = topic_at + _size(topic_size_bytes, "topic", offset) + PROPERTIES_SIZE.size
-    properties_size_bytes = _unpack(
-        PROPERTIES_SIZE, buffer, properties_at - PROPERTIES_SIZE.size, "the properties length", offset
-    )[0]
-    end = properties_at + _size(properties_size_bytes, "properties", offset)
-    if end - offset != size_bytes:
-        raise RecordInvalid(f"total size {size_bytes}, but the parts have {end - offset} bytes", offset)
+    (_, magic, crc, *fields, body_size_bytes), body_at, topic_at, topic_end, properties_at, end = _parts(buffer, offset)
     body = bytes(buffer[body_at : body_at + body_size_bytes])
     if check_crc and body_crc(body) != crc:
         raise RecordInvalid("the CRC of the body differs", offset)
     try:
-        topic = bytes(buffer[topic_at : topic_at + topic_size_bytes]).decode()
+        topic = bytes(buffer[topic_at:topic_end]).decode()
     except UnicodeDecodeError as error:
         raise RecordInvalid("the topic is not UTF-8", offset) from error
     (
@@ -358,6 +343,15 @@ def peek_head(buffer: Buffer, offset: int = 0) -> RecordHead:
     return RecordHead(size_bytes, magic, queue_id, queue_offset, physical_offset, sys_flag, store_timestamp_ms)
 
 
+def peek_properties(buffer: Buffer, offset: int = 0) -> bytes:
+    """The properties of the record that starts at `offset`, as stored. Its body, however large, is not touched.
+
+    Errors: as `decode_record` without its CRC.
+    """
+    _, _, _, _, properties_at, end = _parts(buffer, offset)
+    return bytes(buffer[properties_at:end])
+
+
 def peek_store_timestamp_ms(buffer: Buffer, offset: int = 0) -> int:
     """When the record that starts at `offset` was stored. Errors: as `peek_head`."""
     return peek_head(buffer, offset).store_timestamp_ms
@@ -380,6 +374,30 @@ def _peek(buffer: Buffer, offset: int) -> tuple[int, ...]:
     if fields[1] not in (MAGIC_V1, MAGIC_V2):
         raise RecordInvalid(f"unknown magic 0x{fields[1]:08X}", offset)
     return fields
+
+
+def _parts(buffer: Buffer, offset: int) -> tuple[tuple, int, int, int, int, int]:  # type: ignore[type-arg]  # as _unpack
+    """The head's fields, and where body, topic, topic's end, properties and the record's end are.
+
+    Errors: RecordInvalid when they do not add up to the total size.
+    """
+    sys_flag = _peek(buffer, offset)[-1]
+    head = HEADS[sys_flag & _HOST_BITS]
+    fields = _unpack(head, buffer, offset, "its head")
+    size_bytes, magic, body_size_bytes = fields[0], fields[1], fields[-1]
+    if size_bytes > len(buffer) - offset:
+        raise RecordInvalid(f"total size {size_bytes} exceeds the {len(buffer) - offset} bytes there are", offset)
+    body_at = offset + head.size
+    topic_length = TOPIC_SIZE_V1 if magic == MAGIC_V1 else TOPIC_SIZE_V2
+    topic_at = body_at + _size(body_size_bytes, "body", offset) + topic_length.size
+    topic_size_bytes = _unpack(topic_length, buffer, topic_at - topic_length.size, "the topic length", offset)[0]
+    topic_end = topic_at + _size(topic_size_bytes, "topic", offset)
+    properties_at = topic_end + PROPERTIES_SIZE.size
+    properties_size_bytes = _unpack(PROPERTIES_SIZE, buffer, topic_end, "the properties length", offset)[0]
+    end = properties_at + _size(properties_size_bytes, "properties", offset)
+    if end - offset != size_bytes:
+        raise RecordInvalid(f"total size {size_bytes}, but the parts have {end - offset} bytes", offset)
+    return fields, body_at, topic_at, topic_end, properties_at, end
 
 
 def _unpack(layout: struct.Struct, buffer: Buffer, at: int, what: str, offset: int | None = None) -> tuple:  # type: ignore[type-arg]  # struct types nothing

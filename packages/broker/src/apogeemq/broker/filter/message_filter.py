@@ -12,7 +12,7 @@ from apogeemq.broker.errors import RequestFailed
 from apogeemq.broker.filter.sql92 import Predicate, compile_sql92
 from apogeemq.broker.filter.tags import tag_codes
 from apogeemq.remoting_codec.message import decode_properties
-from apogeemq.remoting_codec.record import decode_record, peek_head
+from apogeemq.remoting_codec.record import peek_head, peek_properties
 from apogeemq.store.message_store import MessageStore, ReadResult, ReadStatus
 
 SQL92: Final = "SQL92"
@@ -85,7 +85,7 @@ def read_filtered(
             break
         at = result.next_offset
         for record, record_offset in _records(result):
-            if not predicate(_properties(record)):
+            if not predicate(decode_properties(peek_properties(record))):
                 continue
             if found and (len(found) >= count_max or total_size_bytes + len(record) > size_bytes_max):
                 return _found(result, record_offset, found, total_size_bytes)
@@ -95,9 +95,7 @@ def read_filtered(
             break
     if found:
         return _found(result, at, found, total_size_bytes)
-    if at == queue_offset or result.status is ReadStatus.COLD:
-        return result if at == queue_offset else _nothing(result, at)
-    return _nothing(result, at)
+    return result if at == queue_offset else _nothing(result, at)
 
 
 def _found(result: ReadResult, next_offset: int, found: list[memoryview | bytes], size_bytes: int) -> ReadResult:
@@ -127,7 +125,3 @@ def _records(result: ReadResult) -> list[tuple[memoryview, int]]:
             records.append((view[position : position + head.size_bytes], head.queue_offset))
             position += head.size_bytes
     return records
-
-
-def _properties(record: memoryview) -> dict[str, str]:
-    return decode_properties(decode_record(record, check_crc=False).properties)
