@@ -18,6 +18,8 @@ from typing import Final
 ACCESS_KEY: Final = "AccessKey"
 SIGNATURE: Final = "Signature"
 SECURITY_TOKEN: Final = "SecurityToken"  # noqa: S105 — the field's name, no secret
+CREDENTIALS: Final = frozenset({ACCESS_KEY, SIGNATURE, SECURITY_TOKEN})
+"""Ext fields that are never shown."""
 UNIQUE_KEY_QUERY: Final = "_UNIQUE_KEY_QUERY"
 
 UNIQUE_KEY_QUERY_UNSIGNED_VERSION_MAX: Final = 399

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 from apogeemq.remoting_codec import bodies, client_bodies
-from apogeemq.remoting_codec.acl_signature import ACCESS_KEY, SECURITY_TOKEN, SIGNATURE
+from apogeemq.remoting_codec.acl_signature import CREDENTIALS
 from apogeemq.remoting_codec.batch import decode_batch
 from apogeemq.remoting_codec.codes import RequestCode, request_code_name, response_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
@@ -27,7 +27,6 @@ from apogeemq.remoting_codec.headers import REQUEST_HEADERS, RESPONSE_HEADERS
 from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.record import decode_records, format_host
 
-_SECRETS: Final = frozenset({ACCESS_KEY, SIGNATURE, SECURITY_TOKEN})
 _HEX_DIGITS: Final = frozenset(b"0123456789abcdefABCDEF \t\r\n")
 _REQUESTS_OPEN_MAX: Final = 100_000
 """Requests without an answer that are remembered; a capture of oneway calls only must not fill the memory."""
@@ -186,7 +185,7 @@ def _show(number: int, taken: _Taken, command: RemotingCommand, asked: int | Non
         version=command.version,
         language=command.language,
         header=header.__name__ if header is not None else "",
-        fields={key: "***" if key in _SECRETS else value for key, value in fields.items()},
+        fields={key: "***" if key in CREDENTIALS else value for key, value in fields.items()},
         remark=command.remark or "",
         body_size_bytes=len(command.body),
         body=body,

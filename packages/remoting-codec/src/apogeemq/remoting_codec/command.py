@@ -3,6 +3,7 @@
 from typing import Final
 
 import msgspec
+from apogeemq.remoting_codec.acl_signature import CREDENTIALS
 from apogeemq.remoting_codec.codes import (
     ONEWAY_FLAG,
     RESPONSE_FLAG,
@@ -20,7 +21,6 @@ OWN_LANGUAGE: Final = LanguageCode.PYTHON.name
 
 _VALUE_CHARS_MAX = 40
 _FIELDS_SHOWN_MAX = 16
-_SECRET_FIELDS = frozenset({"AccessKey", "Signature", "SecurityToken"})
 
 
 class RemotingCommand(msgspec.Struct, gc=False):
@@ -101,7 +101,7 @@ def _elide(text: str) -> str:
 def _show_fields(ext_fields: dict[str, str]) -> str:
     """The first ext fields as `name=value`, credentials hidden."""
     shown = [
-        f"{_elide(name)}={'***' if name in _SECRET_FIELDS else repr(_elide(value))}"
+        f"{_elide(name)}={'***' if name in CREDENTIALS else repr(_elide(value))}"
         for name, value in list(ext_fields.items())[:_FIELDS_SHOWN_MAX]
     ]
     if len(ext_fields) > _FIELDS_SHOWN_MAX:
