@@ -247,6 +247,12 @@ class Filter(NamedTuple):
         return self.expression if self.expression_type == "TAG" else "*"
 
 
+def filter_of(expression: FilterExpression) -> Filter:
+    """What an expression says, unchecked; tags "*" when the client named none."""
+    text = expression.expression.strip()
+    return Filter("SQL92", text) if expression.type == SQL else Filter("TAG", text or "*")
+
+
 def check_filter(expression: FilterExpression, field: str, limits: Limits) -> Filter:
     """Give the filter; tags "*" when the client named none. SQL is read by the brokers, which refuse what is none.
 
@@ -257,19 +263,17 @@ def check_filter(expression: FilterExpression, field: str, limits: Limits) -> Fi
         raise ProxyError(
             Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.type: {int(expression.type)} is not known; use TAG or SQL"
         )
-    text = expression.expression.strip()
-    if expression.type == SQL and not text:
+    found = filter_of(expression)
+    text = found.expression
+    if not text:
         raise ProxyError(Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.expression: it is empty; a SQL filter needs one")
-    text = text or "*"
     if len(text.encode()) > limits.filter_expression_size_bytes_max or has_control_characters(text):
         problem = f"more than {limits.filter_expression_size_bytes_max} bytes, or a control character in it"
         raise ProxyError(Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.expression: {problem}")
-    if expression.type == SQL:
-        return Filter("SQL92", text)
-    if text != "*" and not all(tag.strip() for tag in text.split("||")):
+    if expression.type != SQL and text != "*" and not all(tag.strip() for tag in text.split("||")):
         problem = f"{text[:200]!r} is not * or tags divided by ||"
         raise ProxyError(Code.ILLEGAL_FILTER_EXPRESSION, f"{field}.expression: {problem}")
-    return Filter("TAG", text)
+    return found
 
 
 def check_batch_size(request: ReceiveMessageRequest, limits: Limits) -> int:

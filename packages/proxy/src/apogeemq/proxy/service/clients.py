@@ -31,7 +31,6 @@ from apogeemq.proto.v2.definition_pb2 import (
     PRODUCER,
     PUSH_CONSUMER,
     SIMPLE_CONSUMER,
-    SQL,
     ClientType,
     Code,
     Settings,
@@ -41,7 +40,7 @@ from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.names import full_name, group_of
 from apogeemq.proxy.core.settings import GroupPolicy, consumer_settings, kept_size_bytes, producer_settings
 from apogeemq.proxy.core.status import OK
-from apogeemq.proxy.core.validation import check_settings
+from apogeemq.proxy.core.validation import check_settings, filter_of
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.ports import Routes
 from apogeemq.proxy.service.background import Background
@@ -469,11 +468,10 @@ def _heartbeat(client: Client) -> mesh.ClientHeartbeatRequest:
         consume_from_where="CONSUME_FROM_LAST_OFFSET",
         subscriptions=[
             mesh.ClientHeartbeatRequest.SubscriptionData(
-                topic=full_name(entry.topic),
-                expression_type="SQL92" if entry.expression.type == SQL else "TAG",
-                sub_string=entry.expression.expression.strip() or "*",
+                topic=full_name(entry.topic), expression_type=wanted.expression_type, sub_string=wanted.expression
             )
             for entry in client.settings.subscription.subscriptions
+            for wanted in [filter_of(entry.expression)]
         ],
     )
     return request
