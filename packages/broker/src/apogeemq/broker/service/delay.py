@@ -202,15 +202,10 @@ class DelayService:
             log.error("the delayed message at physical offset %d can't be kept: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more
             return
         with self._store.disk_limits_ignored():
-            stored = self._writer.put(
+            stored = self._writer.put_copy(
                 self._topics.require(SCHEDULE_TOPIC),
                 record.queue_id,
-                flag=record.flag,
-                sys_flag=record.sys_flag,
-                born_timestamp_ms=record.born_timestamp_ms,
-                born_host=record.born_host,
-                reconsume_times=record.reconsume_times,
-                body=record.body,
+                record,
                 properties=_with_due_time(record.properties, due_ms),
                 tags_code=None,
                 prepared_transaction_offset=record.prepared_transaction_offset,
@@ -264,15 +259,10 @@ class DelayService:
         return topic, int(queue_id)
 
     def _put(self, record: Record, properties: dict[str, str], topic: Topic, queue_id: int) -> None:
-        self._writer.put(
+        self._writer.put_copy(
             topic,
             queue_id,
-            flag=record.flag,
-            sys_flag=record.sys_flag,
-            born_timestamp_ms=record.born_timestamp_ms,
-            born_host=record.born_host,
-            reconsume_times=record.reconsume_times,
-            body=record.body,
+            record,
             properties=_without_wait(record.properties, properties),
             tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
         )

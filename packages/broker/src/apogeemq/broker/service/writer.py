@@ -90,6 +90,31 @@ class MessageWriter:
         Raises:
             StoreError: as `put`; nothing was stored.
         """
+        return self.put_copy(
+            topic,
+            queue_id,
+            record,
+            properties=properties,
+            tags_code=tags_code,
+            reconsume_times=record.reconsume_times + 1,
+        )
+
+    def put_copy(
+        self,
+        topic: Topic,
+        queue_id: int,
+        record: Record,
+        *,
+        properties: bytes,
+        tags_code: int | None,
+        reconsume_times: int | None = None,
+        prepared_transaction_offset: int = 0,
+    ) -> AppendResult:
+        """Store a message as it is in the log, elsewhere; None keeps its tries.
+
+        Raises:
+            StoreError: as `put`; nothing was stored.
+        """
         return self.put(
             topic,
             queue_id,
@@ -97,10 +122,11 @@ class MessageWriter:
             sys_flag=record.sys_flag,
             born_timestamp_ms=record.born_timestamp_ms,
             born_host=record.born_host,
-            reconsume_times=record.reconsume_times + 1,
+            reconsume_times=record.reconsume_times if reconsume_times is None else reconsume_times,
             body=record.body,
             properties=properties,
             tags_code=tags_code,
+            prepared_transaction_offset=prepared_transaction_offset,
         )
 
     def put_batch(
