@@ -19,8 +19,9 @@ Source: Apache filter/parser/SelectorParser.jj (5.x). Unlike Apache's, this pars
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 EXPRESSION_SIZE_MAX = 64 * 1024
 """Characters."""
@@ -44,65 +45,56 @@ class Sql92Invalid(Exception):  # noqa: N818 — says what happened, as the brok
 # --------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """Any part of an expression; `at` is where it begins, in characters from 0."""
 
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Property(Node):
+class Property(Node, frozen=True):
     """The value of a message property: a text, or null."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Text(Node):
+class Text(Node, frozen=True):
     """A literal text."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Number(Node):
+class Number(Node, frozen=True):
     """A literal number: an int, or a float when it has a point or an exponent."""
 
     value: int | float
 
 
-@dataclass(frozen=True, slots=True)
-class Truth(Node):
+class Truth(Node, frozen=True):
     """TRUE, FALSE or NULL."""
 
     value: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Negation(Node):
+class Negation(Node, frozen=True):
     """A minus before something."""
 
     operand: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Not(Node):
+class Not(Node, frozen=True):
     """NOT something."""
 
     operand: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Logic(Node):
+class Logic(Node, frozen=True):
     """Two or more parts joined by AND, or by OR."""
 
     is_and: bool
     parts: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison(Node):
+class Comparison(Node, frozen=True):
     """One of = <> > >= < <= between two parts."""
 
     operator: str
@@ -110,16 +102,14 @@ class Comparison(Node):
     right: Node
 
 
-@dataclass(frozen=True, slots=True)
-class IsNull(Node):
+class IsNull(Node, frozen=True):
     """IS NULL, or IS NOT NULL."""
 
     operand: Node
     is_negated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Between(Node):
+class Between(Node, frozen=True):
     """BETWEEN low AND high, or NOT so."""
 
     operand: Node
@@ -128,8 +118,7 @@ class Between(Node):
     is_negated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class In(Node):
+class In(Node, frozen=True):
     """IN a list of texts, or NOT so."""
 
     operand: Node
@@ -137,8 +126,7 @@ class In(Node):
     is_negated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Search(Node):
+class Search(Node, frozen=True):
     """CONTAINS, STARTSWITH or ENDSWITH a text, or NOT so."""
 
     kind: str
@@ -170,8 +158,7 @@ _TRUTHS: Final[dict[str, bool | None]] = {"TRUE": True, "FALSE": False, "NULL": 
 _INT64_MAX: Final = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(msgspec.Struct, frozen=True):
     kind: str
     """word: a reserved one, in capitals; name; sign; text; integer; float; end."""
     value: str
