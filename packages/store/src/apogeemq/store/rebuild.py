@@ -61,11 +61,7 @@ def rebuild_queues(
     FileExistsError, OSError.
     """
     disk = disk or RealDisk()
-    if target is None:
-        building = begin_swap(disk, view.directory, "consumequeue")
-    else:
-        building = target / "consumequeue"
-        building.mkdir(parents=True)
+    building = _begin(disk, view, target, "consumequeue")
     report = _build(view, building, disk, tags_code_of, on_progress)
     if target is None:
         commit_swap(disk, view.directory, "consumequeue")
@@ -85,11 +81,7 @@ def rebuild_index(
     `now_ms` names the files.
     """
     disk = disk or RealDisk()
-    if target is None:
-        building = begin_swap(disk, view.directory, "index")
-    else:
-        building = target / "index"
-        building.mkdir(parents=True)
+    building = _begin(disk, view, target, "index")
     index = IndexFiles(
         disk,
         building,
@@ -119,6 +111,15 @@ def rebuild_index(
     if target is None:
         commit_swap(disk, view.directory, "index")
     return records
+
+
+def _begin(disk: Disk, view: StoreView, target: Path | None, name: str) -> Path:
+    """The empty directory to build in: in a target, or beside the store's own. Errors: FileExistsError, OSError."""
+    if target is None:
+        return begin_swap(disk, view.directory, name)
+    building = target / name
+    building.mkdir(parents=True)
+    return building
 
 
 def _build(
