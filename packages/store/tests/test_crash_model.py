@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import pytest
 from apogeemq.remoting_codec.record import decode_records
-from apogeemq.store.config import StoreConfig
 from apogeemq.store.errors import DiskFull, NotWritable
 from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.message_store import AppendResult, MessageStore, ReadStatus
@@ -23,18 +22,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
-CONFIG = StoreConfig(
-    store_host=HOST,
-    commit_log_file_size_bytes=4096,
-    consume_queue_file_units=8,
-    reserve_ahead_bytes=2048,
-    message_size_bytes_max=3000,
-    consume_queue_tail_size_bytes_max=100,
-    open_files_max=3,
-    hot_read_window_bytes=6000,
-)
-QUEUES = [("TopicA", 0), ("TopicA", 1), ("%RETRY%group", 0)]
+from packages.store.tests.small_store import CONFIG, HOST, QUEUES
+
 queue_choices = st.sampled_from(QUEUES)
 body_sizes = st.one_of(st.integers(0, 40), st.integers(0, 1500))
 

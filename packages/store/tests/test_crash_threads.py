@@ -22,25 +22,13 @@ from apogeemq.store import (
     store_assembly,
     timer_store,
 )
-from apogeemq.store.config import StoreConfig
 from apogeemq.store.errors import DiskFull, NotWritable
 from apogeemq.store.faulty_disk import PowerLoss
 from apogeemq.store.message_store import MessageStore, ReadStatus
 
 from packages.store.tests.baton import Actor, TurnDisk, TurnLock
+from packages.store.tests.small_store import CONFIG, HOST, QUEUES
 
-HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
-CONFIG = StoreConfig(
-    store_host=HOST,
-    commit_log_file_size_bytes=4096,
-    consume_queue_file_units=8,
-    reserve_ahead_bytes=2048,
-    message_size_bytes_max=3000,
-    consume_queue_tail_size_bytes_max=100,
-    open_files_max=3,
-    hot_read_window_bytes=6000,
-)
-QUEUES = [("TopicA", 0), ("TopicA", 1), ("%RETRY%group", 0)]
 MODULES_WITH_LOCKS = [
     consume_queue,
     disk_health,

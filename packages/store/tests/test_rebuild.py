@@ -14,34 +14,12 @@ from apogeemq.store.rebuild import RebuildReport, rebuild_queues
 from apogeemq.store.store_check import StoreCheck
 from apogeemq.store.store_view import StoreView
 
+from packages.store.tests.stopping_disk import Stopped, StoppingDisk
+
 OpenStore = Callable[..., MessageStore]
 Send = Callable[..., AppendResult]
 
 VECTORS = Path(__file__).parent / "vectors_store"
-
-
-class Stopped(Exception):  # noqa: N818
-    """The process ends here."""
-
-
-class StoppingDisk(RealDisk):
-    """Ends the process at a certain call that changes names or waits for the disk."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped
-
-    def rename(self, source: Path, target: Path) -> None:
-        self.step()
-        super().rename(source, target)
-
-    def sync_dir(self, path: Path) -> None:
-        self.step()
-        super().sync_dir(path)
 
 
 @pytest.fixture

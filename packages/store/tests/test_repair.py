@@ -29,6 +29,8 @@ from apogeemq.store.skip_records import SKIP_SIZE_BYTES_MIN, encode_fill, skip_s
 from apogeemq.store.store_check import StoreCheck
 from apogeemq.store.store_view import StoreView
 
+from packages.store.tests.stopping_disk import Stopped, StoppingDisk
+
 OpenStore = Callable[..., MessageStore]
 Send = Callable[..., AppendResult]
 
@@ -260,30 +262,6 @@ def test_a_torn_tail_is_the_openings_business(world: World) -> None:
         file.seek(end % FILE_SIZE)
         file.write(b"torn")
     assert world.repair(RepairMode.TRUNCATE) == []
-
-
-class Stopped(Exception):  # noqa: N818
-    """The process ends here."""
-
-
-class StoppingDisk(RealDisk):
-    """Ends the process at a certain call."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped
-
-    def rename(self, source: Path, target: Path) -> None:
-        self.step()
-        super().rename(source, target)
-
-    def sync_dir(self, path: Path) -> None:
-        self.step()
-        super().sync_dir(path)
 
 
 @pytest.mark.parametrize("mode", RepairMode)

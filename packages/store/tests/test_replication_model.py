@@ -13,9 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from apogeemq.remoting_codec.record import decode_records
-from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import UNIT
 from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.message_store import MessageStore
@@ -23,23 +23,13 @@ from apogeemq.store.replication_view import ChunkStatus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
-CONFIG = StoreConfig(
-    store_host=HOST,
-    commit_log_file_size_bytes=4096,
-    consume_queue_file_units=8,
-    reserve_ahead_bytes=2048,
-    message_size_bytes_max=3000,
-    consume_queue_tail_size_bytes_max=100,
-    open_files_max=3,
-    hot_read_window_bytes=6000,
-    index_enabled=True,
-    index_slots=4,
-    index_entries_max=20,
-    index_tail_size_bytes_max=100,
+from packages.store.tests import small_store
+from packages.store.tests.small_store import HOST, QUEUES
+
+CONFIG = msgspec.structs.replace(
+    small_store.CONFIG, index_enabled=True, index_slots=4, index_entries_max=20, index_tail_size_bytes_max=100
 )
 KEYS = ["k0", "k1"]
-QUEUES = [("TopicA", 0), ("TopicA", 1), ("%RETRY%group", 0)]
 
 
 class Appended(NamedTuple):
