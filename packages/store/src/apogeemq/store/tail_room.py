@@ -1,5 +1,8 @@
 """Bounds on what an append leaves in memory: units of its queue, keys for the index."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from apogeemq.store.commit_log import CommitLog
 from apogeemq.store.config import StoreConfig
 from apogeemq.store.consume_queue import ConsumeQueue, ConsumeQueues
@@ -23,26 +26,16 @@ class TailRoom:
         Errors, with nothing stored: DiskFull; NotWritable, which is final.
         """
         if len(queue.tail) >= self.queue_size_bytes_max:
-            self._drain(queue)
-        if self._index is not None and len(self._index.tail) >= self.index_size_bytes_max:
-            self._write_keys(self._index)
+            self._write("a consume queue", queue.directory, lambda: self._queues.drain(queue))
+        if (index := self._index) is not None and len(index.tail) >= self.index_size_bytes_max:
+            self._write("the index", index.directory, index.write_some)
 
-    def _drain(self, queue: ConsumeQueue) -> None:
+    def _write(self, what: str, directory: Path, write: Callable[[], object]) -> None:
         try:
-            self._queues.drain(queue)
+            write()
         except OSError as error:
             if error.errno in NO_ROOM:
-                raise DiskFull(queue.directory) from error
-            refusal = NotWritable(f"writing a consume queue failed: {error}")
-            self._log.refuse(refusal)
-            raise refusal from error
-
-    def _write_keys(self, index: IndexFiles) -> None:
-        try:
-            index.write_some()
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise DiskFull(index.directory) from error
-            refusal = NotWritable(f"writing the index failed: {error}")
+                raise DiskFull(directory) from error
+            refusal = NotWritable(f"writing {what} failed: {error}")
             self._log.refuse(refusal)
             raise refusal from error
