@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from apogeemq.broker.config import IdentityConfig, PopConfig
+from apogeemq.broker.config import IdentityConfig, LimitsConfig, PopConfig
 from apogeemq.broker.core.request_modes import RequestModeTable
 from apogeemq.broker.faces.remoting import assignments as face
 from apogeemq.broker.service.assignments import NoOtherBrokers
@@ -37,6 +37,15 @@ class Others:
         return self.found
 
 
+async def set_mode(world: World, body: bytes, fields: dict[str, str] | None = None) -> RemotingCommand:
+    """Set a mode, and have it written."""
+    client = world.client(41_000)
+    opaque = client.send(401, fields, body)
+    assert not client.has_reply(opaque)
+    await world.broker.saver.save_request_modes()
+    return client.reply(opaque)
+
+
 async def ask(client: Client, **changes: object) -> RemotingCommand:
     return await client.later(client.send(400, {}, msgspec.structs.replace(ASK, **changes).encode()))
 
@@ -64,7 +73,7 @@ async def test_the_answers_are_apaches() -> None:
         world.create_topic("TapPop")
         client = world.client()
         for exchange in exchanges("pop", 401):
-            reply = client.request(401, exchange.request.ext_fields, exchange.request.body)
+            reply = await set_mode(world, exchange.request.body, exchange.request.ext_fields)
             assert (reply.code, reply.body) == (exchange.reply.code, exchange.reply.body)
         stranger, member = exchanges("pop", 400)
         client.heartbeat(consumer_beat(QueryAssignmentRequestBody.decode(member.request.body).client_id, "G_pop2"))
@@ -151,8 +160,7 @@ async def test_a_mode_is_kept_as_java_keeps_it() -> None:
     """In config/messageRequestMode.json: topic → group → what was set; there again after a restart."""
     disk, clock = MemoryDisk(), ManualClock()
     async with World(disk, clock=clock) as world:
-        assert world.client().request(401, {}, POP.encode()).code == 0
-        await world.broker.saver.save_request_modes()
+        assert (await set_mode(world, POP.encode())).code == 0
     text = disk.read_file(ROOT / "config" / "messageRequestMode.json")
     assert msgspec.json.decode(text) == {
         "messageRequestModeMap": {
@@ -168,14 +176,12 @@ async def test_a_mode_is_kept_as_java_keeps_it() -> None:
 
 
 async def test_a_mode_survives_a_crash_once_it_is_in_the_journal() -> None:
-    """Written right after the answer."""
+    """Written before the answer."""
     disk, clock = MemoryDisk(), ManualClock()
     world = World(disk, clock=clock)
-    world.client().request(401, {}, POP.encode())
-    await world.broker.saver.save_request_modes()
+    await set_mode(world, POP.encode())
     other = msgspec.structs.replace(POP, consumer_group="H", mode=MessageRequestMode.PULL)
-    world.client().request(401, {}, other.encode())
-    await world.broker.saver.save_request_modes()
+    await set_mode(world, other.encode())
     await world.kill()
     async with World(disk, clock=clock) as again:
         table = again.files.load_request_modes()
@@ -203,10 +209,39 @@ async def test_modes_are_bounded() -> None:
     async with World() as world:
         world.broker.assignments._assignments._modes = RequestModeTable(modes_max=1)
         client = world.client()
-        assert client.request(401, {}, POP.encode()).code == 0
+        first = client.send(401, {}, POP.encode())
         full = client.request(401, {}, msgspec.structs.replace(POP, topic="U").encode())
         assert (full.code, full.remark) == (2, "this broker already has 1 message request modes, its limit")
-        assert client.request(401, {}, POP.encode()).code == 0
+        again = client.send(401, {}, POP.encode())
+        world.broker.mode_line.reached(2)
+        assert (client.reply(first).code, client.reply(again).code) == (0, 0)
+
+
+async def test_a_mode_that_is_not_written_in_time_is_no_success() -> None:
+    """After syncFlushTimeout, in time even for a disk that has stopped; it counts all the same until a restart."""
+    async with World() as world:
+        world.create_topic()
+        client = world.client()
+        client.heartbeat(consumer_beat())
+        opaque = client.send(401, {}, POP.encode())
+        world.clock.advance(5.0)
+        world.broker.mode_line.expire(world.clock.monotonic())
+        reply = client.reply(opaque)
+        assert (reply.code, "not written to the disk within 5 s" in str(reply.remark)) == (14, True)
+        (found,) = await assigned(client) or []
+        assert found.mode is MessageRequestMode.POP
+
+
+async def test_modes_that_wait_for_the_disk_are_bounded() -> None:
+    """limits.waiting_acknowledgements_max; nothing is kept of the one that is refused."""
+    async with World(limits=LimitsConfig(waiting_acknowledgements_max=1)) as world:
+        client = world.client()
+        first = client.send(401, {}, POP.encode())
+        busy = client.request(401, {}, msgspec.structs.replace(POP, topic="U").encode())
+        assert (busy.code, "the limit is 1" in str(busy.remark)) == (2, True)
+        await world.broker.saver.save_request_modes()
+        assert client.reply(first).code == 0
+        assert [mode.topic for mode in world.broker.assignments._assignments._modes] == ["T"]
 
 
 async def test_queries_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_an_official_configuration_sets_what_it_says(tmp_path: Path) -> None:
     file = tmp_path / "broker.conf"
     file.write_text(
         "brokerClusterName = C\nbrokerName=b\nbrokerId=0\ndeleteWhen=04\nfileReservedTime=48\n"
-        "brokerRole=ASYNC_MASTER\nflushDiskType=SYNC_FLUSH\nlistenPort=20911\nbrokerIP1=broker.example\n"
+        "brokerRole=ASYNC_MASTER\nrocketmqHome=/opt/mq\nflushDiskType=SYNC_FLUSH\nlistenPort=20911\nbrokerIP1=broker.example\n"
         "namesrvAddr=10.0.0.1:9877;10.0.0.2:9877\nautoCreateTopicEnable=false\nmaxMessageSize=1000\n"
         "messageDelayLevel=1s 2s\nstorePathRootDir=/data\n"
     )
@@ -68,7 +68,7 @@ def test_an_official_configuration_sets_what_it_says(tmp_path: Path) -> None:
     assert (config.store.path, config.store.max_message_size_bytes) == ("/data", 1000)
     assert config.store.message_delay_level == "1s 2s"
     assert not config.topics.auto_create_topic_enable
-    assert [line.partition(" ")[0] for line in loaded.ignored] == ["brokerRole"]
+    assert [line.partition(" ")[0] for line in loaded.ignored] == ["rocketmqHome"]
     assert config.store.retention.delete_when == {4}
     assert config.store.retention.file_reserved_ms == 48 * 3_600_000
 
@@ -215,6 +215,17 @@ def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:
     """It never stays at its default unnoticed."""
     with pytest.raises(ConfigError, match="autoCreateTopicEnable"):
         PROGRAM.load_config(flags={"autoCreateTopicEnabled": "true"})
+
+
+@pytest.mark.parametrize(
+    ("role", "advice"),
+    [("SYNC_MASTER", "set ASYNC_MASTER, and flush_disk_type SYNC_FLUSH"), ("SLAVE", "an empty store")],
+)
+def test_roles_that_need_replicas_are_refused(role: str, advice: str) -> None:
+    """With what to do instead; ASYNC_MASTER, Apache's default, is what every broker is."""
+    with pytest.raises(ConfigError, match=f"broker_role is {role}.*{advice}"):
+        PROGRAM.load_config(flags={"brokerRole": role})
+    assert PROGRAM.load_config(flags={"brokerRole": "ASYNC_MASTER"}).value == BrokerConfig()
 
 
 @pytest.mark.parametrize("name", sorted(IGNORED_PROPERTIES))

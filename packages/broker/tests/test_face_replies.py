@@ -1,7 +1,7 @@
 """Request-reply: replies go to the producer that waits, and the replier hears what became of them."""
 
 import pytest
-from apogeemq.broker.config import LimitsConfig
+from apogeemq.broker.config import LimitsConfig, TopicsConfig
 from apogeemq.remoting_codec.codes import RequestCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.headers.client_call import ReplyMessageRequestHeader
@@ -221,3 +221,17 @@ async def test_a_stop_ends_what_waits() -> None:
     await requester.asked()
     await world.stop()
     assert not replier.has_reply(opaque)
+
+
+async def test_copies_of_replies_may_be_left_out() -> None:
+    """storeReplyMessageEnable=false: the reply goes on, checked as before, and nothing is stored."""
+    async with World(topics=TopicsConfig(store_reply_message_enable=False)) as world:
+        requester, replier = parties(world)
+        opaque = replier.send(325, reply_fields(), b"42")
+        pushed = await requester.asked()
+        requester.answer(pushed)
+        answer = await replier.later(opaque)
+        assert (answer.code, fields_of(answer)["msgId"], fields_of(answer)["queueOffset"]) == (0, "0", "0")
+        assert world.records(REPLY_TOPIC) == []
+        assert replier.request(325, reply_fields(), b"").code == 13
+        assert requester.pushed() == []

@@ -317,3 +317,25 @@ async def test_the_tick_ends_waits() -> None:
         waiting = Poll(world, 1)
         await clock.run_for(1.5)
         assert isinstance(waiting.error, PollingTimeout)
+
+
+async def test_an_offset_reset_wakes_who_waits_in_that_group() -> None:
+    """Set back by an operator, it gets the old messages now; other groups and queues wait on."""
+    async with World() as world:
+        world.create_topic("T", 2)
+        world.broker.groups.find_or_create("G")
+        world.mark_saved()
+        send(world, b"a", queue_id=0)
+        for group in ("G", "H"):
+            world.broker.offsets.commit("T", group, 0, 1)
+        all_queues, other_queue, other_group = (
+            Poll(world, queue_id=-1),
+            Poll(world, queue_id=1),
+            Poll(world, group="H"),
+        )
+        operator = world.client(60_000)
+        fields = {"topic": "T", "group": "G", "queueId": "0", "offset": "0", "timestamp": "0", "isForce": "true"}
+        assert (await operator.later(operator.send(222, fields))).code == 0
+        await one_turn()
+        assert all_queues.bodies == [b"a"]
+        assert other_queue.outcomes == other_group.outcomes == []

@@ -238,3 +238,35 @@ async def test_a_message_of_the_past_is_read_in_a_thread(monkeypatch: pytest.Mon
         monkeypatch.setattr(world.broker.send_back, "read", bug)
         assert (await client.later(client.send(36, fields))).code == 1
         assert bodies_of(client.request(11, pull_fields())) == [b"body"]
+
+
+async def test_failures_are_spread_over_the_groups_retry_queues() -> None:
+    """retryQueueNums of them, by chance: with 200 failures each of 4 queues gets some."""
+    world, record = await world_with_message()
+    async with world:
+        settings(world, retry_queue_nums=4)
+        for _ in range(200):
+            send_back(world, record)
+        queues = [properties_of(each)["REAL_QID"] for each in world.records("SCHEDULE_TOPIC_XXXX", 2)]
+        assert set(queues) == {"0", "1", "2", "3"}
+
+
+async def test_no_failure_goes_to_a_queue_that_nobody_reads() -> None:
+    """The retry topic was made when the group had one retry queue: more in its settings change nothing."""
+    world, record = await world_with_message()
+    async with world:
+        send_back(world, record)
+        settings(world, retry_queue_nums=16)
+        for _ in range(20):
+            send_back(world, record)
+        queues = [properties_of(each)["REAL_QID"] for each in world.records("SCHEDULE_TOPIC_XXXX", 2)]
+        assert set(queues) == {"0"}
+
+
+async def test_a_broker_without_write_permission_takes_nothing_back() -> None:
+    """As it takes no sends (16); the consumer turns to its fallback."""
+    world, record = await world_with_message()
+    async with world:
+        world.broker.send_back.permission = 4
+        with pytest.raises(NoPermission, match=r"the broker\[broker-a\] sending message is forbidden"):
+            send_back(world, record)

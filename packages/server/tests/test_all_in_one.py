@@ -118,7 +118,7 @@ def test_settings_are_listed_as_they_are_set() -> None:
 def test_what_has_no_effect_here_is_told(tmp_path: Path) -> None:
     """Apache's properties without a meaning, the name server that the broker knows anyway, logs of single services."""
     file = tmp_path / "broker.conf"
-    file.write_text("brokerRole=ASYNC_MASTER\nbrokerName=b\n")
+    file.write_text("fetchNamesrvAddrByAddressServer=false\nbrokerName=b\n")
     config = load(
         files={**NO_FILES, "broker": file},
         environ={"NAMESRV_ADDR": "mq.example:9876"},
@@ -126,7 +126,7 @@ def test_what_has_no_effect_here_is_told(tmp_path: Path) -> None:
         proxy={"proxyMode": "CLUSTER"},
     )
     everywhere = [
-        f"broker: brokerRole (file {file}:1)",
+        f"broker: fetchNamesrvAddrByAddressServer (file {file}:1)",
         "broker: identity.namesrv_addr (environment NAMESRV_ADDR)",
         "proxy: identity.namesrv_addr (environment NAMESRV_ADDR)",
         "proxy: identity.proxy_mode (flag --set proxyMode)",

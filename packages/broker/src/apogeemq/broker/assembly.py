@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 from apogeemq.broker.config import BrokerConfig, FlushDiskType
 from apogeemq.broker.core.clients import ClientTable
@@ -138,6 +138,9 @@ class Broker:
         self.topic_line = AcknowledgementLine(
             waiting_max=limits.waiting_acknowledgements_max, what="a new topic's configuration to be written"
         )
+        self.mode_line = AcknowledgementLine(
+            waiting_max=limits.waiting_acknowledgements_max, what="a message request mode to be written"
+        )
         self.flush_line = (
             FlushLine(store, waiting_max=limits.waiting_acknowledgements_max)
             if config.store.flush_disk_type is FlushDiskType.SYNC_FLUSH
@@ -187,6 +190,9 @@ class Broker:
             delay_levels=levels,
             delayed_form=delayed_form,
             offset_message_id=ids.offset_message_id,
+            choose_queue=chance.randrange,
+            permission=identity.broker_permission,
+            broker_name=identity.broker_name,
             dead_letters=self.dead_letters,
         )
         self.fetch = FetchService(
@@ -234,6 +240,7 @@ class Broker:
             delay=self.delay,
             modes=modes,
             topic_line=self.topic_line,
+            mode_line=self.mode_line,
             flush_log=store.flush,
             clock=clock,
             offsets_interval_s=config.store.flush_consumer_offset_interval_ms / 1000,
@@ -282,6 +289,9 @@ class Broker:
             ),
             self.stats,
             self._refuse,
+            mode_line=self.mode_line,
+            monotonic=clock.monotonic,
+            timeout_s=config.store.sync_flush_timeout_ms / 1000,
         )
         self.roll_forward = RollForward((self.delay.roll_forward, self.popping.revive.roll_forward))
         spans = SendSpans(tracer)
@@ -296,7 +306,13 @@ class Broker:
             disk_reads=self.disk_reads,
         )
         replies = ReplyRequests(
-            ReplyService(send=self.send, clients=self.clients, store_host=store_host, now_ms=clock.now_ms),
+            ReplyService(
+                send=self.send,
+                clients=self.clients,
+                store_host=store_host,
+                now_ms=clock.now_ms,
+                is_kept=config.topics.store_reply_message_enable,
+            ),
             self.client_calls,
             self.stats,
             region=identity.region_id,
@@ -316,7 +332,7 @@ class Broker:
             resets=OffsetResetService(store=store, topics=self.topics, groups=self.groups, offsets=self.offsets),
             groups=self.group_service,
             disk_reads=self.disk_reads,
-            on_reset=self.pulls.offsets_reset,
+            on_reset=self._offsets_reset,
             stats=self.stats,
             broker_name=identity.broker_name,
             server_side=config.topics.use_server_side_reset_offset,
@@ -373,6 +389,12 @@ class Broker:
     def message_delayed(self, queue_id: int) -> None:
         """A message was stored that is due later."""
         self.delay.message_arrived(queue_id)
+
+    def _offsets_reset(self, topic: str, group: str, queue_ids: Iterable[int]) -> None:
+        """An operator set a group's offsets: tell those of the group who wait for messages."""
+        queues = tuple(queue_ids)
+        self.pulls.offsets_reset(topic, group, queues)
+        self.popping.polls.offsets_reset(topic, group, queues)
 
     def channel_closed(self, channel: Channel) -> None:
         """A client's connection is gone."""
@@ -437,6 +459,7 @@ class Broker:
             self.pulls.expire()
             self.popping.polls.expire()
             self.topic_line.expire(now)
+            self.mode_line.expire(now)
             if self.flush_line is not None:
                 self.flush_line.expire(now)
 

@@ -33,6 +33,14 @@ class FlushDiskType(Enum):
     SYNC_FLUSH = "SYNC_FLUSH"
 
 
+class BrokerRole(Enum):
+    """What a broker is in its set; Apache's values."""
+
+    ASYNC_MASTER = "ASYNC_MASTER"
+    SYNC_MASTER = "SYNC_MASTER"
+    SLAVE = "SLAVE"
+
+
 class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Who this broker is."""
 
@@ -42,6 +50,8 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the set that this broker belongs to; set. Empty: the host's name."""
     broker_id: Annotated[int, setting("brokerId")] = 0
     """0 is the master; this version has masters only."""
+    broker_role: Annotated[BrokerRole, setting("brokerRole")] = BrokerRole.ASYNC_MASTER
+    """ASYNC_MASTER: no send waits for a replica. This version has no replicas, and refuses the other two values."""
     region_id: Annotated[str, setting("regionId")] = "DefaultRegion"
     """Shown to clients as MSG_REGION; set."""
     broker_permission: Annotated[int, setting("brokerPermission")] = 6
@@ -53,6 +63,17 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Raise ValueError naming the setting that is out of range."""
         if self.broker_id != 0:
             raise ValueError(f"broker_id is {self.broker_id}; this version has masters only: 0")
+        if self.broker_role is BrokerRole.SYNC_MASTER:
+            raise ValueError(
+                "broker_role is SYNC_MASTER; this version has no replicas that a send could wait for: set "
+                "ASYNC_MASTER, and flush_disk_type SYNC_FLUSH to have sends acknowledged once they are on disk"
+            )
+        if self.broker_role is BrokerRole.SLAVE:
+            raise ValueError(
+                "broker_role is SLAVE; this version has masters only: keep Apache's broker for this slave, or make "
+                "this one a master of its own (broker_role ASYNC_MASTER, broker_id 0, a broker_name of its own and an "
+                "empty store)"
+            )
         if self.broker_permission not in (2, 4, 6):
             raise ValueError(f"broker_permission is {self.broker_permission}; it must be 2, 4 or 6")
         if not self.cluster_name:
@@ -104,6 +125,8 @@ class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a reset of offsets is done here, to be told to consumers at their next pull; else they do it; set."""
     property_filter_enable: Annotated[bool, setting("enablePropertyFilter")] = True
     """Whether consumers may filter by SQL92; own. Apache's default is off."""
+    store_reply_message_enable: Annotated[bool, setting("storeReplyMessageEnable")] = True
+    """Whether a copy of each reply (request-reply) is kept in the topic <cluster>_REPLY_TOPIC; own."""
     refuse_differing_subscriptions: bool = False
     """Whether heartbeats of a consumer are refused that subscribes to something else than its group's others; set."""
 
@@ -347,7 +370,6 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 IGNORED_PROPERTIES = frozenset(
     {
-        "brokerRole",
         "fetchNamesrvAddrByAddressServer",
         "rocketmqHome",
         "storePathCommitLog",

@@ -21,6 +21,8 @@ class RequestModeTable:
 
     def __init__(self, *, modes_max: int = REQUEST_MODES_MAX) -> None:
         self.modes_max = modes_max
+        self.version = 0
+        self.saved_version = 0
         self.changed: set[ModeKey] = set()
         """What was set and not written since: the file's writer takes it out."""
         self._modes: dict[ModeKey, SetMessageRequestModeRequestBody] = {}
@@ -32,6 +34,10 @@ class RequestModeTable:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change."""
         self._listeners.append(listener)
+
+    def saved(self, version: int) -> None:
+        """Everything up to this version is on the disk."""
+        self.saved_version = max(self.saved_version, version)
 
     def load(self, modes: Iterable[SetMessageRequestModeRequestBody]) -> None:
         """Take over what the file holds; nobody is told."""
@@ -49,5 +55,6 @@ class RequestModeTable:
             raise SystemBusy(f"this broker already has {len(self._modes)} message request modes, its limit")
         self._modes[key] = mode
         self.changed.add(key)
+        self.version += 1
         for listener in self._listeners:
             listener()

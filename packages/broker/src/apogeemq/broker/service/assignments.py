@@ -87,14 +87,18 @@ class AssignmentService:
             return None
         return [MessageQueueAssignment(message_queue=queue, mode=mode.mode) for queue in shared]
 
-    def set_mode(self, mode: SetMessageRequestModeRequestBody) -> None:
-        """Say how a group gets a topic's messages. Raises NoPermission, InvalidParameter or SystemBusy."""
+    def set_mode(self, mode: SetMessageRequestModeRequestBody) -> int:
+        """Say how a group gets a topic's messages; gives the version of the table that has it.
+
+        Raises NoPermission, InvalidParameter or SystemBusy.
+        """
         if mode.topic.startswith(RETRY_TOPIC_PREFIX):
             raise NoPermission("retry topic is not allowed to set mode")
         reason = illegal_topic_reason(mode.topic) or illegal_group_reason(mode.consumer_group)
         if reason is not None:
             raise InvalidParameter(reason)
         self._modes.put(mode)
+        return self._modes.version
 
     def _mode(self, topic: str, group: str) -> SetMessageRequestModeRequestBody:
         known = self._modes.get(topic, group)

@@ -61,6 +61,7 @@ class MetadataSaver:
         files: where to.
         topics, groups, offsets, delay, modes: what.
         topic_line: acknowledgements that wait until their topic is written.
+        mode_line: answers that wait until their mode is written.
         flush_log: flushes the commit log in a thread, up to where it is now.
         clock: for the waits.
         offsets_interval_s: between writes of consumer offsets (flushConsumerOffsetInterval).
@@ -77,6 +78,7 @@ class MetadataSaver:
         delay: DelayService,
         modes: RequestModeTable,
         topic_line: AcknowledgementLine,
+        mode_line: AcknowledgementLine,
         flush_log: Callable[[], None],
         clock: Clock,
         offsets_interval_s: float,
@@ -84,7 +86,9 @@ class MetadataSaver:
     ) -> None:
         self._topics = topics
         self._groups = groups
+        self._modes = modes
         self._topic_line = topic_line
+        self._mode_line = mode_line
         self._clock = clock
         self._offsets_interval_s = offsets_interval_s
         self._delay_interval_s = delay_interval_s
@@ -141,22 +145,23 @@ class MetadataSaver:
             except (OSError, StoreError) as error:
                 log.error("a table could not be written at the stop: %s", error)  # noqa: TRY400 — the trace says nothing more
                 errors.append(error)
-        self._topic_line.reached(self._topics.saved_version)
+        self._let_go()
         if errors:
             raise errors[0]
 
     async def save_topics(self) -> None:
         """Write what changed of topics.json, and let the acknowledgements go that waited for it."""
         await self._topic_saver.save()
-        self._topic_line.reached(self._topics.saved_version)
+        self._let_go()
 
     async def save_groups(self) -> None:
         """Write what changed of subscriptionGroup.json."""
         await self._group_saver.save()
 
     async def save_request_modes(self) -> None:
-        """Write what changed of messageRequestMode.json."""
+        """Write what changed of messageRequestMode.json, and let the answers go that waited for it."""
         await self._mode_saver.save()
+        self._let_go()
 
     async def save_consumer_offsets(self) -> None:
         """If an offset was committed since: flush the log, then write what changed of consumerOffset.json."""
@@ -169,7 +174,11 @@ class MetadataSaver:
     async def _save_whole(self) -> None:
         for save in self._whole_saves():
             await self._try(save)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._topic_line.reached(self._topics.saved_version)
+        self._mode_line.reached(self._modes.saved_version)
 
     def _whole_saves(self) -> list[Callable[[], Awaitable[None]]]:
         return [saver.save_whole for saver in self._savers()]

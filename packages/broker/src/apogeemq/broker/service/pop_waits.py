@@ -10,7 +10,7 @@ Messages that are not in memory any more are read in a thread, while the loop go
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 from apogeemq.broker.core.pop import Popped, PopRequest
 from apogeemq.broker.core.pop_waiters import Line, PopWaiter, PopWaiterTable
@@ -147,6 +147,13 @@ class PopPolls:
         """A message can be read: serve who waits for it, once what was read from the network with it is all stored."""
         for line in self._table.woken_by(topic, queue_id, tags_code):
             self._wake(line)
+
+    def offsets_reset(self, topic: str, group: str, queue_ids: Iterable[int]) -> None:
+        """A group's offsets were set elsewhere: messages that lie there already are for those who wait."""
+        queues = {-1, *queue_ids}
+        for line in self._table.lines_of(topic):
+            if line.group == group and (line.topic != topic or line.queue_id in queues):
+                self._wake(line)
 
     def expire(self) -> None:
         """Answer those whose time is over."""

@@ -38,22 +38,33 @@ class ReplyService(Generic[C]):
         clients: knows the requesters.
         store_host: packed address (4 or 16 bytes) and port (int32) of this broker.
         now_ms: wall clock.
+        is_kept: whether copies are stored (storeReplyMessageEnable).
     """
 
     def __init__(
-        self, *, send: SendService, clients: ClientTable[C], store_host: bytes, now_ms: Callable[[], int]
+        self,
+        *,
+        send: SendService,
+        clients: ClientTable[C],
+        store_host: bytes,
+        now_ms: Callable[[], int],
+        is_kept: bool = True,
     ) -> None:
         self._send = send
+        self._is_kept = is_kept
         self._clients = clients
         self._store_host = _host_text(store_host)
         self._now_ms = now_ms
 
     def keep(self, header: ReplyHeader, body: bytes, born_host: bytes, client_version: int) -> Sent | None:
-        """Store a copy; None when the store did not take it, of which the log tells.
+        """Store a copy; None when none is wanted, or when the store did not take it, of which the log tells.
 
         Raises BrokerError as any send does: then the reply must not go on either.
         """
         request = msgspec.structs.replace(header, batch=False)  # the body of a reply is one message's, always
+        if not self._is_kept:
+            self._send.check(request, body)
+            return None
         try:
             return self._send.send(request, body, born_host, client_version)
         except StoreError as error:

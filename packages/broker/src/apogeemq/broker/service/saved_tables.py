@@ -179,12 +179,18 @@ class SavedDelayProgress(_Pointers):
         return DelayOffsetSerializeWrapper(offset_table=dict(self._delay.progress))
 
 
-class SavedRequestModes(_Pointers):
+class SavedRequestModes:
     """messageRequestMode.json."""
 
     def __init__(self, table: RequestModeTable) -> None:
         self._table = table
         self.changed = table.changed
+        self.saved = table.saved
+
+    @property
+    def version(self) -> int:
+        """See SavedTable."""
+        return self._table.version
 
     async def part(self, keys: Collection[ModeKey]) -> MessageRequestModeSerializeWrapper:
         """See SavedTable."""

@@ -138,17 +138,7 @@ class SendService:
 
         Raises BrokerError (refused, see the module) or StoreError (could not be stored); nothing was stored then.
         """
-        topic = self._writable_topic(request)
-        queue_id = self._queue_id(request, topic)
-        if not body:
-            raise MessageIllegal("the message body is empty")
-        if len(body) > self._body_size_bytes_max:
-            raise MessageIllegal(
-                f"the message body is {len(body)} bytes, this broker's limit (maxMessageSize) is "
-                f"{self._body_size_bytes_max}"
-            )
-        if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE:
-            raise self._no_transactions()
+        topic, queue_id = self.check(request, body)
         if request.batch:
             return self._send_batch(request, topic, queue_id, body, born_host)
 
@@ -197,6 +187,21 @@ class SendService:
             target,
             properties.get(m.PROPERTY_WAIT) != "false",
         )
+
+    def check(self, request: SendRequest, body: bytes) -> tuple[Topic, int]:
+        """The topic, made where it may be, and the queue that a message goes to. Raises BrokerError (refused)."""
+        topic = self._writable_topic(request)
+        queue_id = self._queue_id(request, topic)
+        if not body:
+            raise MessageIllegal("the message body is empty")
+        if len(body) > self._body_size_bytes_max:
+            raise MessageIllegal(
+                f"the message body is {len(body)} bytes, this broker's limit (maxMessageSize) is "
+                f"{self._body_size_bytes_max}"
+            )
+        if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE:
+            raise self._no_transactions()
+        return topic, queue_id
 
     def _writable_topic(self, request: SendRequest) -> Topic:
         if not self.permission & PERM_WRITE:

@@ -2,7 +2,8 @@
 
 The broker reads the message from its own log by the offset that the consumer names, and stores a copy for the group's
 retry topic, delayed by a level that grows with each failure; after the last one, for the group's DLQ.
-Source: reference broker_behaviour.md §2; traps 22.
+A group with several retry queues (retryQueueNums) has its failures spread over them by chance.
+Source: reference broker_behaviour.md §2; traps 22; Apache AbstractSendMessageProcessor 5.x.
 """
 
 from collections import Counter
@@ -41,6 +42,7 @@ class Retry(NamedTuple):
 
     group: str
     topic: Topic
+    queue_id: int
     delay_level: int
     reconsume_times_max: int
 
@@ -58,6 +60,9 @@ class SendBackService:
         delay_levels: DelayLevels,
         delayed_form: DelayedForm,
         offset_message_id: Callable[[int], str],
+        choose_queue: Callable[[int], int],
+        permission: int,
+        broker_name: str,
         dead_letters: Counter[tuple[str, str]],
     ) -> None:
         self._store = store
@@ -67,12 +72,15 @@ class SendBackService:
         self._delay_levels = delay_levels
         self._delayed_form = delayed_form
         self._offset_message_id = offset_message_id
+        self._choose_queue = choose_queue
+        self.permission = permission
+        self._broker_name = broker_name
         self._dead_letters = DeadLetters(topics=topics, writer=writer, counts=dead_letters)
 
     def check(self, request: SendBackRequest, client_version: int) -> Retry | None:
         """What is to be done with the message; None when its group retries nothing.
 
-        Raises BrokerError: unknown group (26), a retry topic without write permission (16).
+        Raises BrokerError: unknown group (26), a broker or a retry topic without write permission (16).
         """
         group = self._groups.get(request.group)
         if group is None:
@@ -80,6 +88,8 @@ class SendBackService:
                 f"subscription group not exist, {request.group} "
                 "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
             )
+        if not self.permission & PERM_WRITE:
+            raise NoPermission(f"the broker[{self._broker_name}] sending message is forbidden")
         if group.retry_queue_nums <= 0:
             return None
         topic = self._topics.create_for_group(retry_topic(group.group_name), group.retry_queue_nums)
@@ -88,7 +98,8 @@ class SendBackService:
         reconsume_times_max = group.retry_max_times
         if client_version >= MAX_RECONSUME_TIMES_VERSION_MIN and request.max_reconsume_times is not None:
             reconsume_times_max = request.max_reconsume_times
-        return Retry(request.group, topic, request.delay_level, reconsume_times_max)
+        queue_id = self._retry_queue(group.retry_queue_nums, topic)
+        return Retry(request.group, topic, queue_id, request.delay_level, reconsume_times_max)
 
     def read(self, physical_offset: int) -> Record:
         """The message that failed. May wait for the disk. Raises RequestFailed (1) when there is none at the offset."""
@@ -108,10 +119,15 @@ class SendBackService:
             result, topic = self._dead_letters.put(retry.group, record, properties)
             return result.physical_offset + result.size_bytes, topic
         level = retry.delay_level or DELAY_LEVEL_OF_FIRST_RETRY + record.reconsume_times
-        return self._put_retry(record, properties, retry.topic, self._delay_levels.clamp(level))
+        return self._put_retry(record, properties, retry, self._delay_levels.clamp(level))
 
-    def _put_retry(self, record: Record, properties: dict[str, str], topic: Topic, level: int) -> tuple[int, Topic]:
-        delayed = self._delayed_form.properties(properties, topic.name, 0, level)
+    def _retry_queue(self, retry_queue_nums: int, topic: Topic) -> int:
+        """One of the group's retry queues that consumers read: the topic may have been made when there were fewer."""
+        queues = min(retry_queue_nums, topic.config.write_queue_nums, topic.config.read_queue_nums)
+        return self._choose_queue(queues) if queues > 1 else 0
+
+    def _put_retry(self, record: Record, properties: dict[str, str], retry: Retry, level: int) -> tuple[int, Topic]:
+        delayed = self._delayed_form.properties(properties, retry.topic.name, retry.queue_id, level)
         schedule = self._topics.require(SCHEDULE_TOPIC)
         result = self._writer.put_again(
             schedule,
@@ -120,4 +136,4 @@ class SendBackService:
             properties=join_properties(delayed).encode(),
             tags_code=None,
         )
-        return result.physical_offset + result.size_bytes, topic
+        return result.physical_offset + result.size_bytes, retry.topic

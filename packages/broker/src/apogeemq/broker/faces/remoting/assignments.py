@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from apogeemq.broker.errors import BrokerError, SystemBusy
+from apogeemq.broker.errors import BrokerError, ServiceNotAvailable, SystemBusy
 from apogeemq.broker.faces.remoting.disk_reads import write_reply
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.broker.service.assignments import AssignmentService
+from apogeemq.broker.service.durability import AcknowledgementLine, Outcome
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.client_bodies import (
     MessageQueueAssignment,
@@ -32,6 +33,9 @@ class AssignmentRequests:
         assignments: divides.
         stats: counts answers.
         refuse: makes the reply to a request that failed.
+        mode_line: answers that wait until their mode is on the disk.
+        monotonic: seconds.
+        timeout_s: how long that may take.
     """
 
     def __init__(
@@ -39,10 +43,17 @@ class AssignmentRequests:
         assignments: AssignmentService,
         stats: RequestStats,
         refuse: Callable[[RemotingCommand, Exception], Reply],
+        *,
+        mode_line: AcknowledgementLine,
+        monotonic: Callable[[], float],
+        timeout_s: float,
     ) -> None:
         self._assignments = assignments
         self._stats = stats
         self._refuse = refuse
+        self._mode_line = mode_line
+        self._monotonic = monotonic
+        self._timeout_s = timeout_s
         self._running: set[asyncio.Task[list[MessageQueueAssignment] | None]] = set()
 
     def handlers(self) -> dict[int, Handler]:
@@ -66,9 +77,23 @@ class AssignmentRequests:
         return None
 
     def set_message_request_mode(self, channel: Channel, command: RemotingCommand) -> Reply:
-        """An administrator says whether a group pulls or pops."""
-        self._assignments.set_mode(SetMessageRequestModeRequestBody.decode(command.body))
-        return self._answer(command)
+        """An administrator says whether a group pulls or pops. Counts at once; answered when it is on the disk."""
+        mode = SetMessageRequestModeRequestBody.decode(command.body)
+        self._mode_line.check_room()
+        version = self._assignments.set_mode(mode)
+
+        def written(outcome: Outcome) -> None:
+            if outcome is Outcome.DONE:
+                write_reply(channel, self._answer(command))
+                return
+            error = ServiceNotAvailable(
+                f"the mode is set, but was not written to the disk within {self._timeout_s:g} s: a restart may forget "
+                "it; set it again"
+            )
+            write_reply(channel, self._refuse(command, error))
+
+        self._mode_line.add(version, self._monotonic() + self._timeout_s, written)
+        return None
 
     async def stop(self) -> None:
         """Give up what waits for a name server; its clients ask again, elsewhere."""
