@@ -30,6 +30,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # The default covers a run of the whole tree: this file is then read too late for its options to exist.
     if "deployment_kind" in metafunc.fixturenames:
         kinds = metafunc.config.getoption("--deployment", default=None) or OURS
+        if "only_ours" in metafunc.fixturenames:
+            kinds = [kind for kind in kinds if kind != "apache"]
         metafunc.parametrize("deployment_kind", kinds, scope="module")
     if "java_version" in metafunc.fixturenames:
         versions = metafunc.config.getoption("--java-client", default=None) or java.VERSIONS
@@ -98,6 +100,11 @@ def new_grpc_client(java_command: str, grpc_language: str, tmp_path: pathlib.Pat
 def grpc_client(grpc_deployment: Deployment, new_grpc_client: NewGrpcClient) -> grpc_clients.GrpcClient:
     """An official gRPC client, pointed at the shared cluster."""
     return new_grpc_client(grpc_deployment)
+
+
+@pytest.fixture
+def only_ours() -> None:
+    """What a test uses that is about something that Apache's servers do not have: it is not run against them."""
 
 
 @pytest.fixture

@@ -75,10 +75,32 @@ class Delivery(msgspec.Struct, rename="camel", frozen=True):
     store_ms: int
     received_ms: int
     verdict: str
+    properties: dict[str, str] | None = None
+    """Those of the message, where the driver was asked for them."""
 
     @property
     def place(self) -> Place:
         return self.broker, self.queue_id, self.queue_offset
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A consumer could not start; `code` is the broker's or the client's."""
+
+    command: str = msgspec.field(name="refused")
+    code: int
+    error: str
+
+
+class Suspended(msgspec.Struct, frozen=True):
+    """A consumer was told to deliver nothing more until it is resumed."""
+
+    is_suspended: bool = msgspec.field(name="suspended")
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A lite pull consumer committed, after so many messages."""
+
+    polled: int = msgspec.field(name="committed")
 
 
 class Members(msgspec.Struct, frozen=True):
@@ -104,6 +126,12 @@ class QueueOffsets(msgspec.Struct, rename="camel", frozen=True):
     by_time: int | None = None
 
 
+class Pulling(msgspec.Struct, frozen=True):
+    """A pull from a queue begins."""
+
+    queue_id: int = msgspec.field(name="pulling")
+
+
 class Pulled(msgspec.Struct, frozen=True):
     """The answer to one pull."""
 
@@ -117,7 +145,23 @@ class Pulled(msgspec.Struct, frozen=True):
     offsets: list[int]
 
 
-Event = Started | Summary | Ack | Sent | Failure | Abandoned | Delivery | Members | Assigned | QueueOffsets | Pulled
+Event = (
+    Started
+    | Summary
+    | Ack
+    | Sent
+    | Failure
+    | Abandoned
+    | Delivery
+    | Refused
+    | Suspended
+    | Committed
+    | Members
+    | Assigned
+    | QueueOffsets
+    | Pulling
+    | Pulled
+)
 
 TYPES: dict[str, type[Event]] = {
     "started": Started,
@@ -127,9 +171,13 @@ TYPES: dict[str, type[Event]] = {
     "failed": Failure,
     "abandoned": Abandoned,
     "received": Delivery,
+    "refused": Refused,
+    "suspended": Suspended,
+    "committed": Committed,
     "members": Members,
     "assigned": Assigned,
     "queue": QueueOffsets,
+    "pulling": Pulling,
     "pulled": Pulled,
 }
 

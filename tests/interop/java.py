@@ -12,6 +12,7 @@ JVM_OPTIONS = (
     "-Xmx256m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",  # its file is named by process id, and a clash, as between containers, is told on stdout
     # A group settles within a second or two rather than within the client's default of 20 s.
     "-Drocketmq.client.rebalance.waitInterval=1000",
 )
@@ -35,7 +36,9 @@ class JavaClient:
         logs = [
             f"-D{name}={self.log_directory / 'client'}" for name in ("rocketmq.client.logRoot", "rocketmq.log.root")
         ]
-        argv = [self.java, *JVM_OPTIONS, *logs, "-cp", self.class_path, "apogeemq.interop.Driver", command]
+        # Where members that get every message keep their offsets.
+        offsets = f"-Drocketmq.client.localOffsetStoreDir={self.log_directory / 'offsets'}"
+        argv = [self.java, *JVM_OPTIONS, *logs, offsets, "-cp", self.class_path, "apogeemq.interop.Driver", command]
         for key, value in {"namesrv": self.namesrv, **options}.items():
             argv.append("--" + key.replace("_", "-"))
             argv += [] if value is True else [str(value)]
@@ -49,8 +52,18 @@ class JavaClient:
 
     def consume(self, topic: str, group: str, instance: str = "a", **options: Option) -> DriverRun:
         """Starts a member of a consumer group and waits until it has started."""
+        consumer = self.begin_consuming(topic, group, instance, **options)
+        consumer.wait_started()
+        return consumer
+
+    def begin_consuming(self, topic: str, group: str, instance: str = "a", **options: Option) -> DriverRun:
+        """The same without the wait: for several at a time, or one that may not start."""
         defaults: dict[str, Option] = {"topic": topic, "group": group, "instance": instance, "deadline": 300}
-        consumer = self.start(f"consume-{instance}", "consume", {**defaults, **options})
+        return self.start(f"consume-{instance}", "consume", {**defaults, **options})
+
+    def lite_pull(self, topic: str, group: str, **options: Option) -> DriverRun:
+        """Starts a lite pull consumer and waits until it has started."""
+        consumer = self.start("lite-pull", "lite-pull", {"topic": topic, "group": group, **options})
         consumer.wait_started()
         return consumer
 

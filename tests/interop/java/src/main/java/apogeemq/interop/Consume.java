@@ -1,6 +1,5 @@
 package apogeemq.interop;
 
-import java.nio.charset.StandardCharsets;
 import java.util.Collections;
 import java.util.List;
 import java.util.Set;
@@ -18,27 +17,29 @@ import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.client.consumer.rebalance.AllocateMessageQueueAveragely;
 import org.apache.rocketmq.client.exception.MQClientException;
-import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
 
 /**
- * A push consumer in clustering mode. Lines: {@code received} (one a delivery, with its verdict), {@code members} (how many members of the
- * group this one sees, whenever that changes), {@code assigned} (the queues that it holds, whenever they change; a retry topic's are left out)
- * and a {@code summary} with the reason for the end. Offsets are committed at the end.
+ * A push consumer; what it subscribes to and where it begins: {@link PushOptions}. Lines: {@code received} (one a delivery, with its verdict),
+ * {@code members} (how many members of the group this one sees, whenever that changes), {@code assigned} (the queues that it holds, whenever
+ * they change; a retry topic's are left out) and a {@code summary} with the reason for the end. Offsets are committed at the end. One that
+ * cannot start prints {@code refused}.
  *
  * <p>With {@code --hold} it takes no queue until the line "resume" arrives on stdin. A group whose members see each other before any of them
- * takes a queue never moves a queue from one to the other, which may cause duplicates.
+ * takes a queue never moves a queue from one to the other, which may cause duplicates. The line "suspend" makes the client stop delivering
+ * until "resume".
  */
 final class Consume {
     private static final long POLL_MS = 50;
     private static final String RETRY_PREFIX = "%RETRY%";
 
     private final String topic;
-    private final String tags;
+    private final PushOptions options;
     private final boolean isOrderly;
     private final int failFirst;
     private final int retryLevel;
+    private final boolean isShowingProperties;
     private final int expect;
     private final long untilIdleMs;
     private final long deadlineMs;
@@ -52,19 +53,19 @@ final class Consume {
 
     Consume(Arguments arguments) {
         topic = arguments.required("topic");
-        tags = arguments.text("tags", "*");
+        options = new PushOptions(arguments);
         isOrderly = arguments.flag("orderly");
         isHolding = arguments.flag("hold");
         failFirst = arguments.integer("fail-first", 0);
         retryLevel = arguments.integer("retry-level", 0);
+        isShowingProperties = arguments.flag("properties");
         expect = arguments.integer("expect", Integer.MAX_VALUE);
         untilIdleMs = arguments.wide("until-idle-ms", Long.MAX_VALUE);
         deadlineMs = TimeUnit.SECONDS.toMillis(arguments.wide("deadline", 60));
         consumer = new DefaultMQPushConsumer(arguments.required("group"));
         consumer.setNamesrvAddr(arguments.required("namesrv"));
         consumer.setInstanceName(arguments.text("instance", "consumer"));
-        consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
-        consumer.setPollNameServerInterval(1000);
+        options.apply(consumer);
         // A subscription that changes while another heartbeat is on its way is told with the next one: until then every pull is refused
         // with SUBSCRIPTION_NOT_LATEST (25), which at the default of 30 s would look like a lost message.
         consumer.setHeartbeatBrokerInterval(1000);
@@ -85,13 +86,18 @@ final class Consume {
 
     int run() throws MQClientException, InterruptedException {
         Stop stop = Stop.listen(this::obey);
-        consumer.subscribe(topic, tags);
+        options.subscribe(consumer, topic);
         if (isOrderly) {
             consumer.registerMessageListener((MessageListenerOrderly) this::consumeOrderly);
         } else {
             consumer.registerMessageListener((MessageListenerConcurrently) this::consumeConcurrently);
         }
-        consumer.start();
+        try {
+            consumer.start();
+        } catch (MQClientException error) {
+            Line.of("refused", "consume").and("code", error.getResponseCode()).and("error", error.getErrorMessage()).print();
+            return Driver.EXIT_DONE;
+        }
         lastDeliveryNanos.set(System.nanoTime());
         Line.of("started", "consume").print();
         String reason = waitForEnd(stop);
@@ -101,10 +107,20 @@ final class Consume {
     }
 
     private void obey(String line) {
-        if (!line.equals("resume")) {
-            throw new IllegalArgumentException("stdin takes resume and stop, not " + line);
+        switch (line) {
+            case "suspend":
+                consumer.suspend();
+                Line.of("suspended", true).print();
+                break;
+            case "resume":
+                isHolding = false;
+                if (consumer.getDefaultMQPushConsumerImpl().isPause()) {
+                    consumer.resume();
+                }
+                break;
+            default:
+                throw new IllegalArgumentException("stdin takes resume, suspend and stop, not " + line);
         }
-        isHolding = false;
     }
 
     private void reportMembers(int count) {
@@ -165,18 +181,15 @@ final class Consume {
     }
 
     private void report(MessageExt message, boolean isFine) {
-        String body = new String(message.getBody(), StandardCharsets.UTF_8);
-        String key = body.split(" ", 2)[0];
         deliveries.incrementAndGet();
         lastDeliveryNanos.set(System.nanoTime());
-        Line.of("received", key).and("key", message.getKeys()).and("tags", message.getTags()).and("topic", message.getTopic())
-            .and("sizeBytes", message.getBody().length).and("msgId", message.getMsgId()).and("broker", message.getBrokerName())
-            .and("queueId", message.getQueueId()).and("queueOffset", message.getQueueOffset())
-            .and("reconsumeTimes", message.getReconsumeTimes()).and("bornMs", message.getBornTimestamp())
-            .and("storeMs", message.getStoreTimestamp()).and("receivedMs", System.currentTimeMillis())
-            .and("verdict", isFine ? "success" : "later").print();
+        Line line = Received.line(message, isFine ? "success" : "later");
+        if (isShowingProperties) {
+            line.and("properties", message.getProperties());
+        }
+        line.print();
         if (isFine) {
-            consumed.add(key);
+            consumed.add(Received.key(message));
         }
     }
 }

@@ -42,8 +42,11 @@ public final class Driver {
                 return Offsets.run(arguments);
             case "pull":
                 return Pull.run(arguments);
+            case "lite-pull":
+                return new LitePull(arguments).run();
             default:
-                throw new IllegalArgumentException("unknown command " + arguments.command() + "; known: produce, consume, offsets, pull");
+                throw new IllegalArgumentException(
+                    "unknown command " + arguments.command() + "; known: produce, consume, offsets, pull, lite-pull");
         }
     }
 }

@@ -1,6 +1,5 @@
 package apogeemq.interop;
 
-import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
@@ -14,7 +13,8 @@ import org.apache.rocketmq.common.message.MessageQueue;
 
 /**
  * Pulls once from every queue of the topic; prints one {@code pulled} line a queue. It starts at {@code --offset}, or with
- * {@code --beyond-max N} at N behind the queue's max offset.
+ * {@code --beyond-max N} at N behind the queue's max offset. With {@code --block} a pull that finds nothing waits for a message, as long as
+ * the client lets it (20 s); with {@code --queue N} it pulls from that queue only.
  */
 final class Pull {
     private static final long ROUTE_TIMEOUT_SECONDS = 40;
@@ -55,13 +55,19 @@ final class Pull {
         long offset = arguments.wide("offset", 0);
         long beyondMax = arguments.wide("beyond-max", -1);
         int max = arguments.integer("max", 32);
+        int onlyQueue = arguments.integer("queue", -1);
+        boolean isBlocking = arguments.flag("block");
         DefaultMQPullConsumer consumer = consumer(arguments);
         arguments.refuseUnknown();
         consumer.start();
         try {
             for (MessageQueue queue : queues(consumer, topic)) {
+                if (onlyQueue >= 0 && queue.getQueueId() != onlyQueue) {
+                    continue;
+                }
                 long start = beyondMax < 0 ? offset : consumer.maxOffset(queue) + beyondMax;
-                print(queue, consumer.pull(queue, tags, start, max));
+                Line.of("pulling", queue.getQueueId()).print();
+                print(queue, isBlocking ? consumer.pullBlockIfNotFound(queue, tags, start, max) : consumer.pull(queue, tags, start, max));
             }
         } finally {
             consumer.shutdown();
@@ -74,7 +80,7 @@ final class Pull {
         List<Long> offsets = new ArrayList<>();
         if (result.getMsgFoundList() != null) {
             for (MessageExt message : result.getMsgFoundList()) {
-                keys.add(new String(message.getBody(), StandardCharsets.UTF_8).split(" ", 2)[0]);
+                keys.add(Received.key(message));
                 offsets.add(message.getQueueOffset());
             }
         }
