@@ -23,6 +23,7 @@ SERVED: dict[int, tuple[dict[str, str], str]] = {
     RequestCode.SEND_MESSAGE_V2: ({}, "a"),
     RequestCode.SEND_BATCH_MESSAGE: ({}, "a"),
     RequestCode.CONSUMER_SEND_MSG_BACK: ({}, "offset"),
+    RequestCode.END_TRANSACTION: ({"producerGroup": "P", "tranStateTableOffset": "0"}, "commitLogOffset"),
     RequestCode.SEND_REPLY_MESSAGE: ({}, "producerGroup"),
     RequestCode.SEND_REPLY_MESSAGE_V2: ({}, "a"),
     RequestCode.PULL_MESSAGE: ({"topic": "T"}, "consumerGroup"),

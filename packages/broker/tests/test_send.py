@@ -196,8 +196,13 @@ REFUSALS: list[tuple[type[BrokerError], str, dict[str, object]]] = [
     (InvalidParameter, r"request queueId\[4\] is illegal, TopicConfig \[topicName=T, ", {"queue_id": 4}),
     (MessageIllegal, "the message body is empty", {"body": b""}),
     (MessageIllegal, r"body is 1001 bytes, this broker's limit \(maxMessageSize\) is 1000", {"body": bytes(1001)}),
-    (NoPermission, "sending transaction message is forbidden", {"sys_flag": 4}),
-    (NoPermission, "sending transaction message is forbidden", {"properties": text(TRAN_MSG="true")}),
+    (MessageIllegal, "bit of a half message .* no property TRAN_MSG=true", {"sys_flag": 4}),
+    (MessageIllegal, "property PGROUP is missing", {"sys_flag": 4, "properties": text(TRAN_MSG="true")}),
+    (
+        MessageIllegal,
+        "a transactional message has no delay",
+        {"properties": text(TRAN_MSG="true", PGROUP="P", DELAY="1")},
+    ),
     (MessageIllegal, "property DELAY must be a whole number", {"properties": text(DELAY="soon")}),
     (RequestFailed, "timer messages .* are not served", {"properties": text(TIMER_DELAY_SEC="5")}),
     (MessageIllegal, "with what the broker adds, the limit is 32767", {"properties": text(long="x" * 32_700)}),
@@ -222,7 +227,7 @@ ORDERED: list[tuple[type[BrokerError], str, dict[str, object]]] = [
     (NoPermission, "ReadOnly", {"topic": "ReadOnly"}),
     (InvalidParameter, "queueId", {"queue_id": 99}),
     (MessageIllegal, "body is 1001", {"body": bytes(1001)}),
-    (NoPermission, "transaction", {"sys_flag": 4}),
+    (MessageIllegal, "system flag", {"sys_flag": 4}),
     (MessageIllegal, "the limit is 32767", {"properties": text(long="x" * 32_700)}),
 ]
 

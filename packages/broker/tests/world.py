@@ -12,7 +12,15 @@ from types import TracebackType
 from typing import Self
 
 from apogeemq.broker.assembly import Broker
-from apogeemq.broker.config import BrokerConfig, IdentityConfig, LimitsConfig, PopConfig, StoreSettings, TopicsConfig
+from apogeemq.broker.config import (
+    BrokerConfig,
+    IdentityConfig,
+    LimitsConfig,
+    PopConfig,
+    StoreSettings,
+    TopicsConfig,
+    TransactionsConfig,
+)
 from apogeemq.broker.metadata_files import MetadataFiles, metadata_files
 from apogeemq.mesh.chance import SeededChance
 from apogeemq.mesh.clock import ManualClock
@@ -195,6 +203,7 @@ class World:
         identity: IdentityConfig | None = None,
         topics: TopicsConfig | None = None,
         pop: PopConfig | None = None,
+        transactions: TransactionsConfig | None = None,
         store: StoreSettings | None = None,
         limits: LimitsConfig | None = None,
         access: AccessHook | None = None,
@@ -208,6 +217,7 @@ class World:
             identity=identity or IdentityConfig(broker_name="broker-a"),
             topics=topics or TopicsConfig(),
             pop=pop or PopConfig(),
+            transactions=transactions or TransactionsConfig(),
             store=store or StoreSettings(),
             limits=limits or LimitsConfig(),
         )
@@ -245,7 +255,7 @@ class World:
         self._is_stopped = False
 
     async def __aenter__(self) -> Self:
-        await self.broker.popping.restore()
+        await self.broker.restore()
         return self
 
     async def __aexit__(

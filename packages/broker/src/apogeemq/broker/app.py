@@ -207,7 +207,7 @@ class BrokerApp:
             tracer=self._tracer,
             other_brokers=self._open_routes(namesrvs),
         )
-        await self._broker.popping.restore()
+        await self._broker.restore()
         await self._broker.settle_tables()
         self._broker.start()
         await self._listen(self._broker, address)

@@ -41,6 +41,7 @@ from apogeemq.broker.faces.remoting.relays import RelayRequests
 from apogeemq.broker.faces.remoting.replies import ReplyRequests
 from apogeemq.broker.faces.remoting.resets import ResetRequests
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
+from apogeemq.broker.faces.remoting.transactions import TransactionRequests
 from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.metadata_files import MetadataFiles
 from apogeemq.broker.popping import Popping
@@ -61,6 +62,7 @@ from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
 from apogeemq.broker.service.writer import MessageWriter
+from apogeemq.broker.transacting import Transacting
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec.aio.access import AccessHook, AllowAll
@@ -164,6 +166,18 @@ class Broker:
         delayed_form = DelayedForm(
             levels=levels, now_ms=clock.now_ms, store_timestamp_ms=lambda: store.store_timestamp_ms
         )
+        self.transacting = Transacting(
+            config,
+            store=store,
+            topics=self.topics,
+            offsets=self.offsets,
+            clients=self.clients,
+            writer=writer,
+            clock=clock,
+            chance=chance,
+            store_host=store_host,
+            offset_message_id=ids.offset_message_id,
+        )
         self.send = SendService(
             topics=self.topics,
             groups=self.groups,
@@ -181,6 +195,7 @@ class Broker:
             broker_name=identity.broker_name,
             is_ordered=lambda group: self.queue_locks.is_locked(group, clock.monotonic()),
             dead_letters=self.dead_letters,
+            transactions=self.transacting.service,
         )
         self.send_back = SendBackService(
             store=store,
@@ -293,7 +308,9 @@ class Broker:
             monotonic=clock.monotonic,
             timeout_s=config.store.sync_flush_timeout_ms / 1000,
         )
-        self.roll_forward = RollForward((self.delay.roll_forward, self.popping.revive.roll_forward))
+        self.roll_forward = RollForward(
+            (self.delay.roll_forward, self.popping.revive.roll_forward, self.transacting.checks.roll_forward)
+        )
         spans = SendSpans(tracer)
         messages = MessageRequests(
             send=self.send,
@@ -318,6 +335,13 @@ class Broker:
             region=identity.region_id,
             trace_on=config.topics.trace_on,
         )
+        transactions = TransactionRequests(
+            transactions=self.transacting.service,
+            acknowledger=self.acknowledger,
+            disk_reads=self.disk_reads,
+            is_hot=lambda offset: store.written_offset - offset <= config.store.hot_window_bytes,
+            stats=self.stats,
+        )
         queries = QueryService(store)
         relays = RelayRequests(
             groups=self.group_service,
@@ -341,6 +365,7 @@ class Broker:
             {
                 **messages.handlers(),
                 **replies.handlers(),
+                **transactions.handlers(),
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
                 **QueryRequests(queries, self.stats, self.disk_reads).handlers(),
@@ -407,6 +432,14 @@ class Broker:
         self.popping.owner_gone(owner)
         self.group_service.channel_closed(owner)
 
+    async def restore(self) -> None:
+        """Read back what was under way before this start: what was popped, and which transactions are pending.
+
+        To be called once; until then pops, acknowledgements and the end of a transaction are refused.
+        """
+        await self.popping.restore()
+        await self.transacting.restore()
+
     async def settle_tables(self) -> None:
         """Write what a crash left unsynced in journals, and what loading had to cut back after it; to be called before
         the first request is served.
@@ -426,6 +459,7 @@ class Broker:
             asyncio.create_task(self._scan_clients(), name="scan-clients"),
             asyncio.create_task(self.delay.run(), name="delay"),
             self.popping.start(),
+            self.transacting.start(),
             asyncio.create_task(self.roll_forward.run(), name="roll-forward"),
         ]
 
@@ -439,6 +473,7 @@ class Broker:
         await self.client_calls.stop()
         await self.assignments.stop()
         await self.popping.stop()
+        self.transacting.stop()
         await self.cold_reads.stop()
         await self.saver.stop()
 

@@ -164,6 +164,35 @@ class PopConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"retry_probability_percent is {self.retry_probability_percent}; it must be 0 to 100")
 
 
+class TransactionsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Transactions; set, as the next master asks on."""
+
+    reject_transaction_message: Annotated[bool, setting("rejectTransactionMessage")] = False
+    """Whether half messages are refused."""
+    transaction_timeout_ms: Annotated[int, setting("transactionTimeOut")] = 6_000
+    """A producer that has not ended its transaction is asked after this."""
+    check_interval_ms: Annotated[int, setting("transactionCheckInterval")] = 30_000
+    """It is asked again this long after the first question, then after twice as long, and so on."""
+    check_interval_ms_max: int = 300_000
+    """But at the latest after this."""
+    check_max: Annotated[int, setting("transactionCheckMax")] = 15
+    """After so many questions the message goes to TRANS_CHECK_MAX_TIME_TOPIC."""
+    pending_hours_max: int = 72
+    """And after this long where no producer of the group is connected; meanwhile nothing is asked."""
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        for name in (
+            "transaction_timeout_ms",
+            "check_interval_ms",
+            "check_interval_ms_max",
+            "check_max",
+            "pending_hours_max",
+        ):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+
+
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The store and the files beside it. Own, but for the delay levels."""
 
@@ -325,6 +354,8 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """And of one topic, group and queue."""
     popped_messages_max: int = 1_000_000
     """Messages that are popped and not acknowledged; some 200 bytes of memory each."""
+    pending_transactions_max: int = 200_000
+    """Half messages that are not decided; some 600 bytes of memory each."""
     cold_reads_max: int = 64
     """Reads of old messages that may wait for the disk at a time."""
     client_calls_max: int = 1_000
@@ -354,6 +385,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     listeners: ListenersConfig = ListenersConfig()
     topics: TopicsConfig = TopicsConfig()
     pop: PopConfig = PopConfig()
+    transactions: TransactionsConfig = TransactionsConfig()
     store: StoreSettings = StoreSettings()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()

@@ -3,8 +3,10 @@
 The order of checks and the answers follow Apache's broker (reference broker_behaviour.md §1 to §4; remoting.md §5).
 Differences, on purpose:
 - the messages of a batch keep their own UNIQ_KEY; Apache appends the batch's, so that all look like one message.
-- timer messages (TIMER_…) and half messages (TRAN_MSG, or the prepared bit of the system flag) are refused, with the
-  code of an Apache broker on which they are switched off (1 and 16), rather than stored as ordinary ones.
+- timer messages (TIMER_…) are refused, with the code of an Apache broker on which they are switched off (1), rather
+  than stored as ordinary ones.
+- a message with the prepared bit of the system flag that is no half message (TRAN_MSG) is refused: Apache's broker
+  stores it where nobody will ever find it.
 - of the system flag only the bits that clients own are kept.
 """
 
@@ -26,6 +28,8 @@ from apogeemq.broker.errors import (
     SubscriptionGroupNotExist,
 )
 from apogeemq.broker.service.delayed_form import DelayedForm
+from apogeemq.broker.service.transactions import QUEUE_ID as TRANSACTION_QUEUE_ID
+from apogeemq.broker.service.transactions import TransactionService
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.batch import decode_batch
@@ -38,6 +42,7 @@ MAX_RECONSUME_TIMES_VERSION_MIN = 121
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _TIMER_KEYS = frozenset({m.PROPERTY_TIMER_DELAY_SEC, m.PROPERTY_TIMER_DELAY_MS, m.PROPERTY_TIMER_DELIVER_MS})
+_DELAY_KEYS = _TIMER_KEYS | {m.PROPERTY_DELAY, m.PROPERTY_TIMER_DEL_UNIQKEY}
 _SPECIAL_KEYS = _TIMER_KEYS | {
     m.PROPERTY_DELAY,
     m.PROPERTY_TRAN_MSG,
@@ -45,7 +50,9 @@ _SPECIAL_KEYS = _TIMER_KEYS | {
 }
 
 
-_CLIENT_BITS = ~(MessageSysFlag.INNER_BATCH_FLAG | MessageSysFlag.NEED_UNWRAP_FLAG)
+_CLIENT_BITS = ~(
+    MessageSysFlag.INNER_BATCH_FLAG | MessageSysFlag.NEED_UNWRAP_FLAG | MessageSysFlag.TRANSACTION_ROLLBACK_TYPE
+)
 """The system flag without the bits that say what a broker made of a message: a client's word on those is dropped, since
 recovery believes them."""
 
@@ -98,6 +105,7 @@ class SendService:
         broker_name: for remarks.
         is_ordered: whether a group consumes in order now.
         dead_letters: counts what goes to a DLQ, by (group, original topic).
+        transactions: keeps half messages.
     """
 
     def __init__(
@@ -117,6 +125,7 @@ class SendService:
         broker_name: str,
         is_ordered: Callable[[str], bool],
         dead_letters: Counter[tuple[str, str]],
+        transactions: TransactionService,
     ) -> None:
         self._topics = topics
         self._groups = groups
@@ -132,6 +141,7 @@ class SendService:
         self._broker_name = broker_name
         self._is_ordered = is_ordered
         self._dead_letters = dead_letters
+        self._transactions = transactions
 
     def send(self, request: SendRequest, body: bytes, born_host: bytes, client_version: int) -> Sent:
         """Store one message or one batch, as the request says.
@@ -140,6 +150,8 @@ class SendService:
         """
         topic, queue_id = self.check(request, body)
         if request.batch:
+            if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE:
+                raise _not_a_half_message()
             return self._send_batch(request, topic, queue_id, body, born_host)
 
         text = request.properties or ""
@@ -161,9 +173,14 @@ class SendService:
         tags_code: int | None = m.tags_code(properties.get(m.PROPERTY_TAGS))
         if not _SPECIAL_KEYS.isdisjoint(properties):
             properties, stored_topic, stored_queue_id, tags_code = self._special(
-                properties, target, target_queue_id, tags_code
+                properties, target, target_queue_id, tags_code, request.reconsume_times or 0
             )
             text = join_properties(properties)
+        if (
+            request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE
+            and stored_topic is not self._transactions.half_topic
+        ):
+            raise _not_a_half_message()
         result = self._writer.put(  # positional: naming eleven arguments costs 0.4 µs on every message
             stored_topic,
             stored_queue_id,
@@ -178,6 +195,8 @@ class SendService:
         )
         if target is not topic:
             self._count_dead_letter(topic, properties)
+        elif stored_topic is not target and stored_topic is self._transactions.half_topic:
+            self._transactions.stored(result, properties)
         return Sent(
             self._offset_message_id(result.physical_offset),
             queue_id,
@@ -199,8 +218,6 @@ class SendService:
                 f"the message body is {len(body)} bytes, this broker's limit (maxMessageSize) is "
                 f"{self._body_size_bytes_max}"
             )
-        if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE:
-            raise self._no_transactions()
         return topic, queue_id
 
     def _writable_topic(self, request: SendRequest) -> Topic:
@@ -261,19 +278,14 @@ class SendService:
         origin = self._topics.get(properties.get(m.PROPERTY_RETRY_TOPIC, "")) or retry_topic
         self._dead_letters[retry_topic.name.removeprefix(RETRY_TOPIC_PREFIX), origin.name] += 1
 
-    def _no_transactions(self) -> NoPermission:
-        return NoPermission(
-            f"the broker[{self._broker_name}] sending transaction message is forbidden: "
-            "this version serves no transactions"
-        )
-
     def _special(
-        self, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int | None
+        self, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int | None, reconsume_times: int
     ) -> tuple[dict[str, str], Topic, int, int | None]:
         """What a message with a delay or another special property becomes: properties, topic, queue, tags code."""
-        if properties.get(m.PROPERTY_TRAN_MSG) == "true":
-            raise self._no_transactions()
         level = properties.get(m.PROPERTY_DELAY)
+        # A consumer that sends a committed message to its retry topic sends the property TRAN_MSG on with it.
+        if properties.get(m.PROPERTY_TRAN_MSG, "").lower() == "true" and reconsume_times == 0:
+            return self._half(properties, topic, queue_id, tags_code)
         if level is not None:
             if not _WHOLE_NUMBER.fullmatch(level):
                 raise MessageIllegal(f"property DELAY must be a whole number (a delay level), not {level[:50]!r}")
@@ -285,6 +297,14 @@ class SendService:
                 "the 18 delay levels are"
             )
         return properties, topic, queue_id, tags_code
+
+    def _half(
+        self, properties: dict[str, str], topic: Topic, queue_id: int, tags_code: int | None
+    ) -> tuple[dict[str, str], Topic, int, int | None]:
+        if not _DELAY_KEYS.isdisjoint(properties):
+            raise MessageIllegal("a transactional message has no delay: leave DELAY and TIMER_… away")
+        half = self._transactions.half_properties(properties, topic.name, queue_id)
+        return half, self._transactions.half_topic, TRANSACTION_QUEUE_ID, tags_code
 
     def _delayed(
         self, properties: dict[str, str], topic: Topic, queue_id: int, level: int
@@ -338,6 +358,10 @@ class SendService:
             topic,
             batch_properties.get(m.PROPERTY_WAIT) != "false",
         )
+
+
+def _not_a_half_message() -> MessageIllegal:
+    return MessageIllegal("the system flag has the bit of a half message (4), but there is no property TRAN_MSG=true")
 
 
 def _properties_too_long(size: str) -> MessageIllegal:
