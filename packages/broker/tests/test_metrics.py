@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from packages.broker.tests.mesh_asking import Asker
 from packages.broker.tests.test_pop import NORMAL_ONLY, ack, handles_of, let_it_be_over, popped, send
+from packages.broker.tests.test_transactions import COMMIT, ROLLBACK, end, halves, send_half
 from packages.broker.tests.world import World, consumer_beat, producer_beat, pull_fields, send_fields
 
 APACHE_NAMES = {
@@ -28,6 +29,9 @@ APACHE_NAMES = {
     "rocketmq_pop_revive_in_message_total",
     "rocketmq_pop_revive_retry_messages_total",
     "rocketmq_pop_checkpoint_buffer_size",
+    "rocketmq_half_messages",
+    "rocketmq_commit_messages_total",
+    "rocketmq_rollback_messages_total",
     "rocketmq_broker_permission",
     "rocketmq_topic_number",
     "rocketmq_consumer_group_number",
@@ -69,6 +73,10 @@ async def test_names_are_apaches_or_our_own() -> None:
         popped(world)
         world.broker.popping.revive.revived["G", "T"] += 1
         world.broker.dead_letters["G", "T"] += 1
+        for decision in (COMMIT, ROLLBACK):
+            send_half(world.client())
+            end(world.client(), halves(world)[-1], decision)
+        send_half(world.client())
         names = {name for name, _ in scrape(world, {"remoting": ServerStats()})}
         assert {name for name in names if name.startswith("rocketmq_")} == APACHE_NAMES
         assert all(name.startswith(("rocketmq_", "apogeemq_")) for name in names)
@@ -95,6 +103,25 @@ async def test_popped_messages_are_shown() -> None:
         assert samples["rocketmq_pop_revive_retry_messages_total", labels(**kinds)] == 2
         again = labels(consumer_group="G", topic="%RETRY%G_T", is_retry="true", is_system="false")
         assert samples["rocketmq_consumer_inflight_messages", again] == 2
+
+
+async def test_transactions_are_counted_by_topic() -> None:
+    """What is pending, what was committed, what was rolled back."""
+    async with World() as world:
+        world.create_topic()
+        client = world.client()
+        for number in range(4):
+            send_half(client, key=f"U{number}")
+        first, second, third, _ = halves(world)
+        end(client, first, COMMIT)
+        end(client, second, COMMIT)
+        end(client, third, ROLLBACK)
+        samples = scrape(world)
+        topic = labels(topic="T")
+        assert samples["rocketmq_half_messages", topic] == 1
+        assert samples["rocketmq_commit_messages_total", topic] == 2
+        assert samples["rocketmq_rollback_messages_total", topic] == 1
+        assert ("apogeemq_given_up_transactions_total", topic) not in samples
 
 
 async def test_messages_are_counted_by_topic() -> None:

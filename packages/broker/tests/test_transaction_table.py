@@ -13,7 +13,7 @@ def table(pending_max: int = 100) -> TransactionTable:
 
 
 def half(offset: int, due_ms: int = 1_000, group: str = "P") -> Transaction:
-    return Transaction([offset], offset * 100, group, 0, due_ms)
+    return Transaction([offset], offset * 100, group, "T", 0, due_ms)
 
 
 def add(pending: TransactionTable, offset: int, due_ms: int = 1_000, group: str = "P") -> Transaction:
@@ -33,6 +33,7 @@ def test_any_copy_names_the_transaction() -> None:
     assert pending.find(0) is pending.find(3) is None
     assert pending.decision(0) is pending.decision(3) is Decision.ROLLBACK
     assert len(pending) == 0
+    assert pending.by_topic == {}
 
 
 def test_one_too_many_is_refused_with_the_limit() -> None:

@@ -10,6 +10,7 @@ from apogeemq.broker.assembly import Broker
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, is_system_topic
 from apogeemq.broker.core.pop_records import CHECKPOINT_TAG
 from apogeemq.broker.core.topics import Topic
+from apogeemq.broker.core.transactions import Decision
 from apogeemq.broker.faces.remoting.table import UNKNOWN_REQUEST_CODE
 from apogeemq.mesh.metrics import Registry
 from apogeemq.remoting_codec.aio.stats import ServerStats
@@ -23,6 +24,7 @@ def register_metrics(registry: Registry, broker: Broker, servers: dict[str, Serv
     """Declare all metrics of a broker; `servers` are the counts of its Remoting listeners by name."""
     _register_messages(registry, broker)
     _register_pops(registry, broker)
+    _register_transactions(registry, broker)
     _register_tables(registry, broker)
     _register_store(registry, broker)
     _register_disk(registry, broker)
@@ -109,6 +111,35 @@ def _register_pops(registry: Registry, broker: Broker) -> None:
         ),
     ):
         registry.observed_gauge(name, help_text, read)
+
+
+def _register_transactions(registry: Registry, broker: Broker) -> None:
+    transacting = broker.transacting
+
+    def ended(decision: Decision) -> Callable[[], Samples]:
+        return lambda: [
+            ((topic,), count) for (topic, how), count in list(transacting.service.ended.items()) if how is decision
+        ]
+
+    registry.observed_gauges(
+        "rocketmq_half_messages",
+        "Half messages that are not decided, by the topic where they go.",
+        ("topic",),
+        lambda: [((topic,), count) for topic, count in list(transacting.table.by_topic.items())],
+    )
+    for name, help_text, decision in (
+        ("rocketmq_commit_messages_total", "Transactions committed since start.", Decision.COMMIT),
+        ("rocketmq_rollback_messages_total", "Transactions rolled back since start.", Decision.ROLLBACK),
+        (
+            "apogeemq_given_up_transactions_total",
+            "Transactions since start whose message went to TRANS_CHECK_MAX_TIME_TOPIC, undecided.",
+            Decision.GIVEN_UP,
+        ),
+    ):
+        registry.observed_counters(name, help_text, ("topic",), ended(decision))
+    registry.observed_gauge(
+        "apogeemq_transaction_checks", "Questions to producers since start.", lambda: transacting.checks.asked
+    )
 
 
 def _text(value: bool) -> str:

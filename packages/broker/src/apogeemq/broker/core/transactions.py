@@ -14,7 +14,7 @@ the first record that names an offset from there on. Apache's broker keeps and r
 group CID_RMQ_SYS_TRANS. Source: reference broker_behaviour.md §4; Apache TransactionalMessageServiceImpl 5.3.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -42,12 +42,14 @@ class Transaction:
     """A half message that is pending.
 
     `offsets` are those of all its copies in the half topic, the first one first; `physical_offset` is the newest
-    copy's. `checks` counts the questions asked, `due_ms` is when to ask again (milliseconds since 1970).
+    copy's. `topic` is where it goes when it is committed. `checks` counts the questions asked, `due_ms` is when to ask
+    again (milliseconds since 1970).
     """
 
     offsets: list[int]
     physical_offset: int
     group: str
+    topic: str
     born_ms: int
     due_ms: int
     checks: int = 0
@@ -77,6 +79,8 @@ class TransactionTable:
         self._parked: dict[str, dict[int, Transaction]] = {}
         self._decided: OrderedDict[int, Decision] = OrderedDict()
         self._ops = _OpBlocks()
+        self.by_topic: Counter[str] = Counter()
+        """How many are pending, by the topic where they go."""
 
     def __len__(self) -> int:
         return len(self._by_newest)
@@ -95,6 +99,7 @@ class TransactionTable:
             self._by_offset[offset] = transaction
         self._by_newest[transaction.newest] = transaction
         heappush(self._due, (transaction.due_ms, transaction.origin))
+        self.by_topic[transaction.topic] += 1
 
     def renew(self, transaction: Transaction, queue_offset: int, physical_offset: int, due_ms: int) -> None:
         """A copy of its half message was stored; it is due anew."""
@@ -130,6 +135,9 @@ class TransactionTable:
         for offset in transaction.offsets:
             del self._by_offset[offset]
         del self._by_newest[transaction.newest]
+        self.by_topic[transaction.topic] -= 1
+        if not self.by_topic[transaction.topic]:
+            del self.by_topic[transaction.topic]
         if transaction.is_parked:
             self._take_out(transaction)
 

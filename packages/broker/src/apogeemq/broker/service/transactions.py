@@ -162,8 +162,16 @@ class TransactionService:
         """A half message with these properties was stored for the first time."""
         now_ms = self._clock.now_ms()
         due_ms = now_ms + self._schedule.wait_ms(0, _immunity_ms(properties))
-        group = properties[m.PROPERTY_PGROUP]
-        self._table.add(Transaction([result.queue_offset], result.physical_offset, group, now_ms, due_ms))
+        self._table.add(
+            Transaction(
+                [result.queue_offset],
+                result.physical_offset,
+                properties[m.PROPERTY_PGROUP],
+                properties[m.PROPERTY_REAL_TOPIC],
+                now_ms,
+                due_ms,
+            )
+        )
         self.on_due(due_ms)
 
     # -- their end -----------------------------------------------------------------------------------------------------
@@ -333,7 +341,8 @@ class TransactionService:
             self._table.renew(transaction, record.queue_offset, record.physical_offset, due_ms)
         else:
             offsets = sorted({origin, record.queue_offset})
-            transaction = Transaction(offsets, record.physical_offset, group, record.store_timestamp_ms, due_ms)
+            topic = properties.get(m.PROPERTY_REAL_TOPIC, "")
+            transaction = Transaction(offsets, record.physical_offset, group, topic, record.store_timestamp_ms, due_ms)
             self._table.add(transaction)
         transaction.checks = checks
 
