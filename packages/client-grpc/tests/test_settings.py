@@ -1,5 +1,6 @@
 """What a client says of itself, and what it takes from a server's settings."""
 
+from apogeemq.client_api.filters import Sql
 from apogeemq.client_grpc.core.endpoints import Endpoints
 from apogeemq.client_grpc.core.settings import Described, consumer_settings, producer_settings
 from apogeemq.proto.v2 import definition_pb2
@@ -34,6 +35,13 @@ def test_a_consumer_names_group_and_filters() -> None:
         "B": "x || y",
     }
     assert {each.expression.type for each in sent.subscription.subscriptions} == {definition_pb2.FilterType.TAG}
+
+
+def test_sql_is_told_as_sql() -> None:
+    """The expression as it was written."""
+    sent = described(definition_pb2.ClientType.PUSH_CONSUMER).subscribing("G", {"A": Sql("a > 5")})
+    (entry,) = sent.subscription.subscriptions
+    assert (entry.expression.type, entry.expression.expression) == (definition_pb2.FilterType.SQL, "a > 5")
 
 
 def test_a_consumer_follows_the_server() -> None:

@@ -1,7 +1,8 @@
-"""Subscriptions: every message, or those of some tags."""
+"""Subscriptions: every message, those of some tags, or SQL."""
 
 import pytest
 from apogeemq.client_api.errors import NotSupported
+from apogeemq.client_api.filters import Sql
 from apogeemq.client_remoting.core.subscription import Subscription, parse_subscription
 
 
@@ -24,7 +25,15 @@ def test_some_tags() -> None:
     assert not subscription.wants(None)
 
 
-def test_sql_is_told_so() -> None:
+def test_sql_in_a_plain_text_is_told_so() -> None:
     """Rather than taken for a tag."""
-    with pytest.raises(NotSupported, match="SQL"):
+    with pytest.raises(NotSupported, match="Sql"):
         parse_subscription("t", "a > 5")
+
+
+def test_sql() -> None:
+    """Goes to the broker as it was written; the client lets every message through that the broker sends."""
+    subscription = parse_subscription("t", Sql("a > 5 || b"))
+    assert subscription == Subscription("t", "a > 5 || b", (), "SQL92")
+    assert subscription.codes == []
+    assert subscription.wants(None)

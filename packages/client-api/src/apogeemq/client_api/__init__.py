@@ -16,6 +16,7 @@ from apogeemq.client_api.errors import (
     SettleFailed,
     StartFailed,
 )
+from apogeemq.client_api.filters import Filter, Sql
 from apogeemq.client_api.handling import Handler, PlainHandler, Reject, Retry, RetryLater, exponential
 from apogeemq.client_api.message import Message, ReceivedMessage, SendReceipt
 from apogeemq.client_api.middleware import Middleware
@@ -29,6 +30,7 @@ __all__ = [
     "ClientError",
     "Codec",
     "ConnectionBroken",
+    "Filter",
     "Handler",
     "Message",
     "MessageInvalid",
@@ -46,6 +48,7 @@ __all__ = [
     "SendReceipt",
     "SendTimeout",
     "SettleFailed",
+    "Sql",
     "StartFailed",
     "Topic",
     "exponential",

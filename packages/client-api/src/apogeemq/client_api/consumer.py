@@ -1,7 +1,7 @@
 """What both consumers can do, in the same words.
 
-A push consumer is constructed as `PushConsumer(address, group=…, subscriptions={"T": "*", "U": "a || b"}, handler=…)`
-and used in one of two ways:
+A push consumer is constructed as `PushConsumer(address, group=…, subscriptions={"T": "a || b", "U": Sql("a > 5")},
+handler=…)` and used in one of two ways:
 
 ```python
 async with PushConsumer(..., handler=handle):        # handle(message) is called, several at a time

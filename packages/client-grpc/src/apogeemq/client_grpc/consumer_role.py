@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from apogeemq.client_api.filters import Filter, Sql
 from apogeemq.client_api.message import check_topic
 from apogeemq.client_grpc.commands import answer_common
 from apogeemq.client_grpc.core.settings import ConsumerSettings, Described, consumer_settings
@@ -21,13 +22,13 @@ class ConsumerRole:
         self,
         client_type: definition_pb2.ClientType,
         group: str,
-        filters: Mapping[str, str],
+        filters: Mapping[str, Filter],
         verify: Callable[[service_pb2.VerifyMessageCommand], Awaitable[TelemetryCommand]] | None = None,
     ) -> None:
         if _GROUP.fullmatch(group) is None:
             raise ValueError(f"group {group[:64]!r} is not 1 to 120 of a-z A-Z 0-9 _ - % |")
-        for topic, expression in filters.items():
-            check_filter(topic, expression)
+        for topic, wanted in filters.items():
+            check_filter(topic, wanted)
         self._client_type = client_type
         self._group = group
         self._verify = verify
@@ -59,8 +60,10 @@ class ConsumerRole:
         return answer_common(command)
 
 
-def check_filter(topic: str, expression: str) -> None:
+def check_filter(topic: str, wanted: Filter) -> None:
     """Refuse a subscription that no server takes. Raises MessageInvalid for the topic, ValueError for the filter."""
     check_topic(topic)
-    if not expression.strip() or any(not tag.strip() for tag in expression.split("||")):
-        raise ValueError(f"the filter {expression!r} for topic {topic} has an empty tag: write '*', 'a' or 'a || b'")
+    if isinstance(wanted, Sql):
+        return
+    if not wanted.strip() or any(not tag.strip() for tag in wanted.split("||")):
+        raise ValueError(f"the filter {wanted!r} for topic {topic} has an empty tag: write '*', 'a' or 'a || b'")

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from apogeemq.client_api.errors import ClientClosed, ClientError, NotSupported, StartFailed
+from apogeemq.client_api.filters import Filter
 from apogeemq.client_api.handling import (
     Again,
     Done,
@@ -57,7 +58,7 @@ class PushConsumer:
     Args:
         address: the proxy's, "host:port"; several IP addresses are separated by ";". The default port is 8081.
         group: the consumer group.
-        subscriptions: topic → tags, "*" or "a || b"; at least one.
+        subscriptions: topic → tags, "*" or "a || b", or `Sql("a > 5")`; at least one.
         handler: called for each message; without one the messages are read by `async for`.
         retry: what becomes of messages whose handler failed; None: as the server's settings say.
         middleware: what runs around each handler call, outermost first.
@@ -73,7 +74,7 @@ class PushConsumer:
         address: str,
         *,
         group: str,
-        subscriptions: Mapping[str, str],
+        subscriptions: Mapping[str, Filter],
         handler: Handler | PlainHandler | None = None,
         retry: Retry | None = None,
         middleware: Sequence[Middleware] = (),

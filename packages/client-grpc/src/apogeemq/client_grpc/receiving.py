@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from apogeemq.client_api.errors import ClientError, ConnectionBroken, ReceiveFailed
+from apogeemq.client_api.filters import Filter
 from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_grpc.client import REQUEST_TIMEOUT_S, Client
 from apogeemq.client_grpc.core import durations
@@ -31,7 +32,7 @@ class Question:
     """What is asked of one queue. `invisible_s` None: the proxy chooses, and renews while the client lives."""
 
     queue: MessageQueue
-    expression: str
+    expression: Filter
     batch_size: int
     polling_s: float
     invisible_s: float | None = None

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from apogeemq.client_api.errors import ClientClosed, ClientError, ConnectionBroken, ReceiveFailed, SettleFailed
+from apogeemq.client_api.filters import Filter
 from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_api.tracing import Tracing, find_tracer
 from apogeemq.client_grpc.client import ROUTE_REFRESH_S, Client, end_tasks
@@ -49,7 +50,7 @@ class SimpleConsumer:
     Args:
         address: the proxy's, "host:port"; several IP addresses are separated by ";". The default port is 8081.
         group: the consumer group.
-        subscriptions: topic → tags, "*" or "a || b"; may be changed later.
+        subscriptions: topic → tags, "*" or "a || b", or `Sql("a > 5")`; may be changed later.
         tls: how to speak TLS; None for plain text.
         clock: the time; tests hand in their own.
     """
@@ -59,7 +60,7 @@ class SimpleConsumer:
         address: str,
         *,
         group: str,
-        subscriptions: Mapping[str, str],
+        subscriptions: Mapping[str, Filter],
         tls: Tls | None = None,
         credentials: object = None,
         clock: Clock | None = None,
@@ -96,7 +97,7 @@ class SimpleConsumer:
         if self._client is not None:
             await self._client.close()
 
-    async def subscribe(self, topic: str, expression: str = "*") -> None:
+    async def subscribe(self, topic: str, expression: Filter = "*") -> None:
         """Receive from this topic too, or by another filter. Raises RouteNotFound, ConnectionBroken."""
         client = self._started()
         check_filter(topic, expression)

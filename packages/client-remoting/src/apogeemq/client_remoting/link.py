@@ -11,7 +11,12 @@ from typing import NamedTuple
 
 from apogeemq.client_remoting.connection import Connection
 from apogeemq.remoting_codec.aio.client import RemotingClient
-from apogeemq.remoting_codec.bodies import GetConsumerListByGroupResponseBody, HeartbeatData, MessageQueue
+from apogeemq.remoting_codec.bodies import (
+    CheckClientRequestBody,
+    GetConsumerListByGroupResponseBody,
+    HeartbeatData,
+    MessageQueue,
+)
 from apogeemq.remoting_codec.codes import PullSysFlag, RequestCode, ResponseCode, response_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.headers import (
@@ -62,6 +67,7 @@ class PullRequest(NamedTuple):
     queue: MessageQueue
     queue_offset: int
     expression: str
+    expression_type: str
     count_max: int
     hold_s: float
 
@@ -134,7 +140,7 @@ async def pull_message(connection: Connection, pull: PullRequest) -> Pulled:
         suspend_timeout_millis=int(pull.hold_s * 1000),
         subscription=pull.expression,
         sub_version=0,
-        expression_type="TAG",
+        expression_type=pull.expression_type,
     )
     timeout_s = pull.hold_s + LONG_POLL_MARGIN_S
     response = await _request(connection, RequestCode.PULL_MESSAGE, header, b"", timeout_s)
@@ -220,6 +226,12 @@ async def consumer_ids(connection: Connection, group: str, timeout_s: float) -> 
     header = GetConsumerListByGroupRequestHeader(consumer_group=group)
     response = await _request(connection, RequestCode.GET_CONSUMER_LIST_BY_GROUP, header, b"", timeout_s)
     return GetConsumerListByGroupResponseBody.decode(_successful(response).body).consumer_id_list
+
+
+async def check_client_config(connection: Connection, body: CheckClientRequestBody, timeout_s: float) -> None:
+    """CHECK_CLIENT_CONFIG (46): whether the broker can compile a subscription's expression."""
+    command = RemotingCommand(RequestCode.CHECK_CLIENT_CONFIG, ext_fields={}, body=body.encode())
+    _successful(await connection.request(command, timeout_s))
 
 
 # --

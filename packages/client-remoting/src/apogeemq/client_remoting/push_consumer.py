@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from apogeemq.client_api.errors import ClientClosed, NotSupported
+from apogeemq.client_api.filters import Filter
 from apogeemq.client_api.handling import Handler, PlainHandler, Retry, as_handler
 from apogeemq.client_api.message import ReceivedMessage, check_topic
 from apogeemq.client_api.middleware import Middleware, around_handler
 from apogeemq.client_api.tracing import Tracing, find_tracer
+from apogeemq.client_remoting.checking import check_expressions
 from apogeemq.client_remoting.core.delay_levels import nearest_delay_level
 from apogeemq.client_remoting.core.offsets import Start, check_start
 from apogeemq.client_remoting.core.pull_schedule import FlowLimits
@@ -36,7 +38,6 @@ from apogeemq.remoting_codec.bodies import (
     HeartbeatData,
     MessageModel,
     MessageQueue,
-    SubscriptionData,
 )
 
 COMMIT_INTERVAL_S: Final = 5.0
@@ -52,7 +53,7 @@ class PushConsumer:
     Args:
         address: the name servers, `host:port;host:port`.
         group: the consumer group; its members divide the queues among themselves.
-        subscriptions: topic → `*` or tags, `a || b`. All members of a group must have the same ones.
+        subscriptions: topic → `*`, tags (`a || b`) or `Sql("a > 5")`. All members of a group must have the same ones.
         handler: called for each message; a plain function runs in a thread. Without one, use `async for`.
         retry: what becomes of a message whose handler raised. Delays are those of the nearest delay level.
         start: where a group without offsets begins: `latest`, `earliest`, or a datetime with a zone.
@@ -71,7 +72,7 @@ class PushConsumer:
         address: str,
         *,
         group: str,
-        subscriptions: Mapping[str, str],
+        subscriptions: Mapping[str, Filter],
         handler: Handler | PlainHandler | None = None,
         retry: Retry | None = None,
         start: Start = "latest",
@@ -131,8 +132,13 @@ class PushConsumer:
         return self._instance.client_id
 
     async def __aenter__(self) -> Self:
-        """Reach a name server and begin to receive. Raises StartFailed."""
+        """Reach a name server, have SQL expressions checked, and begin to receive. Raises StartFailed."""
         await self._instance.start()
+        try:
+            await check_expressions(self._instance, self._group, self._subscriptions.values(), self._sub_version_ms)
+        except BaseException:
+            await self._instance.close()
+            raise
         rebalance = self._rebalance = Rebalance(
             instance=self._instance,
             group=self._group,
@@ -226,28 +232,21 @@ class PushConsumer:
                     message_model=MessageModel.CLUSTERING,
                     consume_from_where=_consume_from_where(self._start),
                     subscription_data_set=[
-                        SubscriptionData(
-                            topic=subscription.topic,
-                            sub_string=subscription.expression,
-                            tags_set=list(subscription.tags),
-                            code_set=subscription.codes,
-                            sub_version=self._sub_version_ms,
-                        )
-                        for subscription in self._subscriptions.values()
+                        subscription.data(self._sub_version_ms) for subscription in self._subscriptions.values()
                     ],
                 )
             ],
         )
 
 
-def _with_retry_topic(subscriptions: Mapping[str, str], group: str) -> dict[str, Subscription]:
+def _with_retry_topic(subscriptions: Mapping[str, Filter], group: str) -> dict[str, Subscription]:
     """The subscriptions read, and that to the group's own failed messages."""
     read = {}
-    for topic, expression in subscriptions.items():
+    for topic, wanted in subscriptions.items():
         check_topic(topic)
-        read[topic] = parse_subscription(topic, expression)
+        read[topic] = parse_subscription(topic, wanted)
     own = retry_topic(group)
-    read[own] = Subscription(own, ALL, ())
+    read[own] = Subscription(own, ALL)
     return read
 
 

@@ -93,6 +93,7 @@ class QueueReader:
             queue=self._queue,
             queue_offset=self._in_hand.next_offset,
             expression=self._subscription.expression,
+            expression_type=self._subscription.expression_type,
             count_max=PULL_BATCH_SIZE,
             hold_s=HOLD_S,
         )

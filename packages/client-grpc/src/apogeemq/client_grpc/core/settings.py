@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from apogeemq.client_api.filters import Filter, Sql
 from apogeemq.client_api.handling import Retry
 from apogeemq.client_grpc.core import durations
 from apogeemq.client_grpc.core.backoff import CONSUMER_RETRY, PRODUCER_RETRY, retry_policy
@@ -31,15 +32,15 @@ class Described:
         settings.publishing.validate_message_type = True
         return settings
 
-    def subscribing(self, group: str, filters: Mapping[str, str]) -> definition_pb2.Settings:
-        """A consumer's settings: its group and topic → tag expression."""
+    def subscribing(self, group: str, filters: Mapping[str, Filter]) -> definition_pb2.Settings:
+        """A consumer's settings: its group and topic → tags or SQL."""
         settings = self._settings()
         settings.subscription.group.name = group
         settings.subscription.subscriptions.extend(
             definition_pb2.SubscriptionEntry(
-                topic=definition_pb2.Resource(name=topic), expression=filter_expression(expression)
+                topic=definition_pb2.Resource(name=topic), expression=filter_expression(wanted)
             )
-            for topic, expression in filters.items()
+            for topic, wanted in filters.items()
         )
         return settings
 
@@ -93,6 +94,7 @@ def consumer_settings(sent: definition_pb2.Settings) -> ConsumerSettings:
     )
 
 
-def filter_expression(expression: str) -> definition_pb2.FilterExpression:
-    """A tag expression, "*" or "a || b", as the API carries it."""
-    return definition_pb2.FilterExpression(type=definition_pb2.FilterType.TAG, expression=expression)
+def filter_expression(wanted: Filter) -> definition_pb2.FilterExpression:
+    """Tags, "*" or "a || b", or SQL, as the API carries them."""
+    kind = definition_pb2.FilterType.SQL if isinstance(wanted, Sql) else definition_pb2.FilterType.TAG
+    return definition_pb2.FilterExpression(type=kind, expression=str(wanted))

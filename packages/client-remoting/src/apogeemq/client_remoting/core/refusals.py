@@ -38,6 +38,7 @@ _HINTS: Final[dict[int, str]] = {
     Code.NO_PERMISSION: "The topic or the broker does not allow that; look at the topic's perm.",
     Code.TOPIC_NOT_EXIST: "Create the topic, or let brokers do it (autoCreateTopicEnable).",
     Code.SUBSCRIPTION_GROUP_NOT_EXIST: "Create the group, or let brokers do it (autoCreateSubscriptionGroup).",
+    Code.SUBSCRIPTION_PARSE_FAILED: "Correct the expression where the remark says.",
     Code.REQUEST_CODE_NOT_SUPPORTED: "The server is no broker, or older than this client.",
 }
 

@@ -1,0 +1,85 @@
+"""The other ways of consuming, with apogeemq-client-remoting against a real server: SQL, in order, everybody, pull."""
+
+import asyncio
+import itertools
+
+import pytest
+from apogeemq import client_grpc
+from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage, Sql
+from apogeemq.client_remoting.errors import StartFailed
+
+from tests.e2e.process import Ready
+
+WAIT_S = 30.0
+
+_numbers = itertools.count(1)
+
+
+def fresh(name: str) -> str:
+    """A topic or group that no other test of this run has."""
+    return f"CC_{name}_{next(_numbers)}"
+
+
+@pytest.fixture
+def namesrv(server: Ready) -> str:
+    """The name server's address."""
+    return server.listeners["namesrv.remoting"]
+
+
+class Seen:
+    """A handler that keeps what it gets, and tells when there are so many."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.messages: list[ReceivedMessage] = []
+        self._complete = asyncio.Event()
+
+    async def handle(self, message: ReceivedMessage) -> None:
+        self.messages.append(message)
+        if len(self.messages) >= self.count:
+            self._complete.set()
+
+    async def bodies(self) -> list[bytes]:
+        """The bodies in their order, once all came."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._complete.wait()
+        except TimeoutError:
+            raise AssertionError(f"{len(self.messages)} of {self.count} messages came") from None
+        return [message.body for message in self.messages]
+
+
+# -- SQL
+
+
+async def send_coloured(namesrv: str, topic: str) -> None:
+    """Four messages, of which the second and the last are red and large; the last marks the end."""
+    async with Producer(namesrv) as producer:
+        for colour, size in [("red", 3), ("red", 9), ("blue", 9), ("red", 10)]:
+            properties = {"colour": colour, "size": str(size)}
+            await producer.send(Message(topic, f"{colour} {size}".encode(), properties=properties))
+
+
+async def test_sql_chooses_by_properties(namesrv: str, server: Ready) -> None:
+    """Over Remoting and through the proxy, by the same word: the same two messages."""
+    topic, wanted = fresh("sql"), Sql("colour = 'red' AND size > 5")
+    await send_coloured(namesrv, topic)
+    over_remoting, through_proxy = Seen(2), Seen(2)
+    common = {"group": fresh("sql"), "subscriptions": {topic: wanted}}
+    async with PushConsumer(namesrv, handler=over_remoting.handle, start="earliest", **common):  # type: ignore[arg-type]
+        assert sorted(await over_remoting.bodies()) == [b"red 10", b"red 9"]
+    proxy = server.listeners["proxy.grpc"]
+    async with client_grpc.PushConsumer(
+        proxy, group=fresh("sql"), subscriptions={topic: wanted}, handler=through_proxy.handle
+    ):
+        assert sorted(await through_proxy.bodies()) == [b"red 10", b"red 9"]
+
+
+async def test_wrong_sql_fails_the_start(namesrv: str) -> None:
+    """With the place and the reason, as the broker gives them."""
+    topic = fresh("wrong")
+    await send_coloured(namesrv, topic)
+    with pytest.raises(StartFailed, match=r"line 1, column 8") as caught:
+        async with PushConsumer(namesrv, group=fresh("wrong"), subscriptions={topic: Sql("colour ~ 1")}):
+            pass
+    assert caught.value.code_name == "SUBSCRIPTION_PARSE_FAILED"
