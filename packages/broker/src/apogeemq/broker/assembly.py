@@ -40,6 +40,7 @@ from apogeemq.broker.faces.remoting.queries import QueryRequests
 from apogeemq.broker.faces.remoting.relays import RelayRequests
 from apogeemq.broker.faces.remoting.replies import ReplyRequests
 from apogeemq.broker.faces.remoting.resets import ResetRequests
+from apogeemq.broker.faces.remoting.sliced_pulls import SlicedPulls
 from apogeemq.broker.faces.remoting.table import RemotingFace, RequestStats
 from apogeemq.broker.faces.remoting.transactions import TransactionRequests
 from apogeemq.broker.faces.spans import SendSpans
@@ -280,9 +281,13 @@ class Broker:
             offset_message_id=ids.offset_message_id,
             dead_letters=self.dead_letters,
         )
+        self.sliced_pulls = SlicedPulls(
+            fetch=self.fetch, disk_reads=self.disk_reads, refuse=self._refuse, monotonic=clock.monotonic
+        )
         self.pulls = PullRequests(
             fetch=self.fetch,
             table=self.long_polling,
+            sliced=self.sliced_pulls,
             stats=self.stats,
             disk_reads=self.disk_reads,
             refuse=self._refuse,

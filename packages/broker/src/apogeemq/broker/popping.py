@@ -70,6 +70,7 @@ class Popping:
             offsets=offsets,
             log=self.log,
             now_ms=clock.now_ms,
+            monotonic=clock.monotonic,
             randrange=chance.randrange,
             permission=identity.broker_permission,
             size_bytes_max=limits.pull_size_bytes_max,

@@ -1,10 +1,12 @@
 """What a consumer wants of a topic, by tags or by SQL92, and reading a queue for it.
 
 Tags are looked up in the consume queue, by their hash codes. SQL92 needs the properties, hence the records: so many
-are read for one answer as Apache looks at (800), and what does not match is left out.
+are read for one answer as Apache looks at (800), and what does not match is left out. That may take 10 ms, which an
+event loop can't spend at one go: such a read ends early when its time is over, and says so by its `next_offset`.
 Source: Apache ExpressionMessageFilter, DefaultMessageStore.getMessage 5.x; broker_behaviour.md §5.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,10 +20,12 @@ from apogeemq.store.message_store import MessageStore, ReadResult, ReadStatus
 SQL92: Final = "SQL92"
 TAG: Final = "TAG"
 
-_LOOKED_AT_MAX: Final = 800
-"""Messages that one read looks at for a match; Apache's bound for consume-queue units (16,000 bytes)."""
+LOOKED_AT_MAX: Final = 800
+"""Messages that are looked at for one answer; Apache's bound for consume-queue units (16,000 bytes)."""
 _READ_AHEAD_SIZE_BYTES: Final = 256 * 1024
 """Bytes read at a time to look for matches."""
+_CLOCK_INTERVAL: Final = 16
+"""Messages that are looked at from one look at the clock to the next: some 0.2 ms."""
 
 
 class MessageFilter(NamedTuple):
@@ -51,6 +55,20 @@ def message_filter(expression_type: str | None, expression: str | None, *, sql_e
     return MessageFilter(None, compile_sql92(expression or ""))
 
 
+def slice_time(monotonic: Callable[[], float], size_s: float) -> Callable[[], bool]:
+    """Whether a slice of time is over; it begins when that is asked first: waiting for the disk holds nobody."""
+    end: float | None = None
+
+    def is_over() -> bool:
+        nonlocal end
+        now = monotonic()
+        if end is None:
+            end = now + size_s
+        return now >= end
+
+    return is_over
+
+
 def read_filtered(
     store: MessageStore,
     topic: str,
@@ -61,8 +79,13 @@ def read_filtered(
     wanted: MessageFilter,
     *,
     cold_allowed: bool = False,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> ReadResult:
-    """`MessageStore.read` for a filter: the same answers, and `next_offset` behind the last message looked at."""
+    """`MessageStore.read` for a filter: the same answers, and `next_offset` behind the last message looked at.
+
+    `is_over` is asked now and then while messages are looked at one by one: whether to end with what was found so far,
+    were it nothing. Each call looks at some all the same, so that who repeats it comes to an end.
+    """
     predicate = wanted.predicate
     if predicate is None:
         return store.read(
@@ -76,7 +99,7 @@ def read_filtered(
             topic,
             queue_id,
             at,
-            _LOOKED_AT_MAX - (at - queue_offset),
+            LOOKED_AT_MAX - (at - queue_offset),
             max(size_bytes_max, _READ_AHEAD_SIZE_BYTES),
             None,
             cold_allowed=cold_allowed,
@@ -84,34 +107,28 @@ def read_filtered(
         if result.status not in (ReadStatus.FOUND, ReadStatus.MESSAGE_WAS_REMOVING):
             break
         at = result.next_offset
-        for record, record_offset in _records(result):
+        for index, (record, record_offset) in enumerate(_records(result)):
+            if index % _CLOCK_INTERVAL == 0 and record_offset > queue_offset and is_over():
+                return _ended(result, record_offset, found, total_size_bytes)
             if not predicate(decode_properties(peek_properties(record))):
                 continue
             if found and (len(found) >= count_max or total_size_bytes + len(record) > size_bytes_max):
-                return _found(result, record_offset, found, total_size_bytes)
+                return _ended(result, record_offset, found, total_size_bytes)
             found.append(record)
             total_size_bytes += len(record)
-        if at - queue_offset >= _LOOKED_AT_MAX or len(found) >= count_max:
+        if at - queue_offset >= LOOKED_AT_MAX or len(found) >= count_max:
             break
-    if found:
-        return _found(result, at, found, total_size_bytes)
-    return result if at == queue_offset else _nothing(result, at)
+    return result if at == queue_offset else _ended(result, at, found, total_size_bytes)
 
 
-def _found(result: ReadResult, next_offset: int, found: list[memoryview | bytes], size_bytes: int) -> ReadResult:
+def _ended(result: ReadResult, next_offset: int, found: list[memoryview | bytes], size_bytes: int) -> ReadResult:
     return msgspec.structs.replace(
         result,
-        status=ReadStatus.FOUND,
+        status=ReadStatus.FOUND if found else ReadStatus.NO_MATCHED_MESSAGE,
         next_offset=next_offset,
         buffers=found,
         count=len(found),
         size_bytes=size_bytes,
-    )
-
-
-def _nothing(result: ReadResult, next_offset: int) -> ReadResult:
-    return msgspec.structs.replace(
-        result, status=ReadStatus.NO_MATCHED_MESSAGE, next_offset=next_offset, buffers=[], count=0, size_bytes=0
     )
 
 

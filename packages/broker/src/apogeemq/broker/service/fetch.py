@@ -3,7 +3,7 @@
 Source: reference broker_behaviour.md §5 (order of checks, table of results); recorded pulls of Apache 5.3.3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -157,10 +157,11 @@ class FetchService:
         if request.sys_flag & PULL_COMMIT_OFFSET and request.commit_offset >= 0:
             self._offsets.commit_told(request.topic, request.consumer_group, request.queue_id, request.commit_offset)
 
-    def read(self, pull: Pull, *, cold_allowed: bool = False) -> Pulled:
+    def read(self, pull: Pull, *, cold_allowed: bool = False, is_over: Callable[[], bool] = lambda: False) -> Pulled:
         """Read for a checked pull. With `cold_allowed` it may wait for the disk: call it in a thread then.
 
-        After a reset of the group's offset nothing is read, once: the answer says where to go on.
+        After a reset of the group's offset nothing is read, once: the answer says where to go on. `is_over` ends a look
+        for what an SQL92 expression wants before all was looked at that one answer may.
         """
         if not cold_allowed:
             reset = self._offsets.take_reset(pull.topic.name, pull.group, pull.queue_id)
@@ -175,6 +176,7 @@ class FetchService:
             pull.size_bytes_max,
             pull.wanted,
             cold_allowed=cold_allowed,
+            is_over=is_over,
         )
         return self._pulled(pull, result)
 

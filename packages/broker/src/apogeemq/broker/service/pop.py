@@ -31,7 +31,13 @@ from apogeemq.broker.core.pop_table import Checkpoint, QueueKey
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_READ, Topic, TopicTable
 from apogeemq.broker.errors import InvalidParameter, NoPermission, RequestFailed, ServiceNotAvailable, SystemBusy
-from apogeemq.broker.filter.message_filter import EVERYTHING, MessageFilter, message_filter, read_filtered
+from apogeemq.broker.filter.message_filter import (
+    EVERYTHING,
+    MessageFilter,
+    message_filter,
+    read_filtered,
+    slice_time,
+)
 from apogeemq.broker.service.offsets import is_young
 from apogeemq.broker.service.revive_log import ReviveLog
 from apogeemq.remoting_codec.record import peek_head
@@ -43,6 +49,9 @@ INVISIBLE_TIME_MS_MAX = 3 * 24 * 3_600_000
 
 _READS_PER_POP_MAX = 16
 """Reads that found nothing to hand out, in one pop; each looks at up to 800 messages for a wanted tag."""
+
+_READING_S_MAX = 0.001
+"""How long one pop looks for what it wants before the loop has its turn."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -94,6 +103,7 @@ class _Basket:
     pop_time_ms: int
     count_left: int
     size_bytes_left: int
+    reading_end: float
     reads_left: int = _READS_PER_POP_MAX
     revive_queue_id: int = -1
     rest_num: int = 0
@@ -109,6 +119,7 @@ class PopService:
         store, topics, groups, offsets: what it looks at.
         log: where it writes down what it did; its table holds what is popped and not acknowledged.
         now_ms: wall clock.
+        monotonic: seconds.
         randrange: chance, for how often the retry topic comes first.
         permission: bits of this broker (brokerPermission).
         size_bytes_max: bytes of one pop; the first message always goes out.
@@ -128,6 +139,7 @@ class PopService:
         offsets: ConsumerOffsetTable,
         log: ReviveLog,
         now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
         randrange: Callable[[int], int],
         permission: int,
         size_bytes_max: int,
@@ -144,6 +156,7 @@ class PopService:
         self._log = log
         self._table = log.table
         self._now_ms = now_ms
+        self._monotonic = monotonic
         self._randrange = randrange
         self.permission = permission
         self._size_bytes_max = size_bytes_max
@@ -207,7 +220,7 @@ class PopService:
         nothing is popped).
         """
         self._check_room(pop.count_max)
-        basket = _Basket(self._now_ms(), pop.count_max, self._size_bytes_max)
+        basket = self._basket(pop)
         for source in self._sources(pop):
             self._take(pop, source, basket)
             if basket.cold is not None:
@@ -218,7 +231,7 @@ class PopService:
         """Go on with what a thread has read. Raises as `pop`."""
         self.release_cold(cold)
         self._check_room(cold.pop.count_max)
-        basket = _Basket(self._now_ms(), cold.pop.count_max, self._size_bytes_max)
+        basket = self._basket(cold.pop)
         start = self._cursor(cold.source, cold.pop.init_mode)
         # Somebody may have set the group's position elsewhere meanwhile: then this was read for nothing.
         if start == cold.start:
@@ -232,6 +245,9 @@ class PopService:
     def release_cold(self, cold: ColdPop) -> None:
         """The queue is not busy any more."""
         self._busy.discard(cold.source.key)
+
+    def _basket(self, pop: Pop) -> _Basket:
+        return _Basket(self._now_ms(), pop.count_max, self._size_bytes_max, self._monotonic() + _READING_S_MAX)
 
     def _retry_topics(self, group: str, topic: str) -> tuple[tuple[RetryMark, str], ...]:
         if topic.startswith(RETRY_TOPIC_PREFIX):
@@ -270,7 +286,13 @@ class PopService:
             if basket.reads_left == 0:
                 basket.more = True
                 break
-            result = self._read(source, start, basket.count_left, basket.size_bytes_left)
+            result = self._read(
+                source,
+                start,
+                basket.count_left,
+                basket.size_bytes_left,
+                is_over=lambda: self._monotonic() >= basket.reading_end,
+            )
             if result.status is ReadStatus.FOUND:
                 self._hand_out(pop, source, start, result, basket)
                 return
@@ -280,26 +302,42 @@ class PopService:
                 break
             if result.next_offset == start:
                 return
-            basket.reads_left -= 1
+            basket.reads_left = 0 if self._monotonic() >= basket.reading_end else basket.reads_left - 1
             start = result.next_offset
             self._commit(source.key, start)
         basket.rest_num += max(0, end - start)
 
     def _read(
-        self, source: Source, start: int, count_max: int, size_bytes_max: int, *, cold_allowed: bool = False
+        self,
+        source: Source,
+        start: int,
+        count_max: int,
+        size_bytes_max: int,
+        *,
+        cold_allowed: bool = False,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> ReadResult:
         _, topic, queue_id = source.key
         return read_filtered(
-            self._store, topic, queue_id, start, count_max, size_bytes_max, source.wanted, cold_allowed=cold_allowed
+            self._store,
+            topic,
+            queue_id,
+            start,
+            count_max,
+            size_bytes_max,
+            source.wanted,
+            cold_allowed=cold_allowed,
+            is_over=is_over,
         )
 
     def _cold(self, pop: Pop, source: Source, start: int) -> ColdPop:
         self._busy.add(source.key)
+        is_over = slice_time(self._monotonic, _READING_S_MAX)  # a thread that computes stops the loop as well
         return ColdPop(
             pop,
             source,
             start,
-            lambda: self._read(source, start, pop.count_max, self._size_bytes_max, cold_allowed=True),
+            lambda: self._read(source, start, pop.count_max, self._size_bytes_max, cold_allowed=True, is_over=is_over),
         )
 
     def _hand_out(self, pop: Pop, source: Source, start: int, result: ReadResult, basket: _Basket) -> None:

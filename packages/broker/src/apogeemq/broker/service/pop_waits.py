@@ -27,6 +27,9 @@ Answer = Callable[[Popped | Exception], None]
 SERVED_PER_TURN_MAX = 16
 """Waiters of one line that are served before the loop has its turn."""
 
+TURN_S = 0.002
+"""How long lines are served before the loop has its turn; the last waiter may be begun within it."""
+
 
 class Poll:
     """A pop, and whom to give its messages."""
@@ -208,10 +211,14 @@ class PopPolls:
 
     def _serve_woken(self) -> None:
         woken, self._woken = self._woken, {}
+        turn_end = self._monotonic() + TURN_S
         for line in woken:
-            self._serve(line)
+            if self._monotonic() < turn_end:
+                self._serve(line, turn_end)
+            else:
+                self._wake(line)
 
-    def _serve(self, line: Line) -> None:
+    def _serve(self, line: Line, turn_end: float) -> None:
         """Pop for the head of a line, until there is nothing more to pop or nobody waits any more."""
         for _ in range(SERVED_PER_TURN_MAX):
             waiter = self._table.first(line)
@@ -228,6 +235,8 @@ class PopPolls:
                 return
             self._table.remove(waiter)
             self._go_on(poll, outcome)
+            if self._monotonic() >= turn_end:
+                break
         self._wake(line)
 
     def _read_cold(self, poll: Poll, cold: ColdPop) -> None:

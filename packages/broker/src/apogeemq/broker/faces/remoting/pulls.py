@@ -1,7 +1,8 @@
 """PULL_MESSAGE (11) and LITE_PULL_MESSAGE (361): answered at once, held until a message comes, or read in a thread.
 
 A pull that finds nothing is held when it asks for that (only code 19, only with the suspend bit, only once: trap 15).
-When it comes out it is read again, with its offset commit not repeated.
+When it comes out it is read again, with its offset commit not repeated. Pulls by SQL92 stand in a line of their own
+(sliced_pulls.py).
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from apogeemq.broker.core.long_polling import LongPollingTable, Waiting
 from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
+from apogeemq.broker.faces.remoting.sliced_pulls import SlicedPulls
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.broker.service.fetch import PULL_SUSPEND, FetchService, Pull, Pulled
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
@@ -36,6 +38,7 @@ class PullRequests:
     Args:
         fetch: the service.
         table: who waits.
+        sliced: reads for those who want what an SQL92 expression says.
         stats: counts answers.
         disk_reads: for messages that are not in memory any more.
         refuse: makes the reply to a request that failed.
@@ -50,6 +53,7 @@ class PullRequests:
         *,
         fetch: FetchService,
         table: LongPollingTable[HeldPull],
+        sliced: SlicedPulls,
         stats: RequestStats,
         disk_reads: DiskReads,
         refuse: Callable[[RemotingCommand, Exception], Reply],
@@ -60,6 +64,7 @@ class PullRequests:
     ) -> None:
         self._fetch = fetch
         self._table = table
+        self._sliced = sliced
         self._stats = stats
         self._disk_reads = disk_reads
         self._refuse = refuse
@@ -79,17 +84,19 @@ class PullRequests:
         header = PullMessageRequestHeader.decode(command.ext_fields)
         pull = self._fetch.check(header, channel.peer)
         self._fetch.commit_offset(header)
+        if pull.wanted.predicate is not None:
+            self._sliced.start(
+                channel,
+                command,
+                pull,
+                lambda pulled: write_reply(channel, self._hold_or_reply(channel, command, header, pull, pulled)),
+            )
+            return None
         pulled = self._fetch.read(pull)
         if pulled.is_cold:
             self._read_cold(HeldPull(channel, command, pull))
             return None
-        if (
-            pulled.code is ResponseCode.PULL_NOT_FOUND
-            and header.sys_flag & PULL_SUSPEND
-            and self._hold(channel, command, pull, header.suspend_timeout_millis / 1000)
-        ):
-            return None
-        return self._reply(command, pull, pulled)
+        return self._hold_or_reply(channel, command, header, pull, pulled)
 
     def message_arrived(self, topic: str, queue_id: int, tags_code: int) -> None:
         """A message can be read: wake who waits for it, once the sends that were read with it are all stored.
@@ -122,6 +129,17 @@ class PullRequests:
         for waiting in self._table.drain():
             self._answer_held(waiting)
 
+    def _hold_or_reply(
+        self, channel: Channel, command: RemotingCommand, header: PullMessageRequestHeader, pull: Pull, pulled: Pulled
+    ) -> Reply:
+        if (
+            pulled.code is ResponseCode.PULL_NOT_FOUND
+            and header.sys_flag & PULL_SUSPEND
+            and self._hold(channel, command, pull, header.suspend_timeout_millis / 1000)
+        ):
+            return None
+        return self._reply(command, pull, pulled)
+
     def _hold(self, channel: Channel, command: RemotingCommand, pull: Pull, timeout_s: float) -> bool:
         hold_s = min(timeout_s, self._hold_s_max) if self._long_polling else self._short_hold_s
         if hold_s <= 0 or command.is_oneway:
@@ -149,6 +167,14 @@ class PullRequests:
     def _answer_held(self, waiting: Waiting[HeldPull]) -> None:
         held = waiting.what
         if held.channel.closed:
+            return
+        if held.pull.wanted.predicate is not None:
+            self._sliced.start(
+                held.channel,
+                held.command,
+                held.pull,
+                lambda pulled: write_reply(held.channel, self._reply(held.command, held.pull, pulled)),
+            )
             return
         try:
             pulled = self._fetch.read(held.pull)
