@@ -16,6 +16,7 @@ from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.compression import decompress
 from apogeemq.remoting_codec.errors import BodyInvalid
 from apogeemq.remoting_codec.fastjson import BODY_SIZE_BYTES_MAX, FILE_SIZE_BYTES_MAX, JsonBody, JsonValue
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 from apogeemq.remoting_codec.route import BrokerData, TopicQueueMappingDetail, TopicQueueMappingInfo
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class MessageQueue(JsonBody, frozen=True, order=True):
 
     topic: str
     broker_name: str
-    queue_id: int
+    queue_id: Int32
 
 
 class DataVersion(JsonBody, frozen=True, kw_only=True):
@@ -111,8 +112,8 @@ class SubscriptionData(JsonBody, frozen=True, kw_only=True):
     topic: str
     sub_string: str = "*"
     tags_set: list[str] = msgspec.field(default_factory=list)
-    code_set: list[int] = msgspec.field(default_factory=list)
-    sub_version: int = 0
+    code_set: list[Int32] = msgspec.field(default_factory=list)
+    sub_version: Int64 = 0
     expression_type: str = "TAG"
     class_filter_mode: bool = False
 
@@ -151,7 +152,7 @@ class HeartbeatData(JsonBody, frozen=True, kw_only=True):
     client_id: str = msgspec.field(name="clientID")
     producer_data_set: list[ProducerData] = msgspec.field(default_factory=list)
     consumer_data_set: list[ConsumerData] = msgspec.field(default_factory=list)
-    heartbeat_fingerprint: int = 0
+    heartbeat_fingerprint: Int32 = 0
     without_sub: bool = False
 
     @classmethod
@@ -228,11 +229,11 @@ class BatchAck(JsonBody, frozen=True, kw_only=True):
     consumer_group: str = msgspec.field(name="c")
     topic: str = msgspec.field(name="t")
     retry: str = msgspec.field(name="r", default="0")
-    start_offset: int = msgspec.field(name="so")
-    queue_id: int = msgspec.field(name="q")
-    revive_queue_id: int = msgspec.field(name="rq")
-    pop_time: int = msgspec.field(name="pt")
-    invisible_time: int = msgspec.field(name="it")
+    start_offset: Int64 = msgspec.field(name="so")
+    queue_id: Int32 = msgspec.field(name="q")
+    revive_queue_id: Int32 = msgspec.field(name="rq")
+    pop_time: Int64 = msgspec.field(name="pt")
+    invisible_time: Int64 = msgspec.field(name="it")
     bit_set: str = msgspec.field(name="b")
 
     def offsets(self, count_max: int) -> list[int]:

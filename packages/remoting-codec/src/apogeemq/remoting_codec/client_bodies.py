@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 from apogeemq.remoting_codec.bodies import MessageModel, MessageQueue, SubscriptionData, TableBody
 from apogeemq.remoting_codec.fastjson import JsonBody
+from apogeemq.remoting_codec.java_numbers import Int32
 
 
 class CMResult(StrEnum):
@@ -168,7 +169,7 @@ class SetMessageRequestModeRequestBody(JsonBody, frozen=True, kw_only=True):
     topic: str
     consumer_group: str
     mode: MessageRequestMode = MessageRequestMode.PULL
-    pop_share_queue_num: int = 0
+    pop_share_queue_num: Int32 = 0
 
 
 class MessageRequestModeSerializeWrapper(TableBody, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 from apogeemq.remoting_codec.codes import LanguageCode, SerializeType
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.errors import FrameInvalid, LocalProtocolError
-from apogeemq.remoting_codec.headers.base import Int32
+from apogeemq.remoting_codec.java_numbers import Int32
 
 _JSON: Final = int(SerializeType.JSON)
 

@@ -1,12 +1,6 @@
 """Command headers by family; `registry` says which request code carries which."""
 
-from apogeemq.remoting_codec.headers.base import (
-    CommandHeader,
-    Int32,
-    Int64,
-    RpcRequestHeader,
-    TopicRequestHeader,
-)
+from apogeemq.remoting_codec.headers.base import CommandHeader, RpcRequestHeader, TopicRequestHeader
 from apogeemq.remoting_codec.headers.client_call import (
     ConsumeMessageDirectlyResultRequestHeader,
     GetConsumerRunningInfoRequestHeader,
@@ -90,6 +84,7 @@ from apogeemq.remoting_codec.headers.transaction import (
     EndTransactionRequestHeader,
     EndTransactionResponseHeader,
 )
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 __all__ = [
     "REQUEST_HEADERS",

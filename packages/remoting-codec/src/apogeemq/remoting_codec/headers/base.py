@@ -5,22 +5,17 @@ On the wire a header is a flat map of strings (a command's ext fields). A class 
 - a field without a default is required (Apache marks it @CFNotNull), `X | None = None` is optional, and a default other
   than None is what Apache's class initialises the field to (such fields are always written);
 - the wire name is the camel-case form of the attribute unless the class renames it;
-- ints carry Java's range, so a number that a Java peer could not hold is refused by name.
+- ints carry Java's range, so a number that a Java peer could not hold is refused by name. A little more is read
+  than Java writes: `1e3` for 1000, `null` for an optional field that is absent, `1` and `0` for booleans.
 
 Unknown ext fields are ignored: hooks and newer clients add their own (see the reference of each family).
 """
 
 from enum import Enum
-from typing import Annotated, Self
+from typing import Self
 
 import msgspec
 from apogeemq.remoting_codec.errors import HeaderInvalid, HeaderMissing
-
-Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-"""Java's int and Integer."""
-
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""Java's long and Long."""
 
 
 class CommandHeader(msgspec.Struct, gc=False, rename="camel"):

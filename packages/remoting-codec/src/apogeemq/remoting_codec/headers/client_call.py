@@ -1,6 +1,7 @@
 """What a broker asks of a connected client, mostly on behalf of an operator."""
 
-from apogeemq.remoting_codec.headers.base import Int32, Int64, RpcRequestHeader, TopicRequestHeader
+from apogeemq.remoting_codec.headers.base import RpcRequestHeader, TopicRequestHeader
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 
 class ResetOffsetRequestHeader(TopicRequestHeader, kw_only=True):

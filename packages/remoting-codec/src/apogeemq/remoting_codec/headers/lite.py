@@ -3,7 +3,8 @@
 Source: Apache remoting/protocol/header of 5.5.
 """
 
-from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, RpcRequestHeader
+from apogeemq.remoting_codec.headers.base import CommandHeader, RpcRequestHeader
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 
 class PopLiteMessageRequestHeader(RpcRequestHeader, kw_only=True):

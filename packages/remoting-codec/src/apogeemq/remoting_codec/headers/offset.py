@@ -2,7 +2,8 @@
 
 from enum import Enum
 
-from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, TopicRequestHeader
+from apogeemq.remoting_codec.headers.base import CommandHeader, TopicRequestHeader
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 
 class BoundaryType(Enum):

@@ -4,7 +4,8 @@
 queue offset, separated by spaces. `lite_topic` and `suspend` came with 5.5.
 """
 
-from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, TopicRequestHeader
+from apogeemq.remoting_codec.headers.base import CommandHeader, TopicRequestHeader
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 
 class PopMessageRequestHeader(TopicRequestHeader, kw_only=True):

@@ -1,6 +1,7 @@
 """Pulling messages from one queue."""
 
-from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, TopicRequestHeader
+from apogeemq.remoting_codec.headers.base import CommandHeader, TopicRequestHeader
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 
 class PullMessageRequestHeader(TopicRequestHeader, kw_only=True):

@@ -4,13 +4,8 @@ Which of the two send headers a request carries follows from its code alone (310
 fields. Both have the same attributes; V2 has one letter per field on the wire.
 """
 
-from apogeemq.remoting_codec.headers.base import (
-    CommandHeader,
-    Int32,
-    Int64,
-    RpcRequestHeader,
-    TopicRequestHeader,
-)
+from apogeemq.remoting_codec.headers.base import CommandHeader, RpcRequestHeader, TopicRequestHeader
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 
 class SendMessageRequestHeader(TopicRequestHeader, kw_only=True):

@@ -1,6 +1,7 @@
 """Transactions: ending a half message, and asking its producer how it ended."""
 
-from apogeemq.remoting_codec.headers.base import CommandHeader, Int32, Int64, RpcRequestHeader
+from apogeemq.remoting_codec.headers.base import CommandHeader, RpcRequestHeader
+from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
 
 class EndTransactionRequestHeader(RpcRequestHeader, kw_only=True):
