@@ -222,7 +222,7 @@ async def test_a_message_of_the_past_is_read_in_a_thread(monkeypatch: pytest.Mon
     """The answer comes when it is read; whatever that meets becomes one answer too."""
     world, record = await world_with_message()
     async with world:
-        world.broker.send_back.check(ConsumerSendMsgBackRequestHeader(offset=0, group="G", delay_level=0), V5)
+        world.broker.topics.create_for_group("%RETRY%G", 1)
         world.mark_saved()
         client = world.client()
         fields = {"offset": str(record.physical_offset), "group": "G", "delayLevel": "1"}

@@ -4,6 +4,9 @@ A topic that a client names and nobody made is made from its template (TBW102 by
 asks for, never more than the template has, the template's permission without INHERIT. A template without INHERIT makes
 nothing. Retry and DLQ topics are made for their group. Source: reference broker_behaviour.md §1, §2.
 
+A request that may make a topic plans it first: a planned topic has its configuration and is not in the table. Once the
+request has passed all checks, `keep` puts it there; a request that is refused leaves nothing.
+
 Every change raises `version`; the file's writer reports what it has written through `saved`, so that an
 acknowledgement can wait until the topic it belongs to would be found again after a crash.
 """
@@ -31,6 +34,9 @@ PERM_INHERIT = 1
 PERM_WRITE = 2
 PERM_READ = 4
 PERM_READ_WRITE = PERM_READ | PERM_WRITE
+
+PLANNED = -1
+"""The version of a topic that is not in the table yet."""
 
 TOPICS_MAX = 50_000
 QUEUES_PER_TOPIC_MAX = 16_384
@@ -169,7 +175,13 @@ class TopicTable:
         return changed
 
     def create_for_send(self, name: str, template_name: str, queue_nums: int) -> Topic:
-        """Make the topic that a send names, from its template; TopicNotExist when that is not allowed."""
+        """Make the topic that a send names, as `plan_for_send` has it."""
+        return self.keep(self.plan_for_send(name, template_name, queue_nums))
+
+    def plan_for_send(self, name: str, template_name: str, queue_nums: int) -> Topic:
+        """The topic that a send names, from its template. Raises InvalidParameter (the name is not legal) or
+        TopicNotExist (it may not be made).
+        """
         reason = illegal_topic_reason(name)
         if reason is not None:
             raise InvalidParameter(reason)
@@ -179,27 +191,43 @@ class TopicTable:
         if template is None or is_off or not template.config.perm & PERM_INHERIT:
             return self.require(name)
         queues = max(min(queue_nums, template.config.write_queue_nums), 1)
-        return self.put(
+        return Topic(
             TopicConfig(
                 topic_name=name,
                 read_queue_nums=queues,
                 write_queue_nums=queues,
                 perm=template.config.perm & ~PERM_INHERIT,
                 topic_filter_type=template.config.topic_filter_type,
-            )
+            ),
+            PLANNED,
         )
 
     def create_for_group(self, name: str, queue_nums: int) -> Topic:
-        """The retry or DLQ topic of a group: the one there is, or a new one."""
+        """The retry or DLQ topic of a group: the one there is, or a new one. Raises as `plan_for_group`."""
+        return self.keep(self.plan_for_group(name, queue_nums))
+
+    def plan_for_group(self, name: str, queue_nums: int) -> Topic:
+        """The same, but a new one is only planned. Raises InvalidParameter: the name is not legal."""
         topic = self._topics.get(name)
         if topic is not None:
             return topic
         reason = illegal_topic_reason(name)
         if reason is not None:
             raise InvalidParameter(reason)
-        return self.put(
-            TopicConfig(topic_name=name, read_queue_nums=queue_nums, write_queue_nums=queue_nums, perm=PERM_READ_WRITE)
+        return Topic(
+            TopicConfig(topic_name=name, read_queue_nums=queue_nums, write_queue_nums=queue_nums, perm=PERM_READ_WRITE),
+            PLANNED,
         )
+
+    def keep(self, topic: Topic) -> Topic:
+        """What stands in the table for a topic: itself, or for a planned one the topic that is made of it now, unless
+        somebody made it meanwhile.
+
+        Raises SystemBusy when there are too many.
+        """
+        if topic.version != PLANNED:
+            return topic
+        return self._topics.get(topic.name) or self.put(topic.config)
 
     def ensure_built_in(
         self, cluster_name: str, broker_name: str, delay_levels: int, revive_queue_nums: int = 8

@@ -19,7 +19,7 @@ from apogeemq.broker.core.delay import DelayLevels, queue_id_of_level
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC, dlq_topic
 from apogeemq.broker.core.properties import BrokerProperties, join_properties, read_properties
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
-from apogeemq.broker.core.topics import PERM_WRITE, Topic, TopicTable
+from apogeemq.broker.core.topics import PERM_WRITE, PLANNED, Topic, TopicTable
 from apogeemq.broker.errors import (
     InvalidParameter,
     MessageIllegal,
@@ -163,9 +163,11 @@ class SendService:
         if unique_key is None:
             unique_key = created_key = self._create_unique_key()
         target, target_queue_id = topic, queue_id
+        is_dead_letter = False
         if topic.name.startswith(RETRY_TOPIC_PREFIX):
             target, target_queue_id = self._retry_or_dlq(request, topic, queue_id, client_version)
-            if target is not topic:
+            is_dead_letter = target is not topic
+            if is_dead_letter:
                 # A dead letter goes there at once, whatever delay the consumer gave its next try.
                 properties = {key: value for key, value in properties.items() if key != m.PROPERTY_DELAY}
                 text = join_properties(properties)
@@ -181,6 +183,11 @@ class SendService:
             and stored_topic is not self._transactions.half_topic
         ):
             raise _not_a_half_message()
+        stored_properties = self._stored_properties(text, properties, created_key)
+        if target.version == PLANNED:  # not before: a send that is refused makes no topic
+            kept = self._topics.keep(target)
+            stored_topic = kept if stored_topic is target else stored_topic
+            target = kept
         result = self._writer.put(  # positional: naming eleven arguments costs 0.4 µs on every message
             stored_topic,
             stored_queue_id,
@@ -190,10 +197,10 @@ class SendService:
             born_host,
             request.reconsume_times or 0,
             body,
-            self._stored_properties(text, properties, created_key),
+            stored_properties,
             tags_code,
         )
-        if target is not topic:
+        if is_dead_letter:
             self._count_dead_letter(topic, properties)
         elif stored_topic is not target and stored_topic is self._transactions.half_topic:
             self._transactions.stored(result, properties)
@@ -208,7 +215,7 @@ class SendService:
         )
 
     def check(self, request: SendRequest, body: bytes) -> tuple[Topic, int]:
-        """The topic, made where it may be, and the queue that a message goes to. Raises BrokerError (refused)."""
+        """The topic, perhaps only planned, and the queue that a message goes to. Raises BrokerError (refused)."""
         topic = self._writable_topic(request)
         queue_id = self._queue_id(request, topic)
         if not body:
@@ -221,13 +228,14 @@ class SendService:
         return topic, queue_id
 
     def _writable_topic(self, request: SendRequest) -> Topic:
+        """The topic of a send, perhaps only planned."""
         if not self.permission & PERM_WRITE:
             raise NoPermission(f"the broker[{self._broker_name}] sending message is forbidden")
         topic = self._topics.get(request.topic)
         if topic is None:
             if request.topic.startswith(RETRY_TOPIC_PREFIX):
-                return self._topics.create_for_group(request.topic, 1)
-            topic = self._topics.create_for_send(request.topic, request.default_topic, request.default_topic_queue_nums)
+                return self._topics.plan_for_group(request.topic, 1)
+            topic = self._topics.plan_for_send(request.topic, request.default_topic, request.default_topic_queue_nums)
         if not topic.is_sendable:
             raise NoPermission(f"Sending message to topic[{topic.name}] is forbidden.")
         if not topic.config.perm & PERM_WRITE:
@@ -254,7 +262,8 @@ class SendService:
     def _retry_or_dlq(
         self, request: SendRequest, topic: Topic, queue_id: int, client_version: int
     ) -> tuple[Topic, int]:
-        """Where a message goes that a consumer sends to its retry topic itself: there, or to the DLQ.
+        """Where a message goes that a consumer sends to its retry topic itself: there, or to the DLQ, which may be only
+        planned.
 
         Its count must be beyond the maximum (`>`; a send-back compares with `>=`, trap 22), or its group must hold a
         queue lock: an ordered consumer that gives a message up does not want it again.
@@ -263,14 +272,14 @@ class SendService:
         group = self._groups.get(group_name)
         if group is None:
             raise SubscriptionGroupNotExist(
-                f"subscription group not exist, {group_name} "
+                f"subscription group not exist, {group_name[:300]} "
                 "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
             )
         reconsume_times_max = group.retry_max_times
         if client_version >= MAX_RECONSUME_TIMES_VERSION_MIN and request.max_reconsume_times is not None:
             reconsume_times_max = request.max_reconsume_times
         if (request.reconsume_times or 0) > reconsume_times_max or self._is_ordered(group_name):
-            return self._topics.create_for_group(dlq_topic(group_name), 1), 0
+            return self._topics.plan_for_group(dlq_topic(group_name), 1), 0
         return topic, queue_id
 
     def _count_dead_letter(self, retry_topic: Topic, properties: dict[str, str]) -> None:
@@ -335,6 +344,7 @@ class SendService:
                 raise MessageIllegal(f"the properties of message {index} of the batch are not UTF-8") from error
             stored = self._stored_properties(text, properties, created_key)
             entries.append((message.flag, message.body, stored, m.tags_code(properties.get(m.PROPERTY_TAGS))))
+        topic = self._topics.keep(topic)
         results = self._writer.put_batch(
             topic,
             queue_id,

@@ -38,7 +38,10 @@ class SendBackRequest(Protocol):
 
 
 class Retry(NamedTuple):
-    """A send-back that passed the checks. `delay_level` 0 means by the number of failures, below 0 the DLQ."""
+    """A send-back that passed the checks. `delay_level` 0 means by the number of failures, below 0 the DLQ.
+
+    `topic` is the group's retry topic, perhaps only planned: it is made when there is a message for it.
+    """
 
     group: str
     topic: Topic
@@ -85,14 +88,14 @@ class SendBackService:
         group = self._groups.get(request.group)
         if group is None:
             raise SubscriptionGroupNotExist(
-                f"subscription group not exist, {request.group} "
+                f"subscription group not exist, {request.group[:300]} "
                 "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
             )
         if not self.permission & PERM_WRITE:
             raise NoPermission(f"the broker[{self._broker_name}] sending message is forbidden")
         if group.retry_queue_nums <= 0:
             return None
-        topic = self._topics.create_for_group(retry_topic(group.group_name), group.retry_queue_nums)
+        topic = self._topics.plan_for_group(retry_topic(group.group_name), group.retry_queue_nums)
         if not topic.config.perm & PERM_WRITE:
             raise NoPermission(f"the topic[{topic.name}] sending message is forbidden")
         reconsume_times_max = group.retry_max_times
@@ -127,7 +130,8 @@ class SendBackService:
         return self._choose_queue(queues) if queues > 1 else 0
 
     def _put_retry(self, record: Record, properties: dict[str, str], retry: Retry, level: int) -> tuple[int, Topic]:
-        delayed = self._delayed_form.properties(properties, retry.topic.name, retry.queue_id, level)
+        topic = self._topics.keep(retry.topic)
+        delayed = self._delayed_form.properties(properties, topic.name, retry.queue_id, level)
         schedule = self._topics.require(SCHEDULE_TOPIC)
         result = self._writer.put_again(
             schedule,
@@ -136,4 +140,4 @@ class SendBackService:
             properties=join_properties(delayed).encode(),
             tags_code=None,
         )
-        return result.physical_offset + result.size_bytes, retry.topic
+        return result.physical_offset + result.size_bytes, topic
