@@ -67,8 +67,15 @@ class SubscriptionGroupTable:
             SystemBusy: there are `groups_max` groups already.
         """
         group = self._groups.get(name)
-        if group is not None:
-            return group
+        if group is None:
+            group = self.plan(name)
+            self.put(group)
+        return group
+
+    def plan(self, name: str) -> SubscriptionGroupConfig:
+        """The settings that a group would get which is made by use. It is not in the table: `put` does that, once the
+        request that names it has passed all checks. Raises as `find_or_create`.
+        """
         if not self.auto_create:
             raise SubscriptionGroupNotExist(
                 f"subscription group [{name[:300]}] does not exist, "
@@ -82,9 +89,11 @@ class SubscriptionGroupTable:
                 f"this broker already has {len(self._groups)} consumer groups, its limit (limits.groups_max) is "
                 f"{self.groups_max}: delete groups or raise the limit"
             )
-        group = SubscriptionGroupConfig(group_name=name)
+        return SubscriptionGroupConfig(group_name=name)
+
+    def put(self, group: SubscriptionGroupConfig) -> None:
+        """Make a group."""
         self._put_all([group])
-        return group
 
     def ensure_predefined(self) -> None:
         """Make the groups that every broker has at start, where they are missing."""

@@ -126,7 +126,8 @@ class FetchService:
         """The checks of a pull, in Apache's order; raises BrokerError. `client` names the asker in remarks."""
         if not self.permission & PERM_READ:
             raise NoPermission(f"the broker[{self._broker_name}] pulling message is forbidden")
-        group = self._groups.find_or_create(request.consumer_group)
+        known = self._groups.get(request.consumer_group)
+        group = self._groups.plan(request.consumer_group) if known is None else known
         if not group.consume_enable:
             raise NoPermission(f"subscription group no permission, {request.consumer_group}")
         topic = self._topics.require(request.topic)
@@ -142,6 +143,9 @@ class FetchService:
         size_bytes_max = self._size_bytes_max
         if request.max_msg_bytes is not None and request.max_msg_bytes > 0:
             size_bytes_max = min(size_bytes_max, request.max_msg_bytes)
+        wanted = self._filter(request, group.consume_broadcast_enable)
+        if known is None:  # not before: a pull that is refused makes no group
+            self._groups.put(group)
         return Pull(
             topic,
             request.consumer_group,
@@ -149,7 +153,7 @@ class FetchService:
             request.queue_offset,
             min(request.max_msg_nums, self._count_max),
             size_bytes_max,
-            self._filter(request, group.consume_broadcast_enable),
+            wanted,
         )
 
     def commit_offset(self, request: PullRequest) -> None:

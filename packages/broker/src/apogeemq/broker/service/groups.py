@@ -76,7 +76,8 @@ class GroupService(Generic[C]):
                 return True
             self._clients.renew(beat.client_id, channel, now)
             return False
-        self._clients.check_bounds(beat, channel)  # before any group or topic is made for it
+        self._clients.check_bounds(beat, channel)  # this and the next before any group or topic is made for it
+        self._check_groups(beat)
         if self._refuse_differing:
             self._check_agreement(beat)
         for consumer in beat.consumer_data_set:
@@ -133,7 +134,7 @@ class GroupService(Generic[C]):
         """Client ids of a group's live members. An empty group is an error (code 1), not an empty list (trap 18)."""
         group = self._clients.consumer_group(group_name)
         if group is None:
-            raise RequestFailed(f"no consumer for this group, {group_name}")
+            raise RequestFailed(f"no consumer for this group, {group_name[:300]}")
         return group.client_ids()
 
     def member(self, group_name: str, client_id: str) -> Member[C]:
@@ -141,14 +142,14 @@ class GroupService(Generic[C]):
         group = self._clients.consumer_group(group_name)
         member = None if group is None else group.members.get(client_id)
         if member is None:
-            raise RequestFailed(f"The Consumer <{group_name}> <{client_id}> not online")
+            raise RequestFailed(f"The Consumer <{group_name[:300]}> <{client_id[:300]}> not online")
         return member
 
     def members(self, group_name: str) -> list[Member[C]]:
         """All live members of a group. RequestFailed (1) when there are none."""
         group = self._clients.consumer_group(group_name)
         if group is None:
-            raise RequestFailed(f"No Any Consumer online in the consumer group: [{group_name}]")
+            raise RequestFailed(f"No Any Consumer online in the consumer group: [{group_name[:300]}]")
         return list(group.members.values())
 
     def _tell(self, changed_groups: list[str]) -> None:
@@ -160,6 +161,12 @@ class GroupService(Generic[C]):
                 continue
             for member in list(group.members.values()):
                 self._notify(member.channel, name)
+
+    def _check_groups(self, beat: HeartbeatData) -> None:
+        """Raise InvalidParameter or SystemBusy where one of the groups can't be made."""
+        for consumer in beat.consumer_data_set:
+            if self._groups.auto_create and self._groups.get(consumer.group_name) is None:
+                self._groups.plan(consumer.group_name)
 
     def _check_agreement(self, beat: HeartbeatData) -> None:
         for consumer in beat.consumer_data_set:

@@ -191,7 +191,8 @@ class PopService:
                 f"queueId[{request.queue_id}] is illegal, topic:[{topic.name}] "
                 f"topicConfig.readQueueNums:[{topic.config.read_queue_nums}] consumer:[/{request.client}]"
             )
-        group = self._groups.find_or_create(request.group)
+        known = self._groups.get(request.group)
+        group = self._groups.plan(request.group) if known is None else known
         if not group.consume_enable:
             raise NoPermission(f"subscription group no permission, {request.group}")
         if request.order:
@@ -202,6 +203,8 @@ class PopService:
             raise InvalidParameter(f"initMode[{request.init_mode}] is illegal, it must be 0 (MIN) or 1 (MAX)")
         wanted = message_filter(request.expression_type, request.expression, sql_enabled=self._sql_enabled)
         _check_invisible_time(request.invisible_time_ms, minimum_ms=1)
+        if known is None:  # not before: a pop that is refused makes no group
+            self._groups.put(group)
         return Pop(
             topic,
             request.group,
