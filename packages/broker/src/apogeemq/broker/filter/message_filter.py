@@ -47,7 +47,7 @@ def message_filter(expression_type: str | None, expression: str | None, *, sql_e
     if expression_type in (None, "", TAG):
         return MessageFilter(tag_codes(expression))
     if expression_type != SQL92:
-        raise RequestFailed(f"The broker does not support consumer to filter message by {expression_type}")
+        raise RequestFailed(f"The broker does not support consumer to filter message by {str(expression_type)[:100]}")
     if not sql_enabled:
         raise RequestFailed(
             f"The broker does not support consumer to filter message by {expression_type}: enablePropertyFilter is off"

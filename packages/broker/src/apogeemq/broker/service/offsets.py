@@ -53,7 +53,7 @@ class OffsetService:
         Nothing happens while the group still has to hear of a reset of this queue.
         """
         if self._groups.get(group) is None:
-            raise SubscriptionGroupNotExist(f"Group {group} not exist!")
+            raise SubscriptionGroupNotExist(f"Group {group[:300]} not exist!")
         self._queue(topic, queue_id)
         if queue_offset < 0:
             raise InvalidParameter(f"commitOffset[{queue_offset}] is illegal, it must not be negative")

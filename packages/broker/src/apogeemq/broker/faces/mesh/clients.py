@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from apogeemq.broker.core.clients import GROUPS_PER_HEARTBEAT_MAX, SUBSCRIPTIONS_PER_GROUP_MAX
 from apogeemq.broker.errors import InvalidParameter
-from apogeemq.broker.faces.mesh import fields
+from apogeemq.broker.faces import fields
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.mesh.calls import CallInfo
 from apogeemq.mesh.v1.broker_pb2 import (

@@ -4,7 +4,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from apogeemq.broker.errors import InvalidParameter, QueryNotFound
-from apogeemq.broker.faces.mesh import fields
+from apogeemq.broker.faces import fields
 from apogeemq.broker.service.cold_reads import ColdReads
 from apogeemq.broker.service.offsets import OffsetService
 from apogeemq.mesh.calls import CallInfo

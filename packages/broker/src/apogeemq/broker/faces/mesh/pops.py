@@ -6,7 +6,7 @@ from typing import Any
 from apogeemq.broker.core.pop import POP_MESSAGES_MAX, Popped, PopRequest, RetryMark
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX
 from apogeemq.broker.errors import PollingFull, PollingTimeout
-from apogeemq.broker.faces.mesh import fields
+from apogeemq.broker.faces import fields
 from apogeemq.broker.service.pop import INVISIBLE_TIME_MS_MAX
 from apogeemq.broker.service.pop_waits import PopPolls
 from apogeemq.mesh.calls import CallInfo

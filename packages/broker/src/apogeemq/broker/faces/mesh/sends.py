@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX
 from apogeemq.broker.errors import InvalidParameter, MessageIllegal, NoPermission
-from apogeemq.broker.faces.mesh import fields
+from apogeemq.broker.faces import fields
 from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.service.acknowledge import Acknowledger, Verdict
 from apogeemq.broker.service.send import SendService, Sent

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from apogeemq.broker.core.pop import HANDLES_PER_CALL_MAX, HandleResult, PopHandle, RetryMark
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX
-from apogeemq.broker.faces.mesh import fields
+from apogeemq.broker.faces import fields
 from apogeemq.broker.service.pop import INVISIBLE_TIME_MS_MAX, PopService
 from apogeemq.mesh.calls import CallInfo
 from apogeemq.mesh.v1 import broker_pb2 as pb

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 
 from apogeemq.broker.core.names import AUTO_CREATE_TOPIC_KEY_TOPIC
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX, TopicTable
-from apogeemq.broker.faces.mesh import fields
+from apogeemq.broker.faces import fields
 from apogeemq.broker.service.acknowledge import Acknowledger, Verdict
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.mesh.calls import CallInfo

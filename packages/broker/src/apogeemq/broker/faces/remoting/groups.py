@@ -4,15 +4,23 @@ sends NOTIFY_CONSUMER_IDS_CHANGED (40).
 
 from collections.abc import Hashable
 
+from apogeemq.broker.faces import fields
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
+from apogeemq.broker.filter.tags import EXPRESSION_SIZE_MAX, TAGS_MAX
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
-from apogeemq.remoting_codec.bodies import CheckClientRequestBody, GetConsumerListByGroupResponseBody, HeartbeatData
+from apogeemq.remoting_codec.bodies import (
+    CheckClientRequestBody,
+    GetConsumerListByGroupResponseBody,
+    HeartbeatData,
+    SubscriptionData,
+)
 from apogeemq.remoting_codec.codes import ONEWAY_FLAG, RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
 from apogeemq.remoting_codec.headers.group import (
     GetConsumerListByGroupRequestHeader,
+    HeartbeatRequestHeader,
     NotifyConsumerIdsChangedRequestHeader,
     UnregisterClientRequestHeader,
 )
@@ -48,7 +56,9 @@ class GroupRequests:
 
     def heart_beat(self, channel: Channel, command: RemotingCommand) -> Reply:
         """A client says who it is and what it wants."""
+        HeartbeatRequestHeader.decode(command.ext_fields)
         beat = HeartbeatData.decode(command.body)
+        _check(beat)
         is_sub_change = self._groups.heartbeat(beat, channel, command.language, command.version)
         ext_fields = {
             "IS_SUPPORT_HEART_BEAT_V2": "true",
@@ -80,3 +90,22 @@ class GroupRequests:
         if command.is_oneway:
             return None
         return encode_response_frame(command.opaque, ResponseCode.SUCCESS, ext_fields, None, body)
+
+
+def _check(beat: HeartbeatData) -> None:
+    """Bounds on what the tables keep of a heartbeat; the names of consumer groups are the group table's matter."""
+    fields.check_text("clientID", beat.client_id)
+    for producer in beat.producer_data_set:
+        fields.check_text("groupName", producer.group_name)
+    for consumer in beat.consumer_data_set:
+        fields.check_text("groupName", consumer.group_name)
+        for subscription in consumer.subscription_data_set:
+            _check_subscription(subscription)
+
+
+def _check_subscription(subscription: SubscriptionData) -> None:
+    fields.check_topic("topic", subscription.topic)
+    fields.check_optional_text("subString", subscription.sub_string, EXPRESSION_SIZE_MAX)
+    fields.check_optional_text("expressionType", subscription.expression_type)
+    fields.check_count("tagsSet", len(subscription.tags_set), 0, TAGS_MAX)
+    fields.check_count("codeSet", len(subscription.code_set), 0, TAGS_MAX)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from apogeemq.broker.core.queue_locks import QUEUES_PER_REQUEST_MAX, QueueLockTable
 from apogeemq.broker.errors import RequestFailed, SystemBusy
+from apogeemq.broker.faces import fields
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.bodies import (
@@ -15,6 +16,7 @@ from apogeemq.remoting_codec.bodies import (
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
+from apogeemq.remoting_codec.headers.lock import LockBatchMqRequestHeader, UnlockBatchMqRequestHeader
 
 
 class LockRequests:
@@ -37,6 +39,7 @@ class LockRequests:
 
     def lock_batch_mq(self, channel: Channel, command: RemotingCommand) -> Reply:
         """Lock queues for a member of a group; the answer lists those that it holds."""
+        LockBatchMqRequestHeader.decode(command.ext_fields)
         body = LockBatchRequestBody.decode(command.body)
         group, client_id = _checked(body)
         by_key = {(queue.topic, queue.queue_id): queue for queue in body.mq_set}
@@ -46,6 +49,7 @@ class LockRequests:
 
     def unlock_batch_mq(self, channel: Channel, command: RemotingCommand) -> Reply:
         """Give queues back; mostly oneway."""
+        UnlockBatchMqRequestHeader.decode(command.ext_fields)
         body = UnlockBatchRequestBody.decode(command.body)
         group, client_id = _checked(body)
         self._locks.unlock(group, client_id, [(queue.topic, queue.queue_id) for queue in body.mq_set])
@@ -61,7 +65,14 @@ class LockRequests:
 def _checked(body: LockBatchRequestBody | UnlockBatchRequestBody) -> tuple[str, str]:
     if not body.consumer_group or not body.client_id:
         raise RequestFailed("the body names no consumerGroup or no clientId")
+    # The table knows neither topics nor groups, so what it keeps is bounded here.
+    fields.check_optional_text("consumerGroup", body.consumer_group)
+    fields.check_optional_text("clientId", body.client_id)
     queues: list[MessageQueue] = body.mq_set
     if len(queues) > QUEUES_PER_REQUEST_MAX:
         raise SystemBusy(f"a lock request names {len(queues)} queues, the limit is {QUEUES_PER_REQUEST_MAX}")
+    for queue in queues:
+        fields.check_topic("topic", queue.topic)
+        fields.check_optional_text("brokerName", queue.broker_name)
+        fields.check_queue_id("queueId", queue.queue_id)
     return body.consumer_group, body.client_id

@@ -21,7 +21,7 @@ from apogeemq.remoting_codec.bodies import MessageQueue
 from apogeemq.remoting_codec.client_bodies import GetConsumerStatusBody
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
-from apogeemq.remoting_codec.errors import CodecError
+from apogeemq.remoting_codec.errors import CodecError, HeaderInvalid
 from apogeemq.remoting_codec.framing import encode_response_frame
 from apogeemq.remoting_codec.headers.client_call import (
     ConsumeMessageDirectlyResultRequestHeader,
@@ -92,7 +92,11 @@ class RelayRequests:
         member = self._groups.member(header.consumer_group, header.client_id or "")
         if header.msg_id is None:
             raise InvalidParameter("msgId is missing: the offset message id of the message to consume")
-        read = self._queries.by_offset(decode_offset_message_id(header.msg_id)[1])
+        try:
+            _, physical_offset = decode_offset_message_id(header.msg_id)
+        except CodecError as error:
+            raise HeaderInvalid("msgId", str(error)) from error
+        read = self._queries.by_offset(physical_offset)
         ext_fields = self._complete(header).encode()
 
         async def answer() -> Reply:
