@@ -1,0 +1,193 @@
+"""Whatever is wrong with a request: the documented code, a remark that names it, and nothing in the broker is changed.
+
+Cases are generated from the declared fields of headers and bodies, so a new request or field is covered on the day it
+is declared; a new request must also get a good example in bad_requests.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from enum import Enum
+
+import msgspec
+import pytest
+from apogeemq.broker.config import StoreSettings
+from apogeemq.remoting_codec.aio.channel import Channel
+from apogeemq.remoting_codec.codes import RequestCode
+from apogeemq.remoting_codec.command import RemotingCommand
+
+from packages.broker.tests.bad_requests import (
+    BODY_SIZE_BYTES_MAX,
+    GOOD,
+    HALF_OFFSET,
+    BadRequest,
+    body_faults,
+    header_faults,
+)
+from packages.broker.tests.bad_values import value_faults
+from packages.broker.tests.world import Client, World, consumer_beat, producer_beat, send_fields, until
+
+REMARK_LENGTH_MAX = 1_000
+"""What a peer sent must not come back at any length: remarks go to logs too."""
+
+
+def bad_requests(code: int) -> list[BadRequest]:
+    return [*header_faults(code), *body_faults(code), *value_faults(code)]
+
+
+class Scene:
+    """A broker with a topic T with two messages in queue 0, the first one popped, a half message, a topic Other, a
+    group G with member c1, which holds locks, and a producer p1; and the client that asks.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asker = world.client(40_002)
+        self.member = world.client(40_001)
+        for topic in ("T", "Other"):
+            world.create_topic(topic)
+        self.member.heartbeat(consumer_beat())
+        self.member.heartbeat(producer_beat("p1", "P"))
+        world.mark_saved()
+        keyed = send_fields(properties="KEYS\x01k\x02"), b"x"
+        for code, request in (
+            (RequestCode.SEND_MESSAGE_V2, keyed),
+            *((code, GOOD[code]) for code in (RequestCode.POP_MESSAGE, RequestCode.LOCK_BATCH_MQ)),
+            (RequestCode.SEND_MESSAGE_V2, keyed),
+        ):
+            assert self.asker.request(code, *request).code == 0
+        self.half_offset = world.store.written_offset
+        half = send_fields(properties="TRAN_MSG\x01true\x02PGROUP\x01P\x02")
+        assert self.asker.request(RequestCode.SEND_MESSAGE_V2, half, b"x").code == 0
+        self.member.pushed()
+
+    async def ask(self, client: Client, code: int, fields: Mapping[str, str], body: bytes) -> RemotingCommand:
+        """Send a request and wait for its answer; questions that are passed on to the member are answered with 0."""
+        opaque = client.send(code, self.completed(fields), body)
+
+        def answered() -> bool:
+            for question in self.member.pushed():
+                if not question.is_oneway:
+                    self.member.answer(question)
+            return client.has_reply(opaque)
+
+        await until(answered)
+        return client.reply(opaque)
+
+    def completed(self, fields: Mapping[str, str]) -> dict[str, str]:
+        """The fields with what only this broker knows."""
+        return {name: str(self.half_offset) if value == HALF_OFFSET else value for name, value in fields.items()}
+
+    def state(self) -> dict[str, object]:
+        """All that requests may change, in a form that can be compared."""
+        broker = self.world.broker
+        tables = {
+            "topics": broker.topics,
+            "groups": broker.groups,
+            "offsets": broker.offsets,
+            "clients": broker.clients,
+            "locks": broker.queue_locks,
+            "held pulls": broker.long_polling,
+            "popped": broker.popping.log.table,
+            "held pops": broker.popping.polls._table,
+            "request modes": broker.assignments._assignments._modes,
+            "dead letters": broker.dead_letters,
+            "transactions": broker.transacting.table,
+        }
+        state = {name: plain(table) for name, table in tables.items()}
+        return state | {"log": self.world.store.written_offset, "asked members": len(self.member.received())}
+
+
+def plain(value: object) -> object:
+    """A value with all that it is made of, as tuples and frozen sets; connections and functions by what they are."""
+    if value is None or isinstance(value, int | float | str | bytes | Enum):
+        return value
+    if isinstance(value, Mapping):
+        return tuple((plain(key), plain(item)) for key, item in value.items())
+    if isinstance(value, set | frozenset):
+        return frozenset(map(plain, value))
+    if isinstance(value, list | tuple):
+        return tuple(map(plain, value))
+    if callable(value) or isinstance(value, Channel):
+        return id(value)
+    return type(value).__name__, tuple((name, plain(getattr(value, name))) for name in sorted(attributes(value)))
+
+
+def attributes(value: object) -> Iterator[str]:
+    """Names of an instance's attributes, wherever its class keeps them."""
+    if isinstance(value, msgspec.Struct):
+        yield from value.__struct_fields__
+        return
+    yield from getattr(value, "__dict__", ())
+    for cls in type(value).__mro__:
+        yield from (name for name in getattr(cls, "__slots__", ()) if hasattr(value, name))
+
+
+def small_world() -> World:
+    """Where large messages need not be large, and keys are found."""
+    return World(store=StoreSettings(max_message_size_bytes=BODY_SIZE_BYTES_MAX), index=True)
+
+
+def complaint(bad: BadRequest, reply: RemotingCommand) -> str | None:
+    """What is wrong with the answer."""
+    remark = reply.remark or ""
+    if reply.code != bad.code:
+        return f"answered {reply.code} {remark[:200]!r} instead of {bad.code}"
+    if bad.named.lower() not in remark.lower():
+        return f"{remark[:200]!r} does not name {bad.named!r}"
+    if len(remark) > REMARK_LENGTH_MAX:
+        return f"the remark has {len(remark)} characters: {remark[:100]!r}"
+    if "internal error" in remark or "Traceback" in remark:
+        return f"the remark tells of a bug: {remark[:200]!r}"
+    return None
+
+
+async def test_every_served_request_has_an_example() -> None:
+    """A new one must be added to bad_requests."""
+    async with World() as world:
+        assert world.broker.remoting.codes == set(GOOD)
+
+
+@pytest.mark.parametrize("code", GOOD)
+async def test_the_good_request_is_served(code: int) -> None:
+    """So what is refused below is refused for its fault."""
+    async with small_world() as world:
+        scene = Scene(world)
+        world.broker.saver.start()  # some answers wait for a table's file
+        reply = await scene.ask(scene.asker, code, *GOOD[code])
+        assert reply.code == 0, reply.remark
+
+
+@pytest.mark.parametrize("code", GOOD)
+async def test_a_bad_request_is_named_and_changes_nothing(code: int) -> None:
+    """One broker gets all bad requests of a code over one connection, with an answer and oneway."""
+    complaints = []
+    async with small_world() as world:
+        scene = Scene(world)
+        before = scene.state()
+        for bad in bad_requests(code):
+            reply = await scene.ask(scene.asker, code, bad.fields, bad.body)
+            wrong = complaint(bad, reply)
+            if wrong is not None:
+                complaints.append(f"{bad.fault}: {wrong}")
+            scene.asker.send(code, scene.completed(bad.fields), bad.body, oneway=True)
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+        assert scene.asker.received() == [], "a oneway request was answered"
+        assert scene.asker.channel.close_reason is None
+        after = scene.state()
+        changed = [name for name, state in before.items() if after[name] != state]
+    if changed:
+        complaints += [f"changed {changed}", *[fault async for fault in culprits(code)]]
+    assert not complaints, f"{RequestCode(code).name}, {len(complaints)} complaints:\n" + "\n".join(complaints)
+
+
+async def culprits(code: int) -> AsyncIterator[str]:
+    """Which of the bad requests change something, looked for one by one."""
+    async with small_world() as world:
+        scene = Scene(world)
+        before = scene.state()
+        for bad in bad_requests(code):
+            await scene.ask(scene.asker, code, bad.fields, bad.body)
+            after = scene.state()
+            if after != before:
+                yield f"{bad.fault} changed {[name for name in after if after[name] != before[name]]}"
+            before = after
