@@ -171,6 +171,7 @@ def test_wrong_topics_and_queues(broker: WireClient) -> None:
     for code in (RequestCode.GET_MAX_OFFSET, RequestCode.GET_MIN_OFFSET, RequestCode.GET_EARLIEST_MSG_STORETIME):
         assert broker.request(code, {"topic": "Nope", "queueId": "0"}).code == ResponseCode.TOPIC_NOT_EXIST
         assert broker.request(code, {"topic": TOPIC, "queueId": "99"}).code == ResponseCode.INVALID_PARAMETER
+    assert broker.request(11, pull_fields(TOPIC, "G_bad")).code == 0, "makes the group, which no refused pull did"
     commit = {"consumerGroup": "G_bad", "topic": TOPIC, "queueId": "99", "commitOffset": "1"}
     assert broker.request(15, commit).code == ResponseCode.INVALID_PARAMETER
     assert broker.request(15, {**commit, "topic": "Nope"}).code == ResponseCode.TOPIC_NOT_EXIST
