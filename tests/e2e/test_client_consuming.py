@@ -2,10 +2,11 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable, Coroutine
 
 import pytest
 from apogeemq import client_grpc
-from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage, Sql
+from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage, RetryLater, Sql
 from apogeemq.client_remoting.errors import StartFailed
 
 from tests.e2e.process import Ready
@@ -83,3 +84,47 @@ async def test_wrong_sql_fails_the_start(namesrv: str) -> None:
         async with PushConsumer(namesrv, group=fresh("wrong"), subscriptions={topic: Sql("colour ~ 1")}):
             pass
     assert caught.value.code_name == "SUBSCRIPTION_PARSE_FAILED"
+
+
+# -- in order
+
+
+ORDERED_MESSAGES = 2000
+
+
+async def test_order_survives_a_member_that_leaves(namesrv: str) -> None:
+    """Two members handle every queue's messages in the order of their offsets, also after one of them has left amid
+    them; a message that fails once is tried again in its place.
+    """
+    topic, group = fresh("order"), fresh("order")
+    by_queue: dict[int, list[int]] = {}
+    by_member: dict[str, int] = {"first": 0, "second": 0}
+    handled = asyncio.Event()
+    half = asyncio.Event()
+
+    def handler(member: str) -> Callable[[ReceivedMessage], Coroutine[None, None, None]]:
+        async def handle(message: ReceivedMessage) -> None:
+            if message.body.endswith(b"00") and message.delivery_attempt == 1:
+                raise RetryLater(0)
+            await asyncio.sleep(0.001)
+            by_queue.setdefault(message.queue_id, []).append(message.queue_offset)
+            by_member[member] += 1
+            count = sum(by_member.values())
+            if count >= ORDERED_MESSAGES // 2 and min(by_member.values()) > 0:
+                half.set()
+            if count >= ORDERED_MESSAGES:
+                handled.set()
+
+        return handle
+
+    async with Producer(namesrv) as producer:
+        for _ in range(20):
+            await producer.send_batch([Message(topic, b"%d" % number) for number in range(100)])
+    common = {"group": group, "subscriptions": {topic: "*"}, "start": "earliest", "orderly": True}
+    async with PushConsumer(namesrv, handler=handler("second"), **common):  # type: ignore[arg-type]
+        async with PushConsumer(namesrv, handler=handler("first"), **common):  # type: ignore[arg-type]
+            await asyncio.wait_for(half.wait(), WAIT_S)
+        await asyncio.wait_for(handled.wait(), WAIT_S)
+    assert by_queue == {queue: list(range(len(offsets))) for queue, offsets in by_queue.items()}
+    assert sum(len(offsets) for offsets in by_queue.values()) == ORDERED_MESSAGES
+    assert min(by_member.values()) > 0

@@ -237,9 +237,10 @@ def readme_program(name: str, namesrv: str) -> str:
 
 
 def test_the_readmes_programs(namesrv: str) -> None:
-    """The producer's message is handled by the consumer."""
+    """The producer's message is handled by the consumer, and by the one that reads in order."""
     assert re.fullmatch(r"sent [0-9A-F]{32,56}\n", run_program("-c", readme_program("producer", namesrv)))
     assert run_program("-c", readme_program("push", namesrv)) == "handled order 7\n"
+    assert re.fullmatch(r"handled order 7 of queue \d\n", run_program("-c", readme_program("orderly", namesrv)))
 
 
 def test_the_quickstart_prints_what_its_readme_says(namesrv: str) -> None:

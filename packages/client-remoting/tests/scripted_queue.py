@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
+from apogeemq.remoting_codec.bodies import LockBatchRequestBody, LockBatchResponseBody
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
@@ -17,11 +18,19 @@ WAIT_S = 10.0
 
 
 class Queue:
-    """The only queue of topic T, on broker a: hands out its records one pull after the other, then holds pulls."""
+    """The queue of topic T on one broker, the topic's only one unless others are kept.
 
-    def __init__(self, cluster: ScriptedCluster, committed: int | None = 0) -> None:
-        del cluster.brokers["b"]
-        self.broker: ScriptedServer = cluster.brokers["a"]
+    Hands out its records one pull after the other, then holds pulls; gives its lock while `is_free`.
+    """
+
+    def __init__(
+        self, cluster: ScriptedCluster, committed: int | None = 0, *, broker: str = "a", is_only: bool = True
+    ) -> None:
+        if is_only:
+            for other in [name for name in cluster.brokers if name != broker]:
+                del cluster.brokers[other]
+        self.broker: ScriptedServer = cluster.brokers[broker]
+        self.is_free = True
         self.namesrv = cluster.namesrv.address
         self.records: list[bytes] = []
         self.first = 0
@@ -35,6 +44,8 @@ class Queue:
             RequestCode.UPDATE_CONSUMER_OFFSET: succeed(),
             RequestCode.CONSUMER_SEND_MSG_BACK: succeed(),
             RequestCode.PULL_MESSAGE: self._pull,
+            RequestCode.LOCK_BATCH_MQ: self._lock,
+            RequestCode.UNLOCK_BATCH_MQ: succeed(),
         }
 
     def add(self, body: bytes, *, tag: str = "", sys_flag: int = 0, reconsume_times: int = 0) -> None:
@@ -73,6 +84,15 @@ class Queue:
     def pulled_from(self) -> list[int]:
         """Where every pull began."""
         return [int((command.ext_fields or {})["queueOffset"]) for command in self.broker.of(RequestCode.PULL_MESSAGE)]
+
+    def codes(self, *of: RequestCode) -> list[int]:
+        """The requests with one of these codes, in their order."""
+        return [command.code for command in self.broker.requests if command.code in of]
+
+    def _lock(self, _channel: Channel, command: RemotingCommand) -> Reply:
+        asked = LockBatchRequestBody.decode(command.body).mq_set
+        body = LockBatchResponseBody(lock_ok_mq_set=asked if self.is_free else []).encode()
+        return encode_response_frame(command.opaque, 0, {}, None, body)
 
     def _pull(self, _channel: Channel, command: RemotingCommand) -> Reply:
         offset = int((command.ext_fields or {})["queueOffset"])

@@ -7,15 +7,51 @@ is made per message. What bounds the line is flow control (core/pull_schedule.py
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias
 
 from apogeemq.client_api.handling import Handler, Reject, Retry, RetryLater, settlement_of
 from apogeemq.client_api.message import ReceivedMessage
-from apogeemq.client_api.tracing import SpanScope, Tracing
+from apogeemq.client_api.tracing import Tracing
+from apogeemq.client_remoting.claims import Claims
 from apogeemq.client_remoting.messages import receipt_of
 from apogeemq.client_remoting.settling import Settler
+from apogeemq.remoting_codec.bodies import MessageQueue
 
 logger = logging.getLogger(__name__)
+
+
+HandOver: TypeAlias = Callable[[Iterable[ReceivedMessage]], None]
+"""Takes messages that were read, in the order of their offsets."""
+
+
+class Delivery(Protocol):
+    """The way of messages from readers to handlers."""
+
+    @property
+    def claims(self) -> Claims:
+        """What must be had before a queue is read."""
+        ...
+
+    def start(self, lost: Callable[[MessageQueue], None]) -> None:
+        """Begin. `lost` is called for a queue that another member may have had meanwhile."""
+        ...
+
+    def open(self, queue: MessageQueue) -> HandOver:
+        """Where to put a queue's messages."""
+        ...
+
+    def put_back(self, messages: Iterable[ReceivedMessage]) -> None:
+        """Messages that no broker takes back, to be tried again."""
+        ...
+
+    async def finish(self, timeout_s: float) -> None:
+        """Begin nothing more; handlers that run on after `timeout_s` are cancelled."""
+        ...
+
+    async def leave(self) -> None:
+        """Give back what was claimed, the offsets being committed."""
+        ...
 
 
 class ReadyMessages:
@@ -69,27 +105,49 @@ class ReadyMessages:
                 count -= 1
 
 
-class Workers:
-    """Call the handler for each message, `concurrency` at a time.
+class HandlerCalls:
+    """Runs the handler for one message, inside its span. Whatever it raises concerns its message and nothing else."""
 
-    Whatever a handler raises settles its message and nothing else: consumption goes on.
-    """
+    def __init__(self, handler: Handler, tracing: Tracing) -> None:
+        self._handler = handler
+        self._tracing = tracing
+
+    async def call(self, message: ReceivedMessage) -> Exception | None:
+        """Gives what the handler raised."""
+        with self._tracing.process(message) as span:
+            try:
+                await self._handler(message)
+            except (RetryLater, Reject) as word:
+                logger.info("message %s from %s: %s: %s", message.message_id, message.topic, type(word).__name__, word)
+                return word
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                span.failed(error)
+                return _failed(message, RuntimeError("the handler was cancelled by something that it called"))
+            except Exception as error:  # noqa: BLE001 — the retry policy decides what becomes of it; it is logged
+                span.failed(error)
+                return _failed(message, error)
+        return None
+
+
+class Workers:
+    """Call the handler for each message, `concurrency` at a time, in any order."""
 
     def __init__(
         self,
         *,
         ready: ReadyMessages,
-        handler: Handler,
+        calls: HandlerCalls,
         retry: Retry,
         settler: Settler,
-        tracing: Tracing,
         concurrency: int,
     ) -> None:
         self._ready = ready
-        self._handler = handler
+        self._calls = calls
         self._retry = retry
         self._settler = settler
-        self._tracing = tracing
         self._concurrency = concurrency
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -115,27 +173,44 @@ class Workers:
             await self._handle(message)
 
     async def _handle(self, message: ReceivedMessage) -> None:
-        with self._tracing.process(message) as span:
-            error = await self._call(message, span)
+        error = await self._calls.call(message)
         await self._settler.settle(message, settlement_of(error, message.delivery_attempt, self._retry))
 
-    async def _call(self, message: ReceivedMessage, span: SpanScope) -> Exception | None:
-        """Run the handler; gives what it raised."""
-        try:
-            await self._handler(message)
-        except (RetryLater, Reject) as word:
-            logger.info("message %s from %s: %s: %s", message.message_id, message.topic, type(word).__name__, word)
-            return word
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            span.failed(error)
-            return _failed(message, RuntimeError("the handler was cancelled by something that it called"))
-        except Exception as error:  # noqa: BLE001 — the retry policy decides what becomes of it; it is logged
-            span.failed(error)
-            return _failed(message, error)
-        return None
+
+class ConcurrentDelivery:
+    """Messages of all queues in one line, for workers or, without a handler, for an `async for`."""
+
+    def __init__(self, ready: ReadyMessages, workers: Workers | None, claims: Claims) -> None:
+        self._ready = ready
+        self._workers = workers
+        self._claims = claims
+
+    @property
+    def claims(self) -> Claims:
+        """What must be had before a queue is read."""
+        return self._claims
+
+    def start(self, _lost: Callable[[MessageQueue], None]) -> None:
+        """Begin to handle messages."""
+        if self._workers is not None:
+            self._workers.start()
+
+    def open(self, _queue: MessageQueue) -> HandOver:
+        """Where to put a queue's messages."""
+        return self._ready.put
+
+    def put_back(self, messages: Iterable[ReceivedMessage]) -> None:
+        """Messages that no broker takes back, to be tried again."""
+        self._ready.put(messages)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Begin nothing more, and let the handlers that run end."""
+        self._ready.close()
+        if self._workers is not None:
+            await self._workers.finish(timeout_s)
+
+    async def leave(self) -> None:
+        """Nothing was claimed."""
 
 
 def _failed(message: ReceivedMessage, error: Exception) -> Exception:

@@ -15,7 +15,10 @@ from apogeemq.remoting_codec.bodies import (
     CheckClientRequestBody,
     GetConsumerListByGroupResponseBody,
     HeartbeatData,
+    LockBatchRequestBody,
+    LockBatchResponseBody,
     MessageQueue,
+    UnlockBatchRequestBody,
 )
 from apogeemq.remoting_codec.codes import PullSysFlag, RequestCode, ResponseCode, response_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
@@ -231,6 +234,28 @@ async def consumer_ids(connection: Connection, group: str, timeout_s: float) -> 
 async def check_client_config(connection: Connection, body: CheckClientRequestBody, timeout_s: float) -> None:
     """CHECK_CLIENT_CONFIG (46): whether the broker can compile a subscription's expression."""
     command = RemotingCommand(RequestCode.CHECK_CLIENT_CONFIG, ext_fields={}, body=body.encode())
+    _successful(await connection.request(command, timeout_s))
+
+
+# -- order
+
+
+async def lock_queues(
+    connection: Connection, group: str, client_id: str, queues: Sequence[MessageQueue], timeout_s: float
+) -> frozenset[MessageQueue]:
+    """LOCK_BATCH_MQ (41), to a master: the queues among these that the client holds now."""
+    body = LockBatchRequestBody(consumer_group=group, client_id=client_id, mq_set=list(queues))
+    command = RemotingCommand(RequestCode.LOCK_BATCH_MQ, ext_fields={}, body=body.encode())
+    response = _successful(await connection.request(command, timeout_s))
+    return frozenset(LockBatchResponseBody.decode(response.body).lock_ok_mq_set)
+
+
+async def unlock_queues(
+    connection: Connection, group: str, client_id: str, queues: Sequence[MessageQueue], timeout_s: float
+) -> None:
+    """UNLOCK_BATCH_MQ (42)."""
+    body = UnlockBatchRequestBody(consumer_group=group, client_id=client_id, mq_set=list(queues))
+    command = RemotingCommand(RequestCode.UNLOCK_BATCH_MQ, ext_fields={}, body=body.encode())
     _successful(await connection.request(command, timeout_s))
 
 

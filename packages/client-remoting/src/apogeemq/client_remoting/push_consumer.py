@@ -9,7 +9,7 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,13 +20,17 @@ from apogeemq.client_api.message import ReceivedMessage, check_topic
 from apogeemq.client_api.middleware import Middleware, around_handler
 from apogeemq.client_api.tracing import Tracing, find_tracer
 from apogeemq.client_remoting.checking import check_expressions
+from apogeemq.client_remoting.claims import NoClaims
 from apogeemq.client_remoting.core.delay_levels import nearest_delay_level
 from apogeemq.client_remoting.core.offsets import Start, check_start
 from apogeemq.client_remoting.core.pull_schedule import FlowLimits
 from apogeemq.client_remoting.core.subscription import ALL, Subscription, parse_subscription
-from apogeemq.client_remoting.delivery import ReadyMessages, Workers
+from apogeemq.client_remoting.core.suspension import orderly_retry
+from apogeemq.client_remoting.delivery import ConcurrentDelivery, Delivery, HandlerCalls, ReadyMessages, Workers
 from apogeemq.client_remoting.instance import ClientInstance, ClientSettings, Membership
+from apogeemq.client_remoting.locking import Locks
 from apogeemq.client_remoting.messages import retry_topic
+from apogeemq.client_remoting.orderly import Lanes, OrderlyDelivery
 from apogeemq.client_remoting.queue_reader import QueueReader
 from apogeemq.client_remoting.rebalance import InHand, Rebalance
 from apogeemq.client_remoting.settling import OffsetCommitter, Settler
@@ -55,8 +59,12 @@ class PushConsumer:
         group: the consumer group; its members divide the queues among themselves.
         subscriptions: topic → `*`, tags (`a || b`) or `Sql("a > 5")`. All members of a group must have the same ones.
         handler: called for each message; a plain function runs in a thread. Without one, use `async for`.
-        retry: what becomes of a message whose handler raised. Delays are those of the nearest delay level.
+        retry: what becomes of a message whose handler raised. Delays are those of the nearest delay level; with
+            `orderly` they are kept in place, from 10 ms to 30 s, and without a policy a message is tried every second
+            until it is handled.
         start: where a group without offsets begins: `latest`, `earliest`, or a datetime with a zone.
+        orderly: handle the messages of a queue one after the other in their order, under a lock; a message that fails
+            blocks its queue until it is handled or given up. Needs a handler.
         concurrency: handlers at once.
         middleware: what runs around each handler call, the outermost first.
         flow: bounds on what is fetched and not handled yet.
@@ -76,6 +84,7 @@ class PushConsumer:
         handler: Handler | PlainHandler | None = None,
         retry: Retry | None = None,
         start: Start = "latest",
+        orderly: bool = False,
         concurrency: int = CONCURRENCY_DEFAULT,
         middleware: Sequence[Middleware] = (),
         flow: FlowLimits | None = None,
@@ -95,7 +104,11 @@ class PushConsumer:
         self._limits = flow or FlowLimits()
         self._close_timeout_s = close_timeout_s
         self._sub_version_ms = time.time_ns() // 1_000_000
-        retry = retry or Retry()
+        if orderly and handler is None:
+            raise NotSupported(
+                "messages are given in order to a handler only", hint="Give a handler, or leave orderly out."
+            )
+        retry = orderly_retry(retry) if orderly else retry or Retry()
         membership = Membership(self._heartbeat, consumer_group=group, changed=self._members_changed)
         self._instance = ClientInstance(address, membership, ClientSettings(tls, start_timeout_s))
         tracing = Tracing(
@@ -109,21 +122,17 @@ class PushConsumer:
             instance=self._instance,
             group=group,
             reconsume_times_max=retry.max_attempts - 1,
-            redeliver=self._ready.put,
+            redeliver=self._put_back,
             tracing=tracing,
         )
         self._committer = OffsetCommitter(self._instance, group)
-        self._workers: Workers | None = None
+        calls = None
         if handler is not None:
-            self._workers = Workers(
-                ready=self._ready,
-                handler=around_handler(tuple(middleware), as_handler(handler)),
-                retry=retry,
-                settler=self._settler,
-                tracing=tracing,
-                concurrency=concurrency,
-            )
+            calls = HandlerCalls(around_handler(tuple(middleware), as_handler(handler)), tracing)
+        self._has_handler = calls is not None
+        self._delivery = self._make_delivery(calls, retry, concurrency, orderly=orderly)
         self._rebalance: Rebalance | None = None
+        self._balancing: asyncio.Task[None] | None = None
         self._is_closed = False
 
     @property
@@ -145,12 +154,12 @@ class PushConsumer:
             subscriptions=self._subscriptions,
             start=self._start,
             committer=self._committer,
+            claims=self._delivery.claims,
             read=self._read,
         )
         self._instance.route_listeners.append(lambda _topic: rebalance.wake())
-        if self._workers is not None:
-            self._workers.start()
-        self._instance.run(rebalance.run(), "rebalance")
+        self._delivery.start(rebalance.forsake)
+        self._balancing = self._instance.run(rebalance.run(), "rebalance")
         self._instance.run(self._commit_offsets(rebalance), "offsets")
         return self
 
@@ -161,19 +170,19 @@ class PushConsumer:
 
         Messages that were fetched and not begun go to another member, or come again.
         """
-        if self._is_closed or self._rebalance is None:
+        if self._is_closed or self._rebalance is None or self._balancing is None:
             return
         self._is_closed = True
-        await asyncio.gather(*self._rebalance.stop_reading(), return_exceptions=True)
-        self._ready.close()
-        if self._workers is not None:
-            await self._workers.finish(self._close_timeout_s)
+        self._balancing.cancel()  # nothing is taken up any more
+        await asyncio.gather(self._balancing, *self._rebalance.stop_reading(), return_exceptions=True)
+        await self._delivery.finish(self._close_timeout_s)
         await self._committer.commit_all(self._rebalance.in_hand)
+        await self._delivery.leave()
         await self._instance.close()
 
     def __aiter__(self) -> AsyncIterator[ReceivedMessage]:
         """Messages one by one; asking for the next acknowledges the one before, unless it was settled otherwise."""
-        if self._workers is not None:
+        if self._has_handler:
             raise NotSupported(
                 "this consumer has a handler, which gets the messages", hint="Leave the handler out to use `async for`."
             )
@@ -190,6 +199,21 @@ class PushConsumer:
         """
         await self._settler.send_back(message, nearest_delay_level(after_s))
 
+    def _make_delivery(self, calls: HandlerCalls | None, retry: Retry, concurrency: int, *, orderly: bool) -> Delivery:
+        """The way from readers to the handler."""
+        settler = self._settler
+        if orderly and calls is not None:
+            locks = Locks(self._instance, self._group)
+            lanes = Lanes(calls=calls, retry=retry, settler=settler, locks=locks, concurrency=concurrency)
+            return OrderlyDelivery(self._instance, locks, lanes, self._committer)
+        workers = None
+        if calls is not None:
+            workers = Workers(ready=self._ready, calls=calls, retry=retry, settler=settler, concurrency=concurrency)
+        return ConcurrentDelivery(self._ready, workers, NoClaims(self._committer))
+
+    def _put_back(self, messages: Iterable[ReceivedMessage]) -> None:
+        self._delivery.put_back(messages)
+
     async def _messages(self) -> AsyncIterator[ReceivedMessage]:
         if self._rebalance is None or self._is_closed:
             raise ClientClosed("the consumer is closed or was not started", hint="Use it with `async with`.")
@@ -205,7 +229,7 @@ class PushConsumer:
             subscription=subscription,
             queue=queue,
             in_hand=in_hand,
-            hand_over=self._ready.put,
+            hand_over=self._delivery.open(queue),
             settler=self._settler,
             limits=self._limits,
             queue_count=lambda: 1 if self._rebalance is None else self._rebalance.queue_count,

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, RouteNotFound
 from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_remoting import link
+from apogeemq.client_remoting.claims import Claims
 from apogeemq.client_remoting.connection import Connection
 from apogeemq.client_remoting.core.assign import allocate_averagely
 from apogeemq.client_remoting.core.offsets import Boundary, Start, start_offset
@@ -50,7 +51,8 @@ class Rebalance:
         group: the consumer group.
         subscriptions: by topic, the retry topic among them.
         start: where a group without offsets begins.
-        committer: commits the offset of a queue that is let go, or begun.
+        committer: commits the offset of a queue that is begun.
+        claims: asked before a queue is read, and told when it is not any more.
         read: makes the loop that reads a queue.
     """
 
@@ -62,6 +64,7 @@ class Rebalance:
         subscriptions: Mapping[str, Subscription],
         start: Start,
         committer: OffsetCommitter,
+        claims: Claims,
         read: Callable[[MessageQueue, Subscription, InHand], Coroutine[None, None, None]],
     ) -> None:
         self._instance = instance
@@ -69,6 +72,7 @@ class Rebalance:
         self._subscriptions = subscriptions
         self._start = start
         self._committer = committer
+        self._claims = claims
         self._read = read
         self._assigned: dict[MessageQueue, Assigned] = {}
         self._at_start: dict[str, frozenset[MessageQueue]] = {}
@@ -103,6 +107,14 @@ class Rebalance:
         """One round; gives whether every question was answered."""
         answered = [await self._balance(subscription) for subscription in self._subscriptions.values()]
         return all(answered)
+
+    def forsake(self, queue: MessageQueue) -> None:
+        """Let a queue go without a commit, and take it up anew if it is still ours: in the next round, at once."""
+        assigned = self._assigned.pop(queue, None)
+        if assigned is not None:
+            assigned.reading.cancel()
+            self._claims.forsake(queue, assigned.in_hand)
+            self.wake()
 
     def stop_reading(self) -> list[asyncio.Task[None]]:
         """Stop all readers; gives their tasks, which are ending. What is in hand stays."""
@@ -157,14 +169,17 @@ class Rebalance:
 
     async def _let_go(self, queue: MessageQueue) -> None:
         """Another member reads this queue from now on."""
-        assigned = self._assigned.pop(queue)
+        assigned = self._assigned[queue]
         assigned.reading.cancel()
-        await self._committer.commit(queue, assigned.in_hand)
-        assigned.in_hand.is_dropped = True
+        await self._claims.release(queue, assigned.in_hand)
+        self._assigned.pop(queue, None)
         logger.info("%s of group %s is another member's now", queue, self._group)
 
     async def _take_up(self, queue: MessageQueue, subscription: Subscription) -> bool:
-        """Begin to read a queue where the group left off."""
+        """Begin to read a queue where the group left off; gives whether it was begun."""
+        if not await self._claims.claim(queue):
+            logger.info("%s is still another member's", queue)
+            return False
         try:
             in_hand = await self._begin(queue)
         except _Unanswered as error:
