@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import pytest
 from apogeemq.remoting_codec.client_bodies import CMResult
 
+from tests.e2e.http_client import metric
+from tests.e2e.process import ManagedProcess
 from tests.interop.conftest import NewClient
 from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.driver_run import wait_for
@@ -136,13 +138,20 @@ def test_a_message_consumed_directly_may_fail(
     assert (delivery.key, delivery.topic, delivery.reconsume_times) == ("chosen", topic, 0)
 
 
-def broker_log(cluster: Deployment) -> str:
-    """What the broker's process has logged."""
-    return "".join(process.log for name, process in cluster.processes.items() if name in ("up", "broker"))
+def broker_process(cluster: Deployment) -> ManagedProcess:
+    """The process that the broker runs in."""
+    return cluster.processes["up" if "up" in cluster.processes else "broker"]
+
+
+def differing_subscriptions(cluster: Deployment, group: str) -> float:
+    """What the broker's metrics say about a group."""
+    listeners = broker_process(cluster).wait_ready().listeners
+    address = listeners["broker.http" if "broker.http" in listeners else "http"]
+    return metric(address, "apogeemq_consumer_group_differing_subscriptions", consumer_group=group)
 
 
 @pytest.mark.usefixtures("only_ours")
-def test_members_that_want_different_things_are_told_in_the_log(
+def test_members_that_want_different_things_are_told_in_log_and_metrics(
     client: JavaClient,
     deployment: Deployment,
     running: contextlib.ExitStack,
@@ -160,18 +169,23 @@ def test_members_that_want_different_things_are_told_in_the_log(
         consumer.wait_started()
 
     def is_told() -> bool:
-        return any(
-            group in line and "TagA || TagB" in line and "TagC" in line for line in broker_log(deployment).splitlines()
-        )
+        lines = broker_process(deployment).log.splitlines()
+        return any(group in line and "TagA || TagB" in line and "TagC" in line for line in lines)
 
     wait_for(is_told, consumers, TIMEOUT_S, "the broker's log tells no difference")
+    assert differing_subscriptions(deployment, group) == 2
+    consumers[0].stop_consuming()
+    wait_for(lambda: differing_subscriptions(deployment, group) == 0, consumers, TIMEOUT_S, "one member still differs")
 
 
 @pytest.mark.usefixtures("only_ours")
 def test_a_member_that_wants_something_else_is_refused_where_that_is_asked_for(
     deployment_kind: str, new_client: NewClient, running: contextlib.ExitStack, topic: str, tmp_path: pathlib.Path
 ) -> None:
-    """With refuse_differing_subscriptions: its log has the broker's reason, it gets no queue, the others go on."""
+    """With refuse_differing_subscriptions: its log has the broker's reason, it gets no queue, the others go on.
+
+    Once they have ended it takes their place.
+    """
     settings = {"topics.refuse_differing_subscriptions": "true"}
     cluster = running.enter_context(DEPLOYMENTS[deployment_kind](tmp_path / "cluster", settings))
     client, operator = new_client(cluster), running.enter_context(Operator(cluster.broker))
@@ -189,3 +203,6 @@ def test_a_member_that_wants_something_else_is_refused_where_that_is_asked_for(
     operator.send(topic, numbered("second"), tags="TagA")
     wait_keys(numbered("second"), allowed)
     assert keys_of(refused) == []
+    allowed.stop_consuming()
+    operator.send(topic, numbered("third"), tags="TagB")
+    wait_keys(numbered("third"), refused)

@@ -202,7 +202,7 @@ def shares_of(java_version: str) -> dict[str, Option]:
 def test_the_broker_tells_members_their_queues(
     client: JavaClient, java_version: str, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
 ) -> None:
-    """QUERY_ASSIGNMENT: two members share the queues and get each message once."""
+    """QUERY_ASSIGNMENT: two members share the queues and get each message once; then one has them all."""
     operator.send(topic, ["first"])
     consumers = start_all(client, running, topic, group, "ab", **shares_of(java_version))
     wait_shared(consumers)
@@ -213,6 +213,8 @@ def test_the_broker_tells_members_their_queues(
     deliveries = [key for key in keys_of(*consumers) if key != "first"]
     assert deliveries == sorted(numbered("message", 40) + numbered("end"))
     assert all(len(keys_of(consumer)) >= 10 for consumer in consumers)
+    consumers[0].stop_consuming()
+    wait_shared(consumers[1:])
 
 
 def test_the_broker_tells_members_to_pop(
@@ -265,9 +267,14 @@ def test_what_fails_too_often_goes_to_the_dead_letter_topic(
 def test_the_first_retry_of_a_new_group_comes_when_its_delay_says(
     client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
 ) -> None:
-    """Level 3, here 2 s; delivered once the client knows the retry topic's route, for which it asks each second."""
+    """Level 3, here 2 s. It is stored then, and delivered once the client knows the retry topic's route.
+
+    The client asked for that route just before the heartbeat that makes the topic, and asks again after its
+    pollNameServerInterval, here 3 s after its start.
+    """
     operator.send(topic, ["message"])
-    consumer = running.enter_context(client.consume(topic, group, fail_first=1, expect=1, poll_namesrv_ms=1000))
+    poll_ms = 3000
+    consumer = running.enter_context(client.consume(topic, group, fail_first=1, expect=1, poll_namesrv_ms=poll_ms))
     consumer.end()
     first, again = consumer.events(Delivery)
     due_ms = first.received_ms + 2000
@@ -275,7 +282,7 @@ def test_the_first_retry_of_a_new_group_comes_when_its_delay_says(
         f"due after 2000 ms: stored {again.store_ms - due_ms} ms later, delivered {again.received_ms - due_ms} ms later"
     )
     assert 0 <= again.store_ms - due_ms < 800
-    assert again.received_ms - due_ms < 4000
+    assert again.received_ms - due_ms < poll_ms + 1500, "later than by one poll and one rebalance"
 
 
 def test_suspended_consumers_get_nothing_until_they_are_resumed(
