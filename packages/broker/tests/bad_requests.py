@@ -31,10 +31,9 @@ from apogeemq.remoting_codec.client_bodies import QueryAssignmentRequestBody, Se
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.fastjson import JsonBody
 from apogeemq.remoting_codec.headers.registry import REQUEST_HEADERS
-from apogeemq.remoting_codec.headers.send import SendMessageRequestHeader, SendMessageRequestHeaderV2
 from apogeemq.remoting_codec.message_id import encode_offset_message_id
 
-from packages.broker.tests.world import STORE_HOST, consumer_beat, pull_fields, send_fields
+from packages.broker.tests.world import STORE_HOST, consumer_beat, long_names, pull_fields, send_fields
 
 BODY_SIZE_BYTES_MAX = 64 << 10
 """Of a message, in the world that these requests are sent to."""
@@ -61,17 +60,6 @@ class BadRequest(NamedTuple):
 
 
 # -- good requests -----------------------------------------------------------------------------------------------------
-
-
-def long_names(fields: Mapping[str, str]) -> dict[str, str]:
-    """A send's fields of SEND_MESSAGE_V2 as SEND_MESSAGE has them."""
-    long_of = {
-        short.encode_name: long.encode_name
-        for short in msgspec.structs.fields(SendMessageRequestHeaderV2)
-        for long in msgspec.structs.fields(SendMessageRequestHeader)
-        if short.name == long.name
-    }
-    return {long_of[name]: value for name, value in fields.items()}
 
 
 HANDLE = "0 {pop_time} 60000 0 0 broker-a 0 0"

@@ -26,9 +26,8 @@ from packages.broker.tests.bad_requests import (
     BadRequest,
     Path,
     changed_body,
-    long_names,
 )
-from packages.broker.tests.world import STORE_HOST
+from packages.broker.tests.world import LONG_NAMES, STORE_HOST
 
 C, R = RequestCode, ResponseCode
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
@@ -112,7 +111,7 @@ def _single_sends() -> Values:
 
 
 def _short_names(values: Values) -> Values:
-    short_of = {long: short for short in "abcdefghijklm" for long in long_names({short: ""})}
+    short_of = {long: short for short, long in LONG_NAMES.items()}
     return [
         ({short_of[name]: value for name, value in changed.items()}, code, named) for changed, code, named in values
     ]

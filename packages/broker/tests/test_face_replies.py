@@ -7,24 +7,10 @@ from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.headers.client_call import ReplyMessageRequestHeader
 from apogeemq.remoting_codec.message import decode_properties
 
-from packages.broker.tests.world import Client, World, fields_of, producer_beat, properties_of, send_fields
+from packages.broker.tests.world import Client, World, fields_of, long_names, producer_beat, properties_of, send_fields
 
 REPLY_TOPIC = "DefaultCluster_REPLY_TOPIC"
 TO_P1 = "CORRELATION_ID\x01c-1\x02REPLY_TO_CLIENT\x01p1\x02MSG_TYPE\x01reply\x02TTL\x013000\x02UNIQ_KEY\x01K\x02"
-LONG_NAMES = {
-    "a": "producerGroup",
-    "b": "topic",
-    "c": "defaultTopic",
-    "d": "defaultTopicQueueNums",
-    "e": "queueId",
-    "f": "sysFlag",
-    "g": "bornTimestamp",
-    "h": "flag",
-    "i": "properties",
-    "j": "reconsumeTimes",
-    "k": "unitMode",
-    "m": "batch",
-}
 
 
 def reply_fields(properties: str = TO_P1, **more: str) -> dict[str, str]:
@@ -37,10 +23,6 @@ def parties(world: World) -> tuple[Client, Client]:
     requester.heartbeat(producer_beat("p1", "P", "CLIENT_INNER_PRODUCER"))
     world.mark_saved()
     return requester, replier
-
-
-def long_names(fields: dict[str, str]) -> dict[str, str]:
-    return {LONG_NAMES[key]: value for key, value in fields.items()}
 
 
 @pytest.mark.parametrize("code", [RequestCode.SEND_REPLY_MESSAGE, RequestCode.SEND_REPLY_MESSAGE_V2])

@@ -26,7 +26,7 @@ from apogeemq.store.errors import DiskFull
 from apogeemq.store.memory_disk import MemoryDisk
 
 from packages.broker.tests.recordings import exchanges
-from packages.broker.tests.world import STORE_HOST, World, fields_of, properties_of
+from packages.broker.tests.world import STORE_HOST, World, fields_of, long_names, properties_of, send_fields
 
 BORN_HOST = b"\x0a\x00\x00\x09\x00\x00\x9c\x41"
 LEVEL_3_MS = 10_000
@@ -96,6 +96,21 @@ async def test_a_message_is_stored_as_it_came() -> None:
         assert sent.message_id == (STORE_HOST + record.physical_offset.to_bytes(8, "big")).hex().upper()
         assert sent.end_offset == world.store.written_offset
         assert sent.topic is world.broker.topics.get("T")
+
+
+async def test_long_and_short_names_store_the_same() -> None:
+    """SEND_MESSAGE and SEND_MESSAGE_V2: equal records but for their places, and answers with the same fields."""
+    async with World() as world:
+        world.create_topic()
+        client = world.client()
+        short = send_fields(properties=text(TAGS="TagA", UNIQ_KEY="K"), h="7", j="2")
+        answers = [client.request(310, short, b"x"), client.request(10, long_names(short), b"x")]
+        assert [answer.code for answer in answers] == [0, 0]
+        assert [fields_of(answer)["queueOffset"] for answer in answers] == ["0", "1"]
+        assert fields_of(answers[0]).keys() == fields_of(answers[1]).keys()
+        first, second = world.records("T")
+        places = {"queue_offset": second.queue_offset, "physical_offset": second.physical_offset}
+        assert msgspec.structs.replace(first, **places) == second
 
 
 async def test_the_recorded_sends_are_answered_as_recorded() -> None:

@@ -48,6 +48,23 @@ from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.message_store import MessageStore
 from opentelemetry.trace import Tracer
 
+LONG_NAMES = {
+    "a": "producerGroup",
+    "b": "topic",
+    "c": "defaultTopic",
+    "d": "defaultTopicQueueNums",
+    "e": "queueId",
+    "f": "sysFlag",
+    "g": "bornTimestamp",
+    "h": "flag",
+    "i": "properties",
+    "j": "reconsumeTimes",
+    "k": "unitMode",
+    "l": "maxReconsumeTimes",
+    "m": "batch",
+}
+"""Fields of SEND_MESSAGE_V2 and what SEND_MESSAGE calls them."""
+
 ROOT = Path("/store")
 STORE_HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
 REAL_TIMEOUT_S = 20.0
@@ -349,6 +366,11 @@ def send_fields(topic: str = "T", queue_id: int = 0, properties: str = "", **mor
         "m": "false",
         **more,
     }
+
+
+def long_names(fields: Mapping[str, str]) -> dict[str, str]:
+    """A send's fields of SEND_MESSAGE_V2 as SEND_MESSAGE has them."""
+    return {LONG_NAMES[name]: value for name, value in fields.items()}
 
 
 def pull_fields(topic: str = "T", group: str = "G", queue_id: int = 0, offset: int = 0, **more: str) -> dict[str, str]:
