@@ -50,7 +50,7 @@ def test_a_test_that_is_gone_is_found(tmp_path: Path) -> None:
     folder = tmp_path / p1_table.BROKER / "tests"
     folder.mkdir(parents=True)
     (folder / "test_a.py").write_text("async def test_b() -> None:\n    def test_c() -> None: ...\n")
-    known = {"SEND_MESSAGE": "served"}
+    known: dict[str, p1_table.Use] = {"SEND_MESSAGE": "served"}
     assert p1_table.complaints([SENDS], known, tmp_path) == []
     for gone in ("test_a.py::test_c", "test_a.py", "test_z.py::test_b"):
         request = Request(code=10, name="SEND_MESSAGE", direction="", tests=(gone,), java=("test_j.py::test_k",))
