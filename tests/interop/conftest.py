@@ -35,6 +35,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("deployment_kind", kinds, scope="module")
     if "java_version" in metafunc.fixturenames:
         versions = metafunc.config.getoption("--java-client", default=None) or java.VERSIONS
+        if "since_5" in metafunc.fixturenames:
+            versions = [version for version in versions if not version.startswith("4.")]
         metafunc.parametrize("java_version", versions, scope="module")
     if "grpc_language" in metafunc.fixturenames:
         languages = metafunc.config.getoption("--grpc-client", default=None) or grpc_clients.LANGUAGES
@@ -105,6 +107,11 @@ def grpc_client(grpc_deployment: Deployment, new_grpc_client: NewGrpcClient) -> 
 @pytest.fixture
 def only_ours() -> None:
     """What a test uses that is about something that Apache's servers do not have: it is not run against them."""
+
+
+@pytest.fixture
+def since_5() -> None:
+    """What a test uses that is about something that clients of 4.9 cannot do: it is not run with them."""
 
 
 @pytest.fixture

@@ -22,6 +22,10 @@ from tests.interop.operator_client import QUEUES, Operator
 pytestmark = pytest.mark.verify
 
 SUBSCRIPTION_PARSE_FAILED = 23
+POP_INVISIBLE_S = 5.0
+"""How long a popped message is hidden, as the driver asks."""
+QUIET_S = 1.5
+"""How long after it was due one message too many would have come."""
 SETTINGS = {
     "enablePropertyFilter": "true",  # Apache's default is false
     "messageDelayLevel": "1s 5s 2s 3s 5s 5s 5s 5s 5s 5s",  # a first retry of default level (3) after 2 s, not after 10
@@ -233,6 +237,29 @@ def test_the_broker_tells_members_to_pop(
     assert keys_of(*consumers) == sorted(["first", *numbered("message", 40), *numbered("end")])
     for consumer in consumers:
         assert {"POP_CK" in (delivery.properties or {}) for delivery in consumer.events(Delivery)} <= {pops}
+
+
+@pytest.mark.usefixtures("since_5")
+def test_popped_messages_come_again_unless_they_are_acknowledged(
+    client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
+) -> None:
+    """A failure makes the client ask for the message again after a while (2 s); success takes it away for good."""
+    operator.send(topic, numbered("message"))
+    operator.let_pop(topic, group)
+    consumer = running.enter_context(client.consume(topic, group, fail_first=1, broker_shares=True))
+    wait_for(lambda: keys_of(consumer) == sorted(2 * numbered("message")), [consumer], TIMEOUT_S, "did not come again")
+    time.sleep(POP_INVISIBLE_S + QUIET_S)  # what is judged is that nothing comes
+    assert keys_of(consumer) == sorted(2 * numbered("message"))
+    deliveries = {verdict: sorted_by_key(consumer, verdict) for verdict in ("later", "success")}
+    assert [delivery.reconsume_times for delivery in deliveries["later"]] == [0] * 4
+    for first, again in zip(deliveries["later"], deliveries["success"], strict=True):
+        assert (again.key, again.topic, again.reconsume_times) == (first.key, topic, 1)
+        assert again.received_ms - first.received_ms >= 2000
+
+
+def sorted_by_key(consumer: DriverRun, verdict: str) -> list[Delivery]:
+    deliveries = [delivery for delivery in consumer.events(Delivery) if delivery.verdict == verdict]
+    return sorted(deliveries, key=lambda delivery: delivery.key)
 
 
 # --------------------------------------------------------------------------------------------------------------------
