@@ -8,8 +8,12 @@ import pytest
 from apogeemq import client_grpc
 from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage, RetryLater, Sql
 from apogeemq.client_remoting.errors import StartFailed
+from apogeemq.remoting_codec.client_bodies import CMResult, ConsumeMessageDirectlyResult, ConsumerRunningInfo
+from apogeemq.remoting_codec.codes import RequestCode
+from apogeemq.remoting_codec.command import RemotingCommand
 
 from tests.e2e.process import Ready
+from tests.e2e.wire_client import WireClient, send_fields
 
 WAIT_S = 30.0
 
@@ -128,3 +132,40 @@ async def test_order_survives_a_member_that_leaves(namesrv: str) -> None:
     assert by_queue == {queue: list(range(len(offsets))) for queue, offsets in by_queue.items()}
     assert sum(len(offsets) for offsets in by_queue.values()) == ORDERED_MESSAGES
     assert min(by_member.values()) > 0
+
+
+# -- an operator's requests
+
+
+async def test_an_operators_requests(namesrv: str, server: Ready) -> None:
+    """Through the broker: how the consumer is doing, and one stored message tried on its handler."""
+    topic, group = fresh("operator"), fresh("operator")
+    seen = Seen(2)
+    with WireClient(server.listeners["broker.remoting"]) as operator:
+        sent = operator.request(RequestCode.SEND_MESSAGE_V2, send_fields(topic, 0), b"again")
+        async with PushConsumer(
+            namesrv, group=group, subscriptions={topic: "*"}, handler=seen.handle, start="earliest"
+        ) as consumer:
+            while not seen.messages:  # noqa: ASYNC110 — what is waited for happens in another task
+                await asyncio.sleep(0.02)
+            asked = {"consumerGroup": group, "clientId": consumer.client_id}
+            info, direct = await asyncio.gather(
+                asyncio.to_thread(
+                    operator.request, RequestCode.GET_CONSUMER_RUNNING_INFO, asked | {"jstackEnable": "true"}
+                ),
+                asyncio.to_thread(
+                    consume_directly, server, asked | {"msgId": (sent.ext_fields or {})["msgId"], "topic": topic}
+                ),
+            )
+            assert await seen.bodies() == [b"again", b"again"]
+    told = ConsumerRunningInfo.decode(info.body)
+    assert told.properties["PROP_CONSUME_ORDERLY"] == "false"
+    assert {queue.topic for queue in told.mq_table} == {topic, f"%RETRY%{group}"}
+    assert "MainThread" in (told.jstack or "")
+    assert ConsumeMessageDirectlyResult.decode(direct.body).consume_result == CMResult.CR_SUCCESS
+
+
+def consume_directly(server: Ready, fields: dict[str, str]) -> RemotingCommand:
+    """Have a consumer try one message now."""
+    with WireClient(server.listeners["broker.remoting"]) as client:
+        return client.request(RequestCode.CONSUME_MESSAGE_DIRECTLY, fields)

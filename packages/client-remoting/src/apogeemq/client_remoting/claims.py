@@ -19,6 +19,10 @@ class Claims(Protocol):
         """Whether this member may begin with a queue now."""
         ...
 
+    def is_held(self, queue: MessageQueue) -> bool:
+        """Whether no other member can have the queue now."""
+        ...
+
     async def release(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:
         """The queue is another's: commit what is done, and begin nothing more of it."""
         ...
@@ -37,6 +41,10 @@ class NoClaims:
     async def claim(self, _queue: MessageQueue) -> bool:
         """It may."""
         return True
+
+    def is_held(self, _queue: MessageQueue) -> bool:
+        """Any other member can."""
+        return False
 
     async def release(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:
         """Commit; messages that are being handled are another member's business."""

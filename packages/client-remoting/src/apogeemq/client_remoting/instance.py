@@ -10,8 +10,8 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 
 from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, RouteNotFound, StartFailed
 from apogeemq.client_remoting import link
@@ -19,10 +19,10 @@ from apogeemq.client_remoting.connection import Connection
 from apogeemq.client_remoting.core.addresses import Address, parse_address, parse_addresses
 from apogeemq.client_remoting.core.route_cache import RouteCache, TooManyTopics, TopicRoute, borrowed_route, read_route
 from apogeemq.client_remoting.name_servers import NameServers, NoNameServer
-from apogeemq.remoting_codec.aio.channel import Channel, Reply
+from apogeemq.remoting_codec.aio.channel import Channel, Handler, Reply
 from apogeemq.remoting_codec.aio.client import RemotingClient
 from apogeemq.remoting_codec.bodies import HeartbeatData
-from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
+from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand, request_code_not_supported
 from apogeemq.remoting_codec.errors import RemoteProtocolError
 from apogeemq.remoting_codec.framing import encode_frame
@@ -52,14 +52,11 @@ class ClientSettings:
 
 @dataclass(slots=True)
 class Membership:
-    """What a client tells brokers of itself. `beat` makes its heartbeat; `changed` is called with a group's name when
-    its members changed.
-    """
+    """What a client tells brokers of itself; `beat` makes its heartbeat."""
 
     beat: Callable[[str], HeartbeatData]
     producer_group: str | None = None
     consumer_group: str | None = None
-    changed: Callable[[str], None] = field(default=lambda _group: None)
 
 
 class ClientInstance:
@@ -84,6 +81,7 @@ class ClientInstance:
         self._route_wish = asyncio.Event()
         self._name_servers: NameServers | None = None
         self._is_closed = False
+        self._requests: dict[int, Handler] = {}
         self.route_listeners: list[Callable[[str], None]] = []
 
     @property
@@ -177,12 +175,16 @@ class ClientInstance:
         except link.Refusal as error:
             raise ConnectionError(f"the broker refused the heartbeat: {error}") from error
 
-    def _serve(self, _channel: Channel, command: RemotingCommand) -> Reply:
+    def serve(self, requests: Mapping[int, Handler]) -> None:
+        """Have these functions answer what brokers ask, by request code."""
+        self._requests.update(requests)
+
+    def _serve(self, channel: Channel, command: RemotingCommand) -> Reply:
         """Answer what a broker asks."""
-        if command.code == RequestCode.NOTIFY_CONSUMER_IDS_CHANGED:
-            self._membership.changed((command.ext_fields or {}).get("consumerGroup", ""))
-            return None
-        return encode_frame(request_code_not_supported(command))
+        answer = self._requests.get(command.code)
+        if answer is None:
+            return encode_frame(request_code_not_supported(command))
+        return answer(channel, command)
 
     # -- routes
 

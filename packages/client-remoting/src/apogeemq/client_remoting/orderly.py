@@ -193,6 +193,10 @@ class LockedClaims:
         """Whether the lock is given; not while the queue is being left."""
         return queue not in self._leaving and await self._locks.acquire(queue)
 
+    def is_held(self, queue: MessageQueue) -> bool:
+        """Whether the lock counts."""
+        return self._locks.is_held(queue)
+
     async def release(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:
         """Leave a queue to another member. It may take as long as the handler that runs, so nobody waits for it."""
         self._leave(queue, in_hand, is_ours=True)

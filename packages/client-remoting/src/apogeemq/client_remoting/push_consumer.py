@@ -19,6 +19,7 @@ from apogeemq.client_api.handling import Handler, PlainHandler, Retry, as_handle
 from apogeemq.client_api.message import ReceivedMessage, check_topic
 from apogeemq.client_api.middleware import Middleware, around_handler
 from apogeemq.client_api.tracing import Tracing, find_tracer
+from apogeemq.client_remoting.broker_requests import BrokerRequests, Profile, java_properties
 from apogeemq.client_remoting.checking import check_expressions
 from apogeemq.client_remoting.claims import NoClaims
 from apogeemq.client_remoting.core.delay_levels import nearest_delay_level
@@ -42,6 +43,7 @@ from apogeemq.remoting_codec.bodies import (
     HeartbeatData,
     MessageModel,
     MessageQueue,
+    SubscriptionData,
 )
 
 COMMIT_INTERVAL_S: Final = 5.0
@@ -109,7 +111,7 @@ class PushConsumer:
                 "messages are given in order to a handler only", hint="Give a handler, or leave orderly out."
             )
         retry = orderly_retry(retry) if orderly else retry or Retry()
-        membership = Membership(self._heartbeat, consumer_group=group, changed=self._members_changed)
+        membership = Membership(self._heartbeat, consumer_group=group)
         self._instance = ClientInstance(address, membership, ClientSettings(tls, start_timeout_s))
         tracing = Tracing(
             find_tracer("apogeemq.client_remoting", VERSION),
@@ -131,7 +133,28 @@ class PushConsumer:
             calls = HandlerCalls(around_handler(tuple(middleware), as_handler(handler)), tracing)
         self._has_handler = calls is not None
         self._delivery = self._make_delivery(calls, retry, concurrency, orderly=orderly)
-        self._rebalance: Rebalance | None = None
+        self._rebalance = Rebalance(
+            instance=self._instance,
+            group=group,
+            subscriptions=self._subscriptions,
+            start=self._start,
+            committer=self._committer,
+            claims=self._delivery.claims,
+            read=self._read,
+        )
+        profile = Profile(
+            group=group,
+            is_orderly=orderly,
+            properties=java_properties(
+                address,
+                ConsumeType.CONSUME_PASSIVELY,
+                started_ms=self._sub_version_ms,
+                concurrency=concurrency,
+                is_orderly=orderly,
+            ),
+            subscriptions=self._subscription_data,
+        )
+        self._instance.serve(BrokerRequests(self._instance, self._rebalance, calls, profile).handlers())
         self._balancing: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -148,19 +171,10 @@ class PushConsumer:
         except BaseException:
             await self._instance.close()
             raise
-        rebalance = self._rebalance = Rebalance(
-            instance=self._instance,
-            group=self._group,
-            subscriptions=self._subscriptions,
-            start=self._start,
-            committer=self._committer,
-            claims=self._delivery.claims,
-            read=self._read,
-        )
-        self._instance.route_listeners.append(lambda _topic: rebalance.wake())
-        self._delivery.start(rebalance.forsake)
-        self._balancing = self._instance.run(rebalance.run(), "rebalance")
-        self._instance.run(self._commit_offsets(rebalance), "offsets")
+        self._instance.route_listeners.append(lambda _topic: self._rebalance.wake())
+        self._delivery.start(self._rebalance.forsake)
+        self._balancing = self._instance.run(self._rebalance.run(), "rebalance")
+        self._instance.run(self._commit_offsets(), "offsets")
         return self
 
     async def __aexit__(
@@ -170,7 +184,7 @@ class PushConsumer:
 
         Messages that were fetched and not begun go to another member, or come again.
         """
-        if self._is_closed or self._rebalance is None or self._balancing is None:
+        if self._is_closed or self._balancing is None:
             return
         self._is_closed = True
         self._balancing.cancel()  # nothing is taken up any more
@@ -215,7 +229,7 @@ class PushConsumer:
         self._delivery.put_back(messages)
 
     async def _messages(self) -> AsyncIterator[ReceivedMessage]:
-        if self._rebalance is None or self._is_closed:
+        if self._balancing is None or self._is_closed:
             raise ClientClosed("the consumer is closed or was not started", hint="Use it with `async with`.")
         while (message := await self._ready.take()) is not None:
             yield message
@@ -232,19 +246,18 @@ class PushConsumer:
             hand_over=self._delivery.open(queue),
             settler=self._settler,
             limits=self._limits,
-            queue_count=lambda: 1 if self._rebalance is None else self._rebalance.queue_count,
+            queue_count=lambda: self._rebalance.queue_count,
         )
         return reader.run()
 
-    async def _commit_offsets(self, rebalance: Rebalance) -> None:
+    async def _commit_offsets(self) -> None:
         """Commit every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(COMMIT_INTERVAL_S)
-            await self._committer.commit_all(rebalance.in_hand)
+            await self._committer.commit_all(self._rebalance.in_hand)
 
-    def _members_changed(self, group: str) -> None:
-        if self._rebalance is not None and group == self._group:
-            self._rebalance.wake()
+    def _subscription_data(self) -> list[SubscriptionData]:
+        return [subscription.data(self._sub_version_ms) for subscription in self._subscriptions.values()]
 
     def _heartbeat(self, client_id: str) -> HeartbeatData:
         return HeartbeatData(
@@ -255,9 +268,7 @@ class PushConsumer:
                     consume_type=ConsumeType.CONSUME_PASSIVELY,
                     message_model=MessageModel.CLUSTERING,
                     consume_from_where=_consume_from_where(self._start),
-                    subscription_data_set=[
-                        subscription.data(self._sub_version_ms) for subscription in self._subscriptions.values()
-                    ],
+                    subscription_data_set=self._subscription_data(),
                 )
             ],
         )

@@ -77,6 +77,12 @@ class Rebalance:
         self._assigned: dict[MessageQueue, Assigned] = {}
         self._at_start: dict[str, frozenset[MessageQueue]] = {}
         self._wish = asyncio.Event()
+        self._changing = asyncio.Lock()  # a round, or a reset: neither may see the other half done
+
+    @property
+    def claims(self) -> Claims:
+        """What must be had before a queue is read."""
+        return self._claims
 
     @property
     def queue_count(self) -> int:
@@ -105,16 +111,32 @@ class Rebalance:
 
     async def round(self) -> bool:
         """One round; gives whether every question was answered."""
-        answered = [await self._balance(subscription) for subscription in self._subscriptions.values()]
+        async with self._changing:
+            answered = [await self._balance(subscription) for subscription in self._subscriptions.values()]
         return all(answered)
+
+    async def reset(self, offsets: Mapping[MessageQueue, int]) -> None:
+        """Have those queues that are this member's begin anew at these offsets; what is in hand of them is dropped."""
+        async with self._changing:
+            for queue, offset in offsets.items():
+                if self._drop(queue):
+                    is_set = await self._committer.set(queue, offset)
+                    logger.warning("%s is reset to offset %d%s", queue, offset, "" if is_set else " in vain")
+        self.wake()
 
     def forsake(self, queue: MessageQueue) -> None:
         """Let a queue go without a commit, and take it up anew if it is still ours: in the next round, at once."""
-        assigned = self._assigned.pop(queue, None)
-        if assigned is not None:
-            assigned.reading.cancel()
-            self._claims.forsake(queue, assigned.in_hand)
+        if self._drop(queue):
             self.wake()
+
+    def _drop(self, queue: MessageQueue) -> bool:
+        """Have no more to do with a queue; gives whether it was this member's."""
+        assigned = self._assigned.pop(queue, None)
+        if assigned is None:
+            return False
+        assigned.reading.cancel()
+        self._claims.forsake(queue, assigned.in_hand)
+        return True
 
     def stop_reading(self) -> list[asyncio.Task[None]]:
         """Stop all readers; gives their tasks, which are ending. What is in hand stays."""

@@ -160,15 +160,18 @@ class OffsetCommitter:
     async def commit(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:
         """Commit one queue's offset, if it changed."""
         offset = in_hand.uncommitted
-        if offset is None:
-            return
+        if offset is not None and await self.set(queue, offset):
+            in_hand.committed(offset)
+
+    async def set(self, queue: MessageQueue, offset: int) -> bool:
+        """Set one queue's offset, whatever it is; gives whether the broker has it."""
         try:
             broker = broker_of(self._instance, queue)
             await link.update_consumer_offset(broker, self._group, queue, offset, CALL_TIMEOUT_S)
         except (ConnectionBroken, ClientClosed, TimeoutError, link.Refusal, RemoteProtocolError) as error:
             logger.info("offset %d of %s is not committed yet: %s", offset, queue, error)
-        else:
-            in_hand.committed(offset)
+            return False
+        return True
 
 
 def broker_of(instance: ClientInstance, queue: MessageQueue) -> Connection:
