@@ -32,8 +32,10 @@ class Others:
 
     def __init__(self, found: Sequence[MessageQueue] | None) -> None:
         self.found = found
+        self.asked: list[str] = []
 
     async def queues(self, topic: str) -> Sequence[MessageQueue] | None:
+        self.asked.append(topic)
         return self.found
 
 
@@ -132,6 +134,20 @@ async def test_without_a_name_server_clients_keep_what_they_have() -> None:
         client = world.client()
         client.heartbeat(consumer_beat())
         assert await share(client) is None
+
+
+async def test_no_name_server_is_asked_for_what_is_no_topic() -> None:
+    """A text of any length would go there, and be kept here."""
+    others = Others([MessageQueue("T", "broker-b", 0)])
+    async with World() as world:
+        world.broker.assignments._assignments._others = others
+        client = world.client()
+        client.heartbeat(consumer_beat())
+        for topic in ("", "no spaces, please", "t" * 128):
+            assert await share(client, topic=topic) is None
+        assert others.asked == []
+        assert await share(client, topic="T") == [("broker-b", 0)]
+        assert others.asked == ["T"]
 
 
 async def test_a_topic_that_may_not_be_read_is_not_divided() -> None:

@@ -78,6 +78,9 @@ class AssignmentService:
 
     async def query(self, request: QueryAssignmentRequestBody) -> list[MessageQueueAssignment] | None:
         """The asking client's share; None where nothing can be said and it keeps what it has."""
+        reason = illegal_topic_reason(request.topic)
+        if reason is not None:  # nobody has it, and no name server is asked for a text of any length
+            return self._nothing(request, reason)
         others = await self._others.queues(request.topic)
         if others is None:
             return None
