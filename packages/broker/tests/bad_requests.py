@@ -239,6 +239,9 @@ def body_faults(code: int) -> Iterator[BadRequest]:
     for path, value, named in _unfit_members(type(good), json.loads(encoded), ()):
         fault = f"$.{'.'.join(map(str, path))}={value!r:.60}"
         yield bad(changed_body(code, path, value), fault, named)
+        if len(path) == 1 and value is not MISSING and value is not None:
+            twice = encoded[:-1] + b"," + json.dumps({named: value}).encode()[1:]
+            yield bad(twice, f"{fault}, after a good one", named)
 
 
 class _Missing:

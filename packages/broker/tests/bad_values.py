@@ -266,10 +266,16 @@ _VALUES: Mapping[int, Values] = {
         *_queue(),
         *_each("commitOffset", ["-1", str(-(2**63))], R.INVALID_PARAMETER, "commitOffset"),
     ],
-    C.SEARCH_OFFSET_BY_TIMESTAMP: _queue(),
+    C.SEARCH_OFFSET_BY_TIMESTAMP: [*_queue(), *_each("timestamp", [str(-(2**63)), str(INT64_MAX)], R.SUCCESS, "")],
     C.GET_MAX_OFFSET: _queue(),
     C.GET_MIN_OFFSET: _queue(),
     C.GET_EARLIEST_MSG_STORETIME: _queue(),
+    # Whoever is nowhere leaves nothing: a success that changes nothing.
+    C.UNREGISTER_CLIENT: [
+        *_each("clientID", ["", "c" * 40_000, "a\x00b"], R.SUCCESS, ""),
+        *_each("producerGroup", NO_GROUPS, R.SUCCESS, ""),
+        *_groups(R.SUCCESS, named=""),
+    ],
     C.GET_CONSUMER_LIST_BY_GROUP: _groups(R.SYSTEM_ERROR),
     C.GET_TOPIC_CONFIG: _topics(R.TOPIC_NOT_EXIST),
     C.GET_SUBSCRIPTIONGROUP_CONFIG: _groups(R.SUBSCRIPTION_GROUP_NOT_EXIST, field="group"),
@@ -354,6 +360,15 @@ def _check_config_faults() -> Iterator[BadRequest]:
     yield from _bodies(code, (path, "expressionType"), types, R.SYSTEM_ERROR, "filter message by X")
 
 
+def _assignment_faults() -> Iterator[BadRequest]:
+    """Nobody has such queues: the answer is a success with none, and the client keeps what it has."""
+    code = C.QUERY_ASSIGNMENT
+    yield from _bodies(code, ("topic",), NO_TOPICS, R.SUCCESS, "")
+    yield from _bodies(code, ("consumerGroup",), NO_GROUPS, R.SUCCESS, "")
+    yield from _bodies(code, ("clientId",), _LONG_TEXTS, R.SUCCESS, "")
+    yield from _bodies(code, ("strategyName",), ["", "NONE", "S" * 40_000], R.SUCCESS, "")
+
+
 def _request_mode_faults() -> Iterator[BadRequest]:
     code = C.SET_MESSAGE_REQUEST_MODE
     yield from _bodies(code, ("topic",), [t for t in NO_TOPICS if "%" not in t], R.INVALID_PARAMETER, "topic")
@@ -379,6 +394,7 @@ _BODY_FAULTS: Mapping[int, Callable[[], Iterator[BadRequest]]] = {
     C.LOCK_BATCH_MQ: lambda: _lock_faults(C.LOCK_BATCH_MQ),
     C.UNLOCK_BATCH_MQ: lambda: _lock_faults(C.UNLOCK_BATCH_MQ),
     C.CHECK_CLIENT_CONFIG: _check_config_faults,
+    C.QUERY_ASSIGNMENT: _assignment_faults,
     C.SET_MESSAGE_REQUEST_MODE: _request_mode_faults,
     C.BATCH_ACK_MESSAGE: _batch_ack_faults,
 }
