@@ -1,12 +1,13 @@
 """Which clients and which servers the interop scenarios run with.
 
-pytest -m verify tests/interop                                   both client versions, both of our deployments
+pytest -m verify tests/interop                                   every client version all-in-one, the newest with wheels
 pytest -m verify tests/interop --deployment apache               the same scenarios against Apache's servers
 pytest -m verify tests/interop --java-client 4.9.8 --deployment all-in-one -k long_poll
 pytest -m verify tests/interop/test_official_grpc.py --grpc-client java --deployment apache
 """
 
 import contextlib
+import itertools
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -28,15 +29,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # The default covers a run of the whole tree: this file is then read too late for its options to exist.
-    if "deployment_kind" in metafunc.fixturenames:
-        kinds = metafunc.config.getoption("--deployment", default=None) or OURS
-        if "only_ours" in metafunc.fixturenames:
-            kinds = [kind for kind in kinds if kind != "apache"]
+    asked_kinds = metafunc.config.getoption("--deployment", default=None)
+    asked_versions = metafunc.config.getoption("--java-client", default=None)
+    kinds = asked_kinds or OURS
+    if "only_ours" in metafunc.fixturenames:
+        kinds = [kind for kind in kinds if kind != "apache"]
+    versions = asked_versions or java.VERSIONS
+    if "since_5" in metafunc.fixturenames:
+        versions = [version for version in versions if version.startswith("5.")]
+    if "only_newest" in metafunc.fixturenames:
+        versions = versions[:1]
+    has_kind, has_version = ("deployment_kind" in metafunc.fixturenames, "java_version" in metafunc.fixturenames)
+    if has_kind and has_version:
+        pairs = list(itertools.product(kinds, versions))
+        if not asked_kinds and not asked_versions:
+            pairs = [pair for pair in pairs if pair[0] == "all-in-one" or pair[1] == versions[0]]
+        metafunc.parametrize(("deployment_kind", "java_version"), pairs, scope="module")
+    elif has_kind:
         metafunc.parametrize("deployment_kind", kinds, scope="module")
-    if "java_version" in metafunc.fixturenames:
-        versions = metafunc.config.getoption("--java-client", default=None) or java.VERSIONS
-        if "since_5" in metafunc.fixturenames:
-            versions = [version for version in versions if not version.startswith("4.")]
+    elif has_version:
         metafunc.parametrize("java_version", versions, scope="module")
     if "grpc_language" in metafunc.fixturenames:
         languages = metafunc.config.getoption("--grpc-client", default=None) or grpc_clients.LANGUAGES
@@ -112,6 +123,11 @@ def only_ours() -> None:
 @pytest.fixture
 def since_5() -> None:
     """What a test uses that is about something that clients of 4.9 cannot do: it is not run with them."""
+
+
+@pytest.fixture
+def only_newest() -> None:
+    """What a test uses that takes minutes and is about the servers more than about a client's version."""
 
 
 @pytest.fixture

@@ -323,6 +323,7 @@ class Apache(Deployment):
             "storePathCommitLog": str(store / "commitlog"),
             "mappedFileSizeCommitLog": str(128 * 1024 * 1024),
             "flushConsumerOffsetInterval": "1000",
+            "traceTopicEnable": "true",  # ours has that topic always
             # On a busy machine it would turn sends away that waited longer than 200 ms, and drop oneway ones.
             "waitTimeMillsInSendQueue": "10000",
             "osPageCacheBusyTimeOutMills": "10000",

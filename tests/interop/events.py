@@ -145,6 +145,34 @@ class Pulled(msgspec.Struct, frozen=True):
     offsets: list[int]
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """A request has its reply."""
+
+    key: str = msgspec.field(name="answered")
+    body: str
+
+
+class Unanswered(msgspec.Struct, frozen=True):
+    """A request has none; `error` is the class of the client's error."""
+
+    key: str = msgspec.field(name="unanswered")
+    error: str
+
+
+class Replied(msgspec.Struct, frozen=True):
+    """A reply was sent, and how the broker took it."""
+
+    key: str = msgspec.field(name="replied")
+    status: str
+
+
+class Unreplied(msgspec.Struct, frozen=True):
+    """A reply could not be sent."""
+
+    key: str = msgspec.field(name="unreplied")
+    error: str
+
+
 Event = (
     Started
     | Summary
@@ -161,6 +189,10 @@ Event = (
     | QueueOffsets
     | Pulling
     | Pulled
+    | Answered
+    | Unanswered
+    | Replied
+    | Unreplied
 )
 
 TYPES: dict[str, type[Event]] = {
@@ -179,6 +211,10 @@ TYPES: dict[str, type[Event]] = {
     "queue": QueueOffsets,
     "pulling": Pulling,
     "pulled": Pulled,
+    "answered": Answered,
+    "unanswered": Unanswered,
+    "replied": Replied,
+    "unreplied": Unreplied,
 }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from tests.interop import events
 from tests.interop.driver_run import DriverRun, wait_for
 
-VERSIONS = ("5.3.3", "4.9.8")
+VERSIONS = ("5.5.0", "5.3.3", "4.9.8")
+"""The newest first."""
 JVM_OPTIONS = (
     "-Xmx256m",
     "-XX:+UseSerialGC",
@@ -66,6 +67,25 @@ class JavaClient:
         consumer = self.start("lite-pull", "lite-pull", {"topic": topic, "group": group, **options})
         consumer.wait_started()
         return consumer
+
+    def replier(self, topic: str, group: str) -> DriverRun:
+        """Starts a consumer that answers every request, and waits until it has started."""
+        replier = self.start("reply", "reply", {"topic": topic, "group": group})
+        replier.wait_started()
+        return replier
+
+    def request(self, topic: str, count: int, **options: Option) -> list[events.Answered | events.Unanswered]:
+        """Sends requests, `request-0` and so on, and waits for what becomes of each."""
+        defaults: dict[str, Option] = {"topic": topic, "group": "interop_requesters", "count": count}
+        with self.start("request", "request", {**defaults, **options}) as run:
+            run.end()
+            return [*run.events(events.Answered), *run.events(events.Unanswered)]
+
+    def query(self, topic: str, **options: Option) -> list[events.Delivery | events.Refused]:
+        """Looks messages up by `key` or `id`: what was found, or why nothing was."""
+        with self.start("query", "query", {"topic": topic, "group": "interop_lookers", **options}) as run:
+            run.end()
+            return [*run.events(events.Delivery), *run.events(events.Refused)]
 
     def offsets(self, topic: str, group: str = "interop_nobody", **options: Option) -> list[events.QueueOffsets]:
         """The offsets of each queue of a topic, by queue id."""

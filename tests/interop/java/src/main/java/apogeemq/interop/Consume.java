@@ -62,7 +62,8 @@ final class Consume {
         expect = arguments.integer("expect", Integer.MAX_VALUE);
         untilIdleMs = arguments.wide("until-idle-ms", Long.MAX_VALUE);
         deadlineMs = TimeUnit.SECONDS.toMillis(arguments.wide("deadline", 60));
-        consumer = new DefaultMQPushConsumer(arguments.required("group"));
+        consumer = new DefaultMQPushConsumer(arguments.required("group"), arguments.flag("trace"), null);
+        ProducerOptions.useNamespace(consumer, arguments);
         consumer.setNamesrvAddr(arguments.required("namesrv"));
         consumer.setInstanceName(arguments.text("instance", "consumer"));
         options.apply(consumer);

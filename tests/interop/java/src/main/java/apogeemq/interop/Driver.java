@@ -44,9 +44,15 @@ public final class Driver {
                 return Pull.run(arguments);
             case "lite-pull":
                 return new LitePull(arguments).run();
+            case "request":
+                return new Request(arguments).run();
+            case "reply":
+                return new Reply(arguments).run();
+            case "query":
+                return Query.run(arguments);
             default:
-                throw new IllegalArgumentException(
-                    "unknown command " + arguments.command() + "; known: produce, consume, offsets, pull, lite-pull");
+                throw new IllegalArgumentException("unknown command " + arguments.command()
+                    + "; known: produce, consume, offsets, pull, lite-pull, request, reply, query");
         }
     }
 }

@@ -14,11 +14,13 @@ import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.client.producer.selector.SelectMessageQueueByHash;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
 
 /**
- * Sends {@code --count} messages with the keys {@code prefix-0 ... prefix-(count-1)}; a message's body starts with its key.
+ * Sends {@code --count} messages with the keys {@code prefix-0 ... prefix-(count-1)}; a message's body starts with its key. In mode
+ * {@code ordered} those whose numbers are equal modulo {@code --shards} go to one queue. How the producer is set up: {@link ProducerOptions}.
  *
  * <p>Each message (or batch) is tried until it is acknowledged or the deadline passes, so the run survives a broker's restart. Lines:
  * {@code acked} (one a message, with the number of attempts: above 1 the message may be stored more than once), {@code sent} (oneway, which
@@ -35,6 +37,8 @@ final class Produce {
     private final int sizeBytes;
     private final int batchSize;
     private final int concurrency;
+    private final int shards;
+    private final int propertyBytes;
     private final long intervalMs;
     private final long deadlineNanos;
     private final DefaultMQProducer producer;
@@ -53,13 +57,9 @@ final class Produce {
         concurrency = arguments.integer("concurrency", 1);
         intervalMs = arguments.wide("interval-ms", 0);
         deadlineNanos = System.nanoTime() + TimeUnit.SECONDS.toNanos(arguments.wide("deadline", 60));
-        producer = new DefaultMQProducer(arguments.required("group"));
-        producer.setNamesrvAddr(arguments.required("namesrv"));
-        producer.setInstanceName(arguments.text("instance", "producer-" + prefix));
-        producer.setPollNameServerInterval(1000);
-        producer.setSendMsgTimeout(arguments.integer("timeout-ms", 10_000));
-        producer.setRetryTimesWhenSendFailed(arguments.integer("retries", 2));
-        producer.setRetryTimesWhenSendAsyncFailed(arguments.integer("retries", 2));
+        shards = arguments.integer("shards", 1);
+        propertyBytes = arguments.integer("property-bytes", 0);
+        producer = ProducerOptions.producer(arguments, "producer-" + prefix);
         arguments.refuseUnknown();
     }
 
@@ -82,6 +82,9 @@ final class Produce {
             case "sync":
                 sendFromThreads(1, units -> producer.send(units.get(0)));
                 break;
+            case "ordered":
+                sendFromThreads(1, units -> producer.send(units.get(0), new SelectMessageQueueByHash(), shardOf(units.get(0).getKeys())));
+                break;
             case "batch":
                 sendFromThreads(batchSize, producer::send);
                 break;
@@ -92,7 +95,7 @@ final class Produce {
                 sendOneway();
                 break;
             default:
-                throw new IllegalArgumentException("--mode is sync, async, oneway or batch, not " + mode);
+                throw new IllegalArgumentException("--mode is sync, ordered, async, oneway or batch, not " + mode);
         }
     }
 
@@ -211,7 +214,16 @@ final class Produce {
         while (body.length() < sizeBytes) {
             body.append((char) ('a' + body.length() % 26));
         }
-        return new Message(topic, tags, key, body.toString().getBytes(StandardCharsets.UTF_8));
+        Message message = new Message(topic, tags, key, body.toString().getBytes(StandardCharsets.UTF_8));
+        if (propertyBytes > 0) {
+            message.putUserProperty("long", "x".repeat(propertyBytes));
+        }
+        return message;
+    }
+
+    /** The shard of {@code prefix-number}, by which an ordered send chooses its queue. */
+    private Integer shardOf(String key) {
+        return Integer.parseInt(key.substring(prefix.length() + 1)) % shards;
     }
 
     private void reportAcked(List<Message> unit, SendResult result, int attempt) {
