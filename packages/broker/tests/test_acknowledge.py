@@ -1,6 +1,7 @@
 """When an acknowledgement may go out, with lines that the test moves by hand."""
 
 import pytest
+from apogeemq.broker.core.in_flight import InFlight, Limit
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.errors import SystemBusy
 from apogeemq.broker.service.acknowledge import SAFE, Acknowledger, Verdict
@@ -15,7 +16,7 @@ TIMEOUT_S = 5.0
 class World:
     """One topic, not written yet; the lines; what was told."""
 
-    def __init__(self, *, sync_flush: bool = True, waiting_max: int = 10) -> None:
+    def __init__(self, *, sync_flush: bool = True, waiting_max: int = 10, queue_time_s_max: float | None = 1.0) -> None:
         self.clock = ManualClock()
         self.topics = TopicTable(now_ms=self.clock.now_ms, auto_create=True, default_queue_nums=4)
         self.topic: Topic = self.topics.put(TopicConfig(topic_name="T"))
@@ -25,8 +26,16 @@ class World:
             topics=self.topics,
             flush_line=self.flush_line if sync_flush else None,
             topic_line=self.topic_line,
+            in_flight=InFlight(
+                "sends",
+                count=Limit("in all", waiting_max),
+                size_bytes=Limit("bytes in all", 1 << 30),
+                client_count=Limit("a client's", 1 << 30),
+                client_size_bytes=Limit("a client's bytes", 1 << 30),
+            ),
             monotonic=self.clock.monotonic,
             timeout_s=TIMEOUT_S,
+            queue_time_s_max=queue_time_s_max,
         )
         self.told: list[Verdict] = []
 
@@ -107,15 +116,46 @@ def test_a_failure_says_what_failed(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["topic", "flush"])
 def test_a_full_line_refuses_before_anything_is_stored(line: str) -> None:
-    """What does not wait for a flush is not refused for its line."""
+    """What makes a topic, and waits for no flush, is refused for its own line only."""
     world = World(waiting_max=1)
     if line == "flush":
         world.save_topic()
     world.wait()
-    with pytest.raises(SystemBusy, match=f"the {line}"):
+    with pytest.raises(SystemBusy, match=r"sends: 1 in all, 1 more would be too many, the limit \(in all\) is 1"):
         world.acknowledger.check_room()
     if line == "flush":
         world.acknowledger.check_room_for_topic()
     else:
         with pytest.raises(SystemBusy):
             world.acknowledger.check_room_for_topic()
+
+
+def test_nobody_joins_those_who_have_waited_too_long() -> None:
+    """By the first one's time, in the words that people look for; room is there again when it is gone."""
+    world = World()
+    world.save_topic()
+    world.wait(100)
+    world.clock.advance(0.9)
+    world.wait(200)
+    world.acknowledger.check_room()
+    world.clock.advance(0.1)
+    told = (
+        "[TIMEOUT_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: 1000ms, size of queue: 2: "
+    )
+    with pytest.raises(SystemBusy) as refused:
+        world.acknowledger.check_room()
+    assert refused.value.remark.startswith(told)
+    assert refused.value.limit == "store.wait_time_in_send_queue_ms"
+    world.flush_line.reached(100)
+    world.acknowledger.check_room()
+    world.flush_line.reached(200)
+    assert world.told == [SAFE, SAFE]
+    world.acknowledger.check_room()
+
+
+def test_the_time_may_be_of_no_matter() -> None:
+    """brokerFastFailureEnable=false; and with what waits for its topic only it never is."""
+    for world in (World(queue_time_s_max=None), World(sync_flush=False)):
+        world.wait()
+        world.clock.advance(4.9)
+        world.acknowledger.check_room()

@@ -55,7 +55,7 @@ def test_a_full_line_refuses_with_its_limit() -> None:
     line, _ = line_with(10, waiting_max=2)
     line.check_room()
     line.add(20, 1.0, lambda outcome: None)
-    with pytest.raises(SystemBusy, match="wait for the disk, the limit is 2"):
+    with pytest.raises(SystemBusy, match=r"wait for the disk, the limit \(limits.waiting_acknowledgements_max\) is 2"):
         line.check_room()
 
 
@@ -186,7 +186,7 @@ async def test_the_line_is_bounded() -> None:
         *waiting, refused = sends(client, 3)
         reply = client.reply(refused)
         assert reply.code == 2
-        assert "2 acknowledgements wait for the flush to disk (SYNC_FLUSH), the limit is 2" in str(reply.remark)
+        assert "sends that wait for the disk: 2 in all, 1 more would be too many" in str(reply.remark)
         assert world.store.max_offset("T", 0) == 2
         world.store.flush_once()
         await until(lambda: all(map(client.has_reply, waiting)))

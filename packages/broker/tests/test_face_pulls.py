@@ -216,16 +216,22 @@ async def test_without_long_polling_a_pull_is_held_shortly() -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [LimitsConfig(held_pulls_max=1), LimitsConfig(held_pulls_per_queue_max=1)], ids=["in all", "per queue"]
+    ("limits", "told"),
+    [
+        (LimitsConfig(held_pulls_max=1), "1 pulls wait, the limit (limits.held_pulls_max) is 1"),
+        (
+            LimitsConfig(held_pulls_per_queue_max=1),
+            "1 pulls wait for this queue, the limit (limits.held_pulls_per_queue_max) is 1",
+        ),
+    ],
 )
-async def test_beyond_the_bound_nothing_is_held(limits: LimitsConfig) -> None:
-    """The client is told at once that there is nothing, which every client understands; it is counted."""
+async def test_beyond_the_bound_nothing_is_held(limits: LimitsConfig, told: str) -> None:
+    """FLOW_CONTROL, which names the limit: "nothing there" would be asked again at once, all the time."""
     async with await world_with_topic(limits=limits) as world:
         client = world.client()
         held = client.send(11, pull_fields() | HELD)
-        assert world.broker.pulls.held_refused == 0
-        assert client.request(11, pull_fields() | HELD).code == 19
-        assert world.broker.pulls.held_refused == 1
+        refused = client.request(11, pull_fields() | HELD)
+        assert (refused.code, refused.remark) == (215, told)
         assert not client.has_reply(held)
 
 

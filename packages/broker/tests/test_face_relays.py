@@ -279,5 +279,5 @@ async def test_a_group_larger_than_the_room_for_questions_is_refused() -> None:
         operator, c1, _, _ = parties(world, "c1", "c2", "c3")
         answer = operator.request(STATUS, {"topic": "TapRun", "group": "G_run"})
         assert answer.code == 2
-        assert "3 would be added" in str(answer.remark)
+        assert "0 in all, 3 more would be too many, the limit (limits.client_calls_max) is 2" in str(answer.remark)
         assert c1.pushed() == []

@@ -1,6 +1,6 @@
 """Held pulls: bounds, wake-ups by tag, deadlines, closed connections; and against a dumb twin."""
 
-from apogeemq.broker.core.long_polling import LongPollingTable, Waiting
+from apogeemq.broker.core.long_polling import HeldLimits, LongPollingTable, ReachedLimit, Waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,15 +15,17 @@ def names(waitings: list[Waiting[str]]) -> list[str]:
     return [w.what for w in waitings]
 
 
-def table(waiting_max: int = 100, per_queue: int = 100) -> LongPollingTable[str]:
-    return LongPollingTable(waiting_max=waiting_max, waiting_per_queue_max=per_queue)
+def table(
+    waiting_max: int = 100, per_queue: int = 100, per_owner: int = 100, size_bytes: int = 100
+) -> LongPollingTable[str]:
+    return LongPollingTable(HeldLimits(waiting_max, per_queue, per_owner, size_bytes))
 
 
 def test_a_message_wakes_those_who_may_want_it_and_nobody_else() -> None:
     """Wake-ups follow queue and tag codes; who wants everything is always woken."""
     polls = table()
     for w in (waiting("all"), waiting("tag 1", tags={1}), waiting("tag 2", tags={2}), waiting("other", queue_id=1)):
-        assert polls.add(w)
+        assert polls.add(w) is None
     assert names(polls.wake("T", 0, [1])) == ["all", "tag 1"]
     assert names(polls.wake("T", 0, [1])) == []
     assert polls.has_waiting("T", 0)
@@ -47,15 +49,49 @@ def test_deadlines_come_in_order_and_only_once() -> None:
 
 
 def test_a_full_table_refuses() -> None:
-    """Both bounds hold, and a refused pull leaves nothing behind."""
+    """Each bound holds and is named, and a refused pull leaves nothing behind."""
     polls = table(waiting_max=3, per_queue=2)
-    assert polls.add(waiting("1"))
-    assert polls.add(waiting("2"))
-    assert not polls.add(waiting("one too many on this queue"))
-    assert polls.add(waiting("3", queue_id=1))
-    assert not polls.add(waiting("one too many in all", queue_id=2))
+    assert polls.add(waiting("1")) is None
+    assert polls.add(waiting("2")) is None
+    assert polls.add(waiting("one too many on this queue")) == ReachedLimit("waiting_per_queue_max", 2, 2)
+    assert polls.add(waiting("3", queue_id=1)) is None
+    assert polls.add(waiting("one too many in all", queue_id=2)) == ReachedLimit("waiting_max", 3, 3)
     assert not polls.has_waiting("T", 2)
     assert len(polls) == 3
+
+
+def test_one_owner_can_not_take_all_places() -> None:
+    """Its bound is for it alone, and has room again when one of its pulls leaves."""
+    polls = table(per_owner=1)
+    assert polls.add(waiting("1", owner="x")) is None
+    assert polls.add(waiting("2", owner="x", queue_id=1)) == ReachedLimit("waiting_per_owner_max", 1, 1)
+    assert polls.add(waiting("3", owner="y")) is None
+    polls.drop_owner("x")
+    assert polls.add(waiting("4", owner="x")) is None
+
+
+def test_what_is_held_is_bounded_in_bytes() -> None:
+    """However it leaves, its bytes are free again."""
+    polls = table(size_bytes=10)
+    for leave in (
+        lambda: polls.wake("T", 0, [0]),
+        lambda: polls.expire(99.0),
+        lambda: polls.drop_owner("c"),
+        polls.drain,
+        lambda: polls.take("T", 0, lambda what: True),
+    ):
+        held = waiting("a")
+        held.size_bytes = 7
+        assert polls.add(held) is None
+        large = waiting("b", queue_id=1)
+        large.size_bytes = 4
+        assert polls.add(large) == ReachedLimit("size_bytes_max", 10, 7)
+        large.size_bytes = 3
+        assert polls.add(large) is None
+        assert polls.size_bytes == 10
+        leave()
+        polls.drain()
+        assert polls.size_bytes == 0
 
 
 def test_a_closed_connection_is_forgotten() -> None:
@@ -106,7 +142,7 @@ def test_against_a_dumb_twin(script: list[tuple]) -> None:  # type: ignore[type-
             _, queue_id, deadline, tags, owner = step
             w = Waiting("T", queue_id, float(deadline), tags, owner, str(number))
             fits = len(twin) < 8 and sum(t.queue_id == queue_id for t in twin) < 4
-            assert polls.add(w) is fits
+            assert (polls.add(w) is None) is fits
             if fits:
                 twin.append(w)
             continue

@@ -130,7 +130,7 @@ async def test_a_pull_that_waits_is_answered_with_what_matches() -> None:
 
 async def test_old_messages_are_sliced_too() -> None:
     """Read in a thread, looked through some at a time."""
-    settings = StoreSettings(hot_window_bytes=0)
+    settings = StoreSettings(hot_window_bytes=1)
     async with World(clock=TickingClock(), store=settings) as world:
         world.create_topic()
         fill(world, 100)

@@ -9,10 +9,11 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from apogeemq.broker.config import BrokerConfig, FlushDiskType
+from apogeemq.broker.config import BrokerConfig, FlushDiskType, LimitsConfig
 from apogeemq.broker.core.clients import ClientTable
 from apogeemq.broker.core.delay import DelayLevels
-from apogeemq.broker.core.long_polling import LongPollingTable
+from apogeemq.broker.core.in_flight import InFlight, Limit
+from apogeemq.broker.core.long_polling import HeldLimits, LongPollingTable
 from apogeemq.broker.core.message_ids import MessageIds
 from apogeemq.broker.core.properties import BrokerProperties
 from apogeemq.broker.core.queue_locks import QueueLockTable
@@ -136,7 +137,12 @@ class Broker:
         self.clients: ClientTable[Hashable] = ClientTable(client_timeout_s=limits.client_timeout_s)
         self.queue_locks = QueueLockTable()
         self.long_polling: LongPollingTable[HeldPull] = LongPollingTable(
-            waiting_max=limits.held_pulls_max, waiting_per_queue_max=limits.held_pulls_per_queue_max
+            HeldLimits(
+                waiting_max=limits.held_pulls_max,
+                waiting_per_queue_max=limits.held_pulls_per_queue_max,
+                waiting_per_owner_max=limits.held_pulls_per_client_max,
+                size_bytes_max=limits.held_pulls_bytes_max,
+            )
         )
         self.topic_line = AcknowledgementLine(
             waiting_max=limits.waiting_acknowledgements_max, what="a new topic's configuration to be written"
@@ -149,12 +155,18 @@ class Broker:
             if config.store.flush_disk_type is FlushDiskType.SYNC_FLUSH
             else None
         )
+        self.sends_in_flight = _in_flight(limits, "waiting_acknowledgements", "sends that wait for the disk")
+        self.calls_in_flight = _in_flight(limits, "client_calls", "calls that wait for a client's answer")
         self.acknowledger = Acknowledger(
             topics=self.topics,
             flush_line=self.flush_line,
             topic_line=self.topic_line,
+            in_flight=self.sends_in_flight,
             monotonic=clock.monotonic,
             timeout_s=config.store.sync_flush_timeout_ms / 1000,
+            queue_time_s_max=(
+                config.store.wait_time_in_send_queue_ms / 1000 if config.store.fast_failure_enable else None
+            ),
         )
         ids = MessageIds(
             store_host=store_host,
@@ -265,7 +277,7 @@ class Broker:
         self.cold_reads = ColdReads(running_max=limits.cold_reads_max)
         self.disk_reads = DiskReads(self.cold_reads, self._refuse)
         self.client_calls = ClientCalls(
-            running_max=limits.client_calls_max, timeout_s=limits.client_call_s, refuse=self._refuse
+            in_flight=self.calls_in_flight, timeout_s=limits.client_call_s, refuse=self._refuse
         )
         self.popping = Popping(
             config,
@@ -510,3 +522,18 @@ class Broker:
             for channel in self.group_service.expire():
                 if isinstance(channel, Channel):  # a proxy's channel has other clients, which are alive
                     channel.close(f"no heartbeat for {self.clients.client_timeout_s:g} s")
+
+
+def _in_flight(limits: LimitsConfig, name: str, what: str) -> InFlight:
+    """What is bounded by the four settings of this name."""
+
+    def limit(suffix: str) -> Limit:
+        return Limit(f"limits.{name}_{suffix}", getattr(limits, f"{name}_{suffix}"))
+
+    return InFlight(
+        what,
+        count=limit("max"),
+        size_bytes=limit("bytes_max"),
+        client_count=limit("per_client_max"),
+        client_size_bytes=limit("per_client_bytes_max"),
+    )

@@ -216,8 +216,13 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Keys in an index file, from 2; the same holds."""
     max_message_size_bytes: Annotated[int, setting("maxMessageSize")] = 4 << 20
     """Largest body."""
-    disk_stall_limit_ms: int = 5_000
-    """Sends are refused with SYSTEM_BUSY while the disk takes longer for one sync, write or reservation."""
+    wait_time_in_send_queue_ms: Annotated[int, setting("waitTimeMillsInSendQueue")] = 1_000
+    """Sends are refused while the first one that waits for the disk has waited longer. Apache's default is 200."""
+    fast_failure_enable: Annotated[bool, setting("brokerFastFailureEnable")] = True
+    """Whether they are."""
+    disk_stall_limit_ms: Annotated[int, setting("osPageCacheBusyTimeOutMills")] = 5_000
+    """Sends are refused with SYSTEM_BUSY while the disk takes longer for one sync, write or reservation. Apache's
+    default, for what it can see of that, is 1,000."""
     hot_window_bytes: int = 256 << 20
     """Messages this close to the end of the log are read from memory; older ones in a thread."""
     message_delay_level: Annotated[str, setting("messageDelayLevel")] = DEFAULT_DELAY_LEVELS
@@ -303,6 +308,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in (
             "sync_flush_timeout_ms",
             "flush_interval_ms",
+            "wait_time_in_send_queue_ms",
             "disk_stall_limit_ms",
             "max_hash_slot_num",
             "max_index_num",
@@ -337,11 +343,21 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     groups_max: int = GROUPS_MAX
     """Consumer groups."""
     waiting_acknowledgements_max: int = 20_000
-    """Sends that wait for the disk."""
+    """Sends that wait for the disk, in all."""
+    waiting_acknowledgements_bytes_max: int = 256 << 20
+    """What they may take of memory."""
+    waiting_acknowledgements_per_client_max: int = 10_000
+    """Sends of one connection that wait for the disk. Proxies bound their own clients."""
+    waiting_acknowledgements_per_client_bytes_max: int = 64 << 20
+    """And their memory."""
     held_pulls_max: int = 100_000
     """Pulls that wait for a message, in all."""
     held_pulls_per_queue_max: int = 10_000
     """And on one queue."""
+    held_pulls_per_client_max: int = 10_000
+    """And of one connection."""
+    held_pulls_bytes_max: int = 256 << 20
+    """What they may take of memory; an ordinary one takes some 2.3 KiB."""
     pull_hold_s_max: float = 60.0
     """The longest wait of a pull, whatever the client asks for."""
     pull_messages_max: Annotated[int, setting("maxTransferCountOnMessageInMemory")] = 32
@@ -360,6 +376,12 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Reads of old messages that may wait for the disk at a time."""
     client_calls_max: int = 1_000
     """Questions to connected clients that wait for their answer at a time: replies on their way, operators' calls."""
+    client_calls_bytes_max: int = 256 << 20
+    """What they may take of memory."""
+    client_calls_per_client_max: int = 500
+    """Such questions that one connection had asked."""
+    client_calls_per_client_bytes_max: int = 64 << 20
+    """And their memory."""
     client_call_s: float = 10.0
     """How long each may take."""
 

@@ -16,6 +16,7 @@ BrokerError (code, remark)
 ├── PollingFull             209   as many pops wait as may
 ├── PollingTimeout          210   nothing to pop came in time
 ├── SystemBusy                2   a limit is reached; the client may try again, here or elsewhere
+├── FlowControl             215   as many pulls wait as may; the client pulls again in a moment
 ├── ServiceNotAvailable      14   the store takes no writes now
 ├── RequestNotSupported       3   nothing serves this request
 └── RequestFailed             1   anything else, in words (Apache's SYSTEM_ERROR)
@@ -35,6 +36,11 @@ class BrokerError(Exception):
     """A request is refused. `code` is Apache's response code; `str(error)` is the remark that the client gets."""
 
     code: ClassVar[ResponseCode] = ResponseCode.SYSTEM_ERROR
+
+    def __init__(self, remark: str = "", *, limit: str | None = None) -> None:
+        super().__init__(remark)
+        self.limit = limit
+        """The setting, or the name of the fixed bound, whose limit this is; refusals are counted by it."""
 
     @property
     def remark(self) -> str:
@@ -130,6 +136,12 @@ class SystemBusy(BrokerError):
     """A limit is reached. The remark names it with its value; the client may try again, here or at another broker."""
 
     code = ResponseCode.SYSTEM_BUSY
+
+
+class FlowControl(BrokerError):
+    """A pull found nothing, and as many wait already as may. Clients pull again: Java's in 20 ms, others in 3 s."""
+
+    code = ResponseCode.FLOW_CONTROL
 
 
 class ServiceNotAvailable(BrokerError):

@@ -26,6 +26,7 @@ def register_metrics(registry: Registry, broker: Broker, servers: dict[str, Serv
     _register_pops(registry, broker)
     _register_transactions(registry, broker)
     _register_tables(registry, broker)
+    _register_limits(registry, broker)
     _register_store(registry, broker)
     _register_disk(registry, broker)
     _register_requests(registry, broker, servers)
@@ -178,6 +179,38 @@ def _register_tables(registry: Registry, broker: Broker) -> None:
             for group in list(broker.clients.consumer_groups.values())
             if group.told.variants > 1
         ],
+    )
+
+
+def _register_limits(registry: Registry, broker: Broker) -> None:
+    registry.observed_gauges(
+        "apogeemq_requests_in_flight",
+        "Requests that were taken and wait for something: the disk, a message, a client's answer.",
+        ("kind",),
+        lambda: [
+            (("send",), broker.sends_in_flight.count),
+            (("held_pull",), len(broker.long_polling)),
+            (("held_pop",), len(broker.popping.polls)),
+            (("sliced_pull",), len(broker.sliced_pulls)),
+            (("cold_read",), len(broker.cold_reads)),
+            (("client_call",), broker.calls_in_flight.count),
+        ],
+    )
+    registry.observed_gauges(
+        "apogeemq_requests_in_flight_bytes",
+        "What such requests take of memory, about.",
+        ("kind",),
+        lambda: [
+            (("send",), broker.sends_in_flight.size_bytes),
+            (("held_pull",), broker.long_polling.size_bytes),
+            (("client_call",), broker.calls_in_flight.size_bytes),
+        ],
+    )
+    registry.observed_counters(
+        "apogeemq_requests_refused_total",
+        "Requests and calls refused since start, by the limit that was reached.",
+        ("limit",),
+        lambda: [((limit,), count) for limit, count in (broker.stats.refused + broker.call_stats.refused).items()],
     )
 
 

@@ -2,14 +2,14 @@
 
 A pull that found nothing is held here. It comes out once: when a message that its tags may want is stored in its queue,
 when its time is over, or when its connection closes. What comes out is run again by the caller with suspension
-forbidden (reference broker_behaviour.md §5). Two bounds hold: waiters in all, and waiters on one queue; a full table
-refuses, and the caller answers at once that there is nothing, which every client understands.
+forbidden (reference broker_behaviour.md §5). Bounds hold for waiters in all, on one queue and of one owner, and for
+what all take of memory; a full table refuses, and says which bound it was.
 """
 
 import heapq
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 W = TypeVar("W")
 
@@ -24,7 +24,25 @@ class Waiting(Generic[W]):
     tag_codes: frozenset[int] | None
     owner: Hashable
     what: W
+    size_bytes: int = 0
     gone: bool = field(default=False)
+
+
+class HeldLimits(NamedTuple):
+    """Bounds of what is held: in all, on one queue, of one owner; and bytes in all."""
+
+    waiting_max: int
+    waiting_per_queue_max: int
+    waiting_per_owner_max: int
+    size_bytes_max: int
+
+
+class ReachedLimit(NamedTuple):
+    """A bound (a field of HeldLimits) with its value, and what is held now in its sense."""
+
+    name: str
+    value: int
+    now: int
 
 
 class LongPollingTable(Generic[W]):
@@ -33,9 +51,9 @@ class LongPollingTable(Generic[W]):
     The pulls of a queue are a set in the order of coming: each leaves without a look at the others.
     """
 
-    def __init__(self, *, waiting_max: int, waiting_per_queue_max: int) -> None:
-        self.waiting_max = waiting_max
-        self.waiting_per_queue_max = waiting_per_queue_max
+    def __init__(self, limits: HeldLimits) -> None:
+        self.limits = limits
+        self.size_bytes = 0
         self._queues: dict[tuple[str, int], dict[Waiting[W], None]] = {}
         self._owners: dict[Hashable, set[Waiting[W]]] = {}
         self._deadlines: list[tuple[float, int, Waiting[W]]] = []
@@ -45,19 +63,18 @@ class LongPollingTable(Generic[W]):
     def __len__(self) -> int:
         return self._count
 
-    def add(self, waiting: Waiting[W]) -> bool:
-        """Hold a pull; False when a bound is reached (nothing is held then)."""
-        queue = self._queues.setdefault((waiting.topic, waiting.queue_id), {})
-        if self._count >= self.waiting_max or len(queue) >= self.waiting_per_queue_max:
-            if not queue:
-                del self._queues[waiting.topic, waiting.queue_id]
-            return False
-        queue[waiting] = None
+    def add(self, waiting: Waiting[W]) -> ReachedLimit | None:
+        """Hold a pull; the bound that is reached, where it is not held."""
+        reached = self._reached(waiting)
+        if reached is not None:
+            return reached
+        self._queues.setdefault((waiting.topic, waiting.queue_id), {})[waiting] = None
+        self.size_bytes += waiting.size_bytes
         self._owners.setdefault(waiting.owner, set()).add(waiting)
         self._serial += 1
         heapq.heappush(self._deadlines, (waiting.deadline, self._serial, waiting))
         self._count += 1
-        return True
+        return None
 
     def has_waiting(self, topic: str, queue_id: int) -> bool:
         """Whether anybody waits for this queue: the cheap question of the send path."""
@@ -112,8 +129,23 @@ class LongPollingTable(Generic[W]):
         self._deadlines.clear()
         return everybody
 
+    def _reached(self, waiting: Waiting[W]) -> ReachedLimit | None:
+        limits = self.limits
+        if self._count >= limits.waiting_max:
+            return ReachedLimit("waiting_max", limits.waiting_max, self._count)
+        on_queue = len(self._queues.get((waiting.topic, waiting.queue_id), ()))
+        if on_queue >= limits.waiting_per_queue_max:
+            return ReachedLimit("waiting_per_queue_max", limits.waiting_per_queue_max, on_queue)
+        of_owner = len(self._owners.get(waiting.owner, ()))
+        if of_owner >= limits.waiting_per_owner_max:
+            return ReachedLimit("waiting_per_owner_max", limits.waiting_per_owner_max, of_owner)
+        if self.size_bytes + waiting.size_bytes > limits.size_bytes_max:
+            return ReachedLimit("size_bytes_max", limits.size_bytes_max, self.size_bytes)
+        return None
+
     def _remove(self, waiting: Waiting[W]) -> None:
         waiting.gone = True
+        self.size_bytes -= waiting.size_bytes
         key = (waiting.topic, waiting.queue_id)
         queue = self._queues[key]
         del queue[waiting]

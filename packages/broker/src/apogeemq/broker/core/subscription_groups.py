@@ -87,7 +87,8 @@ class SubscriptionGroupTable:
         if len(self._groups) >= self.groups_max:
             raise SystemBusy(
                 f"this broker already has {len(self._groups)} consumer groups, its limit (limits.groups_max) is "
-                f"{self.groups_max}: delete groups or raise the limit"
+                f"{self.groups_max}: delete groups or raise the limit",
+                limit="limits.groups_max",
             )
         return SubscriptionGroupConfig(group_name=name)
 

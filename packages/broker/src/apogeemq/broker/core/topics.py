@@ -155,7 +155,8 @@ class TopicTable:
         if len(self._topics) + new > self.topics_max:
             raise SystemBusy(
                 f"this broker already has {len(self._topics)} topics, its limit (limits.topics_max) is "
-                f"{self.topics_max}: delete topics or raise the limit"
+                f"{self.topics_max}: delete topics or raise the limit",
+                limit="limits.topics_max",
             )
         self.version += 1
         changed = []

@@ -90,7 +90,8 @@ class TransactionTable:
         if len(self) >= self.pending_max:
             raise SystemBusy(
                 f"[OVERLOAD] {len(self)} transactions are pending, the limit (limits.pending_transactions_max) is "
-                f"{self.pending_max}"
+                f"{self.pending_max}",
+                limit="limits.pending_transactions_max",
             )
 
     def add(self, transaction: Transaction) -> None:

@@ -2,12 +2,18 @@
 
 Two things may have to be on disk first: the file that names the topic, where the send has just made it; then, with
 SYNC_FLUSH, the log up to the message's end. Both doors ask here, so that a message is as safe whoever sent it.
+
+What waits is bounded, in number and bytes, in all and per client. And nobody joins those who wait while the first of
+them has waited too long: with a disk that slow the next ones would come too late as well, and another broker may be
+faster (ADR 0019). While nobody waits (always with ASYNC_FLUSH, but for first messages of topics) nothing is checked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
+from apogeemq.broker.core.in_flight import InFlight
 from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.errors import SystemBusy
 from apogeemq.broker.service.durability import AcknowledgementLine, Outcome
 from apogeemq.remoting_codec.codes import ResponseCode
 
@@ -26,6 +32,9 @@ class Verdict(NamedTuple):
 
 SAFE = Verdict(ResponseCode.SUCCESS, None)
 
+QUEUE_TIME_LIMIT = "store.wait_time_in_send_queue_ms"
+"""The setting that says how long the first one may have waited."""
+
 
 class Acknowledger:
     """Decides when acknowledgements go out.
@@ -34,8 +43,11 @@ class Acknowledger:
         topics: to know whether a topic's file is written.
         flush_line: where acknowledgements wait for the disk; None with ASYNC_FLUSH.
         topic_line: where they wait until their new topic is in the file.
+        in_flight: bounds what waits in both.
         monotonic: seconds.
         timeout_s: how long both may take together (syncFlushTimeout).
+        queue_time_s_max: how long the first send that waits for the disk may have waited when another comes
+            (waitTimeMillsInSendQueue); None: any time.
     """
 
     def __init__(
@@ -44,20 +56,29 @@ class Acknowledger:
         topics: TopicTable,
         flush_line: AcknowledgementLine | None,
         topic_line: AcknowledgementLine,
+        in_flight: InFlight,
         monotonic: Callable[[], float],
         timeout_s: float,
+        queue_time_s_max: float | None,
     ) -> None:
         self._topics = topics
         self._flush_line = flush_line
         self._topic_line = topic_line
         self._monotonic = monotonic
+        self._in_flight = in_flight
         self._timeout_s = timeout_s
+        self._queue_time_s_max = queue_time_s_max
 
-    def check_room(self) -> None:
-        """Raise SystemBusy while too many wait. To be asked before a message is stored."""
-        if self._flush_line is not None:
-            self._flush_line.check_room()
-        self._topic_line.check_room()
+    def check_room(self, client: Hashable | None = None, size_bytes: int = 0) -> None:
+        """Raise SystemBusy while too many wait, or for too long. To be asked before a message is stored.
+
+        `client` is the connection, None for a proxy; `size_bytes` is what would lie in memory.
+        """
+        if not self._in_flight.count:
+            return
+        self._in_flight.check(client, size_bytes)
+        if self._flush_line is not None and self._queue_time_s_max is not None:
+            self._check_queue_time(self._flush_line, self._queue_time_s_max)
 
     def check_room_for_topic(self) -> None:
         """The same for what does not wait for a flush."""
@@ -70,29 +91,56 @@ class Acknowledger:
         """
         return topic.version <= self._topics.saved_version and (self._flush_line is None or not wait)
 
-    def when_safe(self, topic: Topic, end_offset: int, wait: bool, done: Callable[[Verdict], None]) -> None:
+    def when_safe(
+        self,
+        topic: Topic,
+        end_offset: int,
+        wait: bool,
+        done: Callable[[Verdict], None],
+        client: Hashable | None = None,
+        size_bytes: int = 0,
+    ) -> None:
         """Call `done` exactly once: when all is on disk, when it failed, or when its time is up.
 
-        `end_offset` is the physical offset behind the message; the rest is as for `is_safe`.
+        `end_offset` is the physical offset behind the message; the rest is as for `is_safe` and `check_room`.
         """
+        self._in_flight.enter(client, size_bytes)
+
+        def ended(verdict: Verdict) -> None:
+            self._in_flight.leave(client, size_bytes)
+            done(verdict)
+
         flush_line = self._flush_line if wait else None
         deadline = self._monotonic() + self._timeout_s
 
         def flushed(outcome: Outcome) -> None:
-            done(self._verdict(outcome, "flush to disk"))
+            ended(self._verdict(outcome, "flush to disk"))
 
         def topic_saved(outcome: Outcome) -> None:
             if outcome is Outcome.DONE and flush_line is not None:
                 flush_line.add(end_offset, deadline, flushed)
             else:
-                done(self._verdict(outcome, "write of the topic's configuration"))
+                ended(self._verdict(outcome, "write of the topic's configuration"))
 
         if topic.version > self._topics.saved_version:
             self._topic_line.add(topic.version, deadline, topic_saved)
         elif flush_line is not None:
             flush_line.add(end_offset, deadline, flushed)
         else:
-            done(SAFE)
+            ended(SAFE)
+
+    def _check_queue_time(self, line: AcknowledgementLine, time_s_max: float) -> None:
+        deadline = line.first_deadline
+        if deadline is None:
+            return
+        waited_s = self._monotonic() - (deadline - self._timeout_s)
+        if waited_s >= time_s_max:
+            raise SystemBusy(
+                f"[TIMEOUT_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: "
+                f"{waited_s * 1000:.0f}ms, size of queue: {len(line)}: the send that waits longest for the disk has "
+                f"waited longer than the limit ({QUEUE_TIME_LIMIT}), {time_s_max * 1000:.0f}",
+                limit=QUEUE_TIME_LIMIT,
+            )
 
     def _verdict(self, outcome: Outcome, what: str) -> Verdict:
         if outcome is Outcome.DONE:

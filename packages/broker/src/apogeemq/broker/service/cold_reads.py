@@ -16,12 +16,16 @@ class ColdReads:
         self.running_max = running_max
         self._running: set[asyncio.Task[Any]] = set()
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     def start(self, read: Callable[[], T]) -> "asyncio.Task[T]":
         """Run `read` in a thread. Its place is free again before the first callback of the task is called."""
         if len(self._running) >= self.running_max:
             raise SystemBusy(
                 f"[OVERLOAD] {len(self._running)} reads of old messages wait for the disk, "
-                f"the limit (limits.cold_reads_max) is {self.running_max}"
+                f"the limit (limits.cold_reads_max) is {self.running_max}",
+                limit="limits.cold_reads_max",
             )
         task = asyncio.get_running_loop().create_task(asyncio.to_thread(read))
         self._running.add(task)

@@ -15,6 +15,9 @@ from apogeemq.broker.errors import SystemBusy
 from apogeemq.store.errors import StoreError
 from apogeemq.store.message_store import MessageStore
 
+WAITING_LIMIT = "limits.waiting_acknowledgements_max"
+"""The setting that bounds each line."""
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +48,11 @@ class AcknowledgementLine:
         return len(self._line)
 
     @property
+    def first_deadline(self) -> float | None:
+        """Until when the first one in the line waits; None while nobody waits."""
+        return self._line[0][1] if self._line else None
+
+    @property
     def last_target(self) -> int | None:
         """What the last one in the line waits for; None while nobody waits."""
         return self._line[-1][0] if self._line else None
@@ -53,7 +61,9 @@ class AcknowledgementLine:
         """Raise SystemBusy while the line is full. To be asked before the message is stored."""
         if len(self._line) >= self.waiting_max:
             raise SystemBusy(
-                f"[OVERLOAD] {len(self._line)} acknowledgements wait for {self._what}, the limit is {self.waiting_max}"
+                f"[OVERLOAD] {len(self._line)} acknowledgements wait for {self._what}, the limit "
+                f"({WAITING_LIMIT}) is {self.waiting_max}",
+                limit=WAITING_LIMIT,
             )
 
     def add(self, target: int, deadline: float, done: Callable[[Outcome], None]) -> None:

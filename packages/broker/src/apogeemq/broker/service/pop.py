@@ -512,7 +512,8 @@ class PopService:
         if len(self._table) + count > self._messages_max:
             raise SystemBusy(
                 f"[OVERLOAD] {len(self._table)} messages are popped and not acknowledged, the limit "
-                f"(limits.popped_messages_max) is {self._messages_max}"
+                f"(limits.popped_messages_max) is {self._messages_max}",
+                limit="limits.popped_messages_max",
             )
 
     def _check_ready(self) -> None:

@@ -195,10 +195,12 @@ class PopPolls:
         also = [topic for _, topic in pop.retry_topics]
         poll.waiter = PopWaiter(line, also, poll.deadline, poll.owner, poll)
         if not self._table.add(poll.waiter):
+            is_full = len(self._table) >= self._table.waiting_max
             poll.answer(
                 PollingFull(
                     f"{len(self._table)} pops wait, the limits (limits.held_pops_max, limits.held_pops_per_key_max) "
-                    f"are {self._table.waiting_max} in all and {self._table.waiting_per_key_max} of one kind"
+                    f"are {self._table.waiting_max} in all and {self._table.waiting_per_key_max} of one kind",
+                    limit="limits.held_pops_max" if is_full else "limits.held_pops_per_key_max",
                 )
             )
         elif again:

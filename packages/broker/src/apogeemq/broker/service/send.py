@@ -223,7 +223,8 @@ class SendService:
         if len(body) > self._body_size_bytes_max:
             raise MessageIllegal(
                 f"the message body is {len(body)} bytes, this broker's limit (maxMessageSize) is "
-                f"{self._body_size_bytes_max}"
+                f"{self._body_size_bytes_max}",
+                limit="store.max_message_size_bytes",
             )
         return topic, queue_id
 

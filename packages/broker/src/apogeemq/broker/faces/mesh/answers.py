@@ -1,11 +1,12 @@
 """What is the same for all calls: errors become refusals with RocketMQ's codes, and every answer is counted."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 from apogeemq.broker.errors import BrokerError
-from apogeemq.broker.faces.error_codes import error_code
+from apogeemq.broker.faces.error_codes import error_code, refusal_limit, refusal_remark
 from apogeemq.mesh.calls import Answer, Call, CallInfo
 from apogeemq.mesh.errors import CallRefused
 from apogeemq.mesh.network import Req, Resp
@@ -18,22 +19,32 @@ FACE_ERRORS = (BrokerError, CodecError, StoreError)
 
 
 class CallStats:
-    """Counts by (call name, response code); plain ints, read at scrape time."""
+    """Counts by (call name, response code), and refusals by limit; plain ints, read at scrape time."""
 
-    __slots__ = ("counts",)
+    __slots__ = ("counts", "refused")
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, int], int] = {}
+        self.refused: Counter[str] = Counter()
 
     def count(self, call_name: str, response_code: int) -> None:
         """Count one answer."""
         key = (call_name, response_code)
         self.counts[key] = self.counts.get(key, 0) + 1
 
+    def count_refusal(self, call_name: str, error: Exception) -> CallRefused:
+        """Count an answer that is a refusal, and give it."""
+        refused = refusal(error)
+        self.count(call_name, refused.code)
+        limit = refusal_limit(error)
+        if limit is not None:
+            self.refused[limit] += 1
+        return refused
+
 
 def refusal(error: Exception) -> CallRefused:
     """The refusal that one of FACE_ERRORS becomes."""
-    return CallRefused(int(error_code(error)), str(error))
+    return CallRefused(int(error_code(error)), refusal_remark(error))
 
 
 def answer(
@@ -52,9 +63,7 @@ def answer(
         try:
             reply = function(request, info)
         except FACE_ERRORS as error:
-            refused = refusal(error)
-            stats.count(name, refused.code)
-            raise refused from error
+            raise stats.count_refusal(name, error) from error
         if type(reply) is response_type:
             stats.count(name, ResponseCode.SUCCESS)
             return reply
@@ -67,9 +76,7 @@ def answer(
         try:
             result = await reply
         except FACE_ERRORS as error:
-            refused = refusal(error)
-            stats.count(name, refused.code)
-            raise refused from error
+            raise stats.count_refusal(name, error) from error
         stats.count(name, ResponseCode.SUCCESS)
         return result
 

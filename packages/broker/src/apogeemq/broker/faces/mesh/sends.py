@@ -64,7 +64,7 @@ class SendAnswers:
         self, request: SendMessageRequest, info: CallInfo
     ) -> "SendMessageReply | asyncio.Future[SendMessageReply]":
         """Store one message or one batch; a future only while something must be on disk first."""
-        self._acknowledger.check_room()
+        self._acknowledger.check_room(None, len(request.body))
         send = _checked(request)
         if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE or _HALF_MESSAGE in request.properties:
             raise NoPermission("transactions are not served through a proxy: send half messages to the broker itself")
@@ -76,7 +76,9 @@ class SendAnswers:
         if self._acknowledger.is_safe(sent.topic, sent.wait):
             return _reply(sent, SEND_OK)
         future: asyncio.Future[SendMessageReply] = asyncio.get_running_loop().create_future()
-        self._acknowledger.when_safe(sent.topic, sent.end_offset, sent.wait, _settling(future, sent))
+        self._acknowledger.when_safe(
+            sent.topic, sent.end_offset, sent.wait, _settling(future, sent), None, len(request.body)
+        )
         return future
 
 

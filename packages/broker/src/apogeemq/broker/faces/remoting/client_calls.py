@@ -3,15 +3,17 @@
     asker ──request──▶ broker ──request, own opaque──▶ client
     asker ◀──answer─── broker ◀──────response───────── client
 
-Bounds: `running_max` calls at a time, each over after `timeout_s`. A client that does not read what it was sent is not
-called at all: the request would only lie in memory. Whoever asked may be gone by then; the answer is dropped.
+Bounds: so many calls and so many bytes at a time, in all and per asker; each call is over after `timeout_s`. A client
+that does not read what it was sent is not called at all: the request would only lie in memory. Whoever asked may be
+gone by then; the answer is dropped.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 
-from apogeemq.broker.errors import BrokerError, SystemBusy
+from apogeemq.broker.core.in_flight import InFlight
+from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.faces.remoting.disk_reads import write_reply
 from apogeemq.remoting_codec.aio.channel import Channel, ChannelClosed, Reply
 from apogeemq.remoting_codec.command import RemotingCommand
@@ -33,27 +35,22 @@ class ClientCalls:
     """Calls clients.
 
     Args:
-        running_max: calls that may wait for their client; one more is refused with SystemBusy.
+        in_flight: bounds the calls that wait for their client; one more is refused with SystemBusy.
         timeout_s: how long a client may take.
         refuse: makes the reply to a request that failed.
     """
 
     def __init__(
-        self, *, running_max: int, timeout_s: float, refuse: Callable[[RemotingCommand, Exception], Reply]
+        self, *, in_flight: InFlight, timeout_s: float, refuse: Callable[[RemotingCommand, Exception], Reply]
     ) -> None:
-        self._running_max = running_max
+        self._in_flight = in_flight
         self._timeout_s = timeout_s
         self._refuse = refuse
-        self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def check_room(self, calls: int = 1) -> None:
+    def check_room(self, asker: Channel, command: RemotingCommand, calls: int = 1) -> None:
         """Raise SystemBusy where so many more calls would be too many."""
-        if self._running + calls > self._running_max:
-            raise SystemBusy(
-                f"{self._running} calls to clients wait for their answers and {calls} would be added, the limit "
-                f"(limits.client_calls_max) is {self._running_max}"
-            )
+        self._in_flight.check(asker, len(command.body), calls)
 
     def answer_later(
         self, asker: Channel, command: RemotingCommand, answer: Callable[[], Awaitable[Reply]], *, calls: int = 1
@@ -62,8 +59,8 @@ class ClientCalls:
 
         Raises SystemBusy when those are too many.
         """
-        self.check_room(calls)
-        self._running += calls
+        self.check_room(asker, command, calls)
+        self._in_flight.enter(asker, len(command.body), calls)
         task = asyncio.get_running_loop().create_task(self._answer(asker, command, answer, calls))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -101,6 +98,8 @@ class ClientCalls:
             log.exception("%s: the answer to %s failed", asker.peer, command)
             reply = self._refuse(command, error)
         finally:
-            self._running -= calls  # before the answer goes out: whoever has it may ask again at once
+            self._in_flight.leave(
+                asker, len(command.body), calls
+            )  # before the answer goes out: whoever has it may ask again at once
         if not command.is_oneway:
             write_reply(asker, reply)

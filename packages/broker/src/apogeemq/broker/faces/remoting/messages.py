@@ -98,7 +98,7 @@ class MessageRequests:
     def _store(
         self, channel: Channel, command: RemotingCommand, header: SendMessageRequestHeader | SendMessageRequestHeaderV2
     ) -> Reply:
-        self._acknowledger.check_room()
+        self._acknowledger.check_room(channel, len(command.body))
         span = None
         if self._spans.may_be_traced(header.properties):
             span = self._spans.received(command.code, header.properties or "", header.topic, channel.peer)
@@ -128,7 +128,7 @@ class MessageRequests:
             told = sent if is_stored else None
             write_reply(channel, self._acknowledge(command, verdict.code, verdict.remark, told, span))
 
-        self._acknowledger.when_safe(topic, end_offset, wait, done)
+        self._acknowledger.when_safe(topic, end_offset, wait, done, channel, len(command.body))
         return None
 
     def _acknowledge(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from apogeemq.broker.core.long_polling import LongPollingTable, Waiting
-from apogeemq.broker.errors import BrokerError
+from apogeemq.broker.errors import BrokerError, FlowControl
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
 from apogeemq.broker.faces.remoting.sliced_pulls import SlicedPulls
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
@@ -21,6 +21,17 @@ from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame, encode_response_head
 from apogeemq.remoting_codec.headers.pull import PullMessageRequestHeader
 from apogeemq.store.errors import StoreError
+
+HELD_SIZE_BYTES = 2048
+"""What a held pull takes of memory beside the texts of its request."""
+
+_HELD_LIMITS = {
+    "waiting_max": ("limits.held_pulls_max", "pulls wait"),
+    "waiting_per_queue_max": ("limits.held_pulls_per_queue_max", "pulls wait for this queue"),
+    "waiting_per_owner_max": ("limits.held_pulls_per_client_max", "pulls of this client wait"),
+    "size_bytes_max": ("limits.held_pulls_bytes_max", "bytes are taken by pulls that wait"),
+}
+"""Bound of the table → its setting, and what is counted."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -73,7 +84,6 @@ class PullRequests:
         self._short_hold_s = short_hold_s
         self._long_polling = long_polling
         self._arrived: dict[tuple[str, int], set[int]] = {}
-        self.held_refused = 0
 
     def handlers(self) -> dict[int, Handler]:
         """Request code → function."""
@@ -141,10 +151,14 @@ class PullRequests:
         return self._reply(command, pull, pulled)
 
     def _hold(self, channel: Channel, command: RemotingCommand, pull: Pull, timeout_s: float) -> bool:
+        """Hold a pull, unless it does not want that. Raises FlowControl where there is no room.
+
+        An answer that there is nothing would be understood, too; but the client would pull again at once, all the time.
+        """
         hold_s = min(timeout_s, self._hold_s_max) if self._long_polling else self._short_hold_s
         if hold_s <= 0 or command.is_oneway:
             return False
-        held = self._table.add(
+        reached = self._table.add(
             Waiting(
                 topic=pull.topic.name,
                 queue_id=pull.queue_id,
@@ -152,11 +166,13 @@ class PullRequests:
                 tag_codes=pull.wanted.tag_codes,
                 owner=channel,
                 what=HeldPull(channel, command, pull),
+                size_bytes=HELD_SIZE_BYTES + sum(map(len, (command.ext_fields or {}).values())),
             )
         )
-        if not held:
-            self.held_refused += 1
-        return held
+        if reached is not None:
+            setting, what = _HELD_LIMITS[reached.name]
+            raise FlowControl(f"{reached.now} {what}, the limit ({setting}) is {reached.value}", limit=setting)
+        return True
 
     def _wake_arrived(self) -> None:
         arrived, self._arrived = self._arrived, {}

@@ -61,7 +61,7 @@ class ReplyRequests:
         return self._pass_on(channel, command, SendMessageRequestHeaderV2.decode(command.ext_fields))
 
     def _pass_on(self, channel: Channel, command: RemotingCommand, header: ReplyHeader) -> Reply:
-        self._calls.check_room()  # before anything is stored
+        self._calls.check_room(channel, command)  # before anything is stored
         sent = self._replies.keep(header, command.body, channel.peer_host, command.version)
         try:
             requester = self._replies.requester(header)

@@ -6,13 +6,14 @@ one reply (faces/error_codes.py); other requests of the same connection are not 
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from apogeemq.broker.errors import BrokerError, RequestNotSupported
-from apogeemq.broker.faces.error_codes import error_code
+from apogeemq.broker.faces.error_codes import error_code, refusal_limit, refusal_remark, send_refusal_code
 from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
-from apogeemq.remoting_codec.codes import request_code_name
+from apogeemq.remoting_codec.codes import RequestCode, request_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.framing import encode_response_frame
@@ -27,13 +28,25 @@ UNKNOWN_REQUEST_CODE = -1
 """Under this all codes that nothing serves are counted: a peer may try any number."""
 
 
-class RequestStats:
-    """Counts by (request code, response code); plain ints, read at scrape time."""
+_SENDS = frozenset(
+    {
+        RequestCode.SEND_MESSAGE,
+        RequestCode.SEND_MESSAGE_V2,
+        RequestCode.SEND_BATCH_MESSAGE,
+        RequestCode.SEND_REPLY_MESSAGE,
+        RequestCode.SEND_REPLY_MESSAGE_V2,
+    }
+)
 
-    __slots__ = ("counts",)
+
+class RequestStats:
+    """Counts by (request code, response code), and refusals by limit; plain ints, read at scrape time."""
+
+    __slots__ = ("counts", "refused")
 
     def __init__(self) -> None:
         self.counts: dict[tuple[int, int], int] = {}
+        self.refused: Counter[str] = Counter()
 
     def count(self, request_code: int, response_code: int) -> None:
         """Count one answer."""
@@ -75,10 +88,16 @@ class RemotingFace:
 
     def refuse(self, command: RemotingCommand, error: Exception) -> Reply:
         """The reply to a request that failed; None for a oneway one."""
-        remark = str(error)
+        remark = refusal_remark(error)
         if isinstance(error, CodecError):
             remark = f"{request_code_name(command.code)}: {remark}"
-        return self._reply_refusal(command, error_code(error), remark)
+        limit = refusal_limit(error)
+        if limit is not None:
+            self._stats.refused[limit] += 1
+        code: int = error_code(error)
+        if command.code in _SENDS:
+            code = send_refusal_code(code, command.version)
+        return self._reply_refusal(command, code, remark)
 
     def _reply_refusal(self, command: RemotingCommand, code: int, remark: str) -> Reply:
         self._stats.count(command.code if command.code in self._handlers else UNKNOWN_REQUEST_CODE, code)
