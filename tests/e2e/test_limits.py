@@ -133,12 +133,16 @@ def test_more_unread_than_allowed_cuts_at_once(ready: Ready, neighbour: WireClie
 
 
 def test_no_more_pulls_are_held_than_allowed(ready: Ready, neighbour: WireClient) -> None:
-    """One too many on a queue is answered at once, as if its time were over; the others wait on and get the message."""
+    """One too many on a queue is told to come back, and counted; the others wait on and get the message."""
     held = {"sysFlag": "6", "suspendTimeoutMillis": "60000"}
     with connect(ready) as client:
         waiting = [client.send(RequestCode.PULL_MESSAGE, pull_fields(TOPIC, GROUP, 1, 0, **held)) for _ in range(2)]
         third = client.request(RequestCode.PULL_MESSAGE, pull_fields(TOPIC, GROUP, 1, 0, **held))
-        assert third.code == ResponseCode.PULL_NOT_FOUND
+        assert third.code == ResponseCode.FLOW_CONTROL
+        assert third.remark == "2 pulls wait for this queue, the limit (limits.held_pulls_per_queue_max) is 2"
+        http = ready.listeners["broker.http"]
+        assert metric(http, "apogeemq_requests_refused_total", limit="limits.held_pulls_per_queue_max") == 1
+        assert metric(http, "apogeemq_requests_in_flight", kind="held_pull") == 2
         assert neighbour.request(RequestCode.SEND_MESSAGE_V2, send_fields(TOPIC, 1), b"x").code == ResponseCode.SUCCESS
         assert [client.receive(opaque).code for opaque in waiting] == [ResponseCode.SUCCESS] * 2
 
