@@ -1,9 +1,7 @@
 """The load generator at work against servers made for it: it counts what was answered, and nothing else."""
 
 import contextlib
-import pathlib
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -15,24 +13,13 @@ from tools.bench.lane import ConnectionEndedError
 from tools.bench.requests import Load, Pulls
 from tools.bench.server_process import split_address
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def null_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManagedProcess]:
-    argv = [sys.executable, "-m", "tools.bench.null_server"]
-    with ManagedProcess("null", argv, log_directory=tmp_path_factory.mktemp("null"), cwd=ROOT) as process:
-        process.wait_ready()
-        yield process
-        process.stop()
-
 
 def load_of(process: ManagedProcess, kind: str, connections: int, depth: int, messages: int | None) -> Load:
     host, port = split_address(process.wait_ready().listeners["remoting"])
     return Load(kind, host, port, "T", connections, depth, seconds=0.2, warmup_s=0.1, messages=messages)
 
 
-@pytest.mark.parametrize(("kind", "messages"), [("send", 1000), ("batch", 3200)])
+@pytest.mark.parametrize(("kind", "messages"), [("send", 1000), ("batch", 3200), ("spread", 1000)])
 @pytest.mark.parametrize(("connections", "depth"), [(1, 1), (1, 64), (3, 7)])
 def test_a_load_with_an_end_sends_exactly_that_much(
     null_server: ManagedProcess, kind: str, messages: int, connections: int, depth: int

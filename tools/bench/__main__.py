@@ -10,6 +10,7 @@
     ./task bench -- mesh                                     one call between two services, both sides together
     ./task bench -- clients                                  CPU of our own clients: sends, batches, handlers, async for
     ./task bench -- store                                    the store alone, beside its targets
+    ./task bench -- crowd                                    many topics, clients and waiting pulls
 
 The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
 are 1 KiB. "server µs/msg" is the CPU time, user and system, of the server's processes. "ceiling" is the same case
@@ -23,7 +24,17 @@ import sys
 from collections.abc import Sequence
 
 from tests.interop.deployments import DEPLOYMENTS
-from tools.bench import cases, client_cases, client_load, grpc_cases, mesh_cases, report, server_process, store_cases
+from tools.bench import (
+    cases,
+    client_cases,
+    client_load,
+    crowd_cases,
+    grpc_cases,
+    mesh_cases,
+    report,
+    server_process,
+    store_cases,
+)
 from tools.bench.server_process import Server
 
 
@@ -39,6 +50,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return measure_clients(options, loadavg_before)
     if options.measurement == "store":
         return measure_store(options, loadavg_before)
+    if options.measurement == "crowd":
+        return measure_crowd(options, loadavg_before)
     with chosen_server(options) as server:
         result, text, errors = measure(options, server)
         surroundings = report.Surroundings.of(server.description, loadavg_before)
@@ -97,6 +110,19 @@ def measure_store(options: argparse.Namespace, loadavg_before: tuple[float, floa
     return 0
 
 
+def measure_crowd(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+    """Each of these cases starts a server of its own, and raises what goes wrong."""
+    figures = crowd_cases.measure(
+        options.case or list(crowd_cases.CASES), crowd_cases.CrowdRun(options.rounds, options.seconds)
+    )
+    surroundings = report.Surroundings.of("all-in-one, started for each case", loadavg_before)
+    if options.output == "json":
+        print(report.as_json("crowd", figures, surroundings))
+    else:
+        print(store_cases.table(figures), surroundings.text(), sep="\n")
+    return 0
+
+
 def measure(options: argparse.Namespace, server: Server) -> tuple[object, str, int]:
     """The result, the same as text, and how many requests failed."""
     if options.measurement == "start":
@@ -136,6 +162,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     mesh = measurements.add_parser("mesh", help="CPU of one call between two services, both sides together")
     clients = measurements.add_parser("clients", help="CPU of our own clients per message sent or received")
     store = measurements.add_parser("store", help="the store alone: appends, reads, opening, recovery, memory")
+    crowd = measurements.add_parser("crowd", help="what many topics, clients and waiting pulls cost")
+    crowd.add_argument("--case", action="append", choices=list(crowd_cases.CASES), help="default: every one")
+    crowd.add_argument("--rounds", type=int, default=3, help="how often each is measured")
+    crowd.add_argument("--seconds", type=float, default=5.0, help="of sends and heartbeats, each round")
+    crowd.add_argument("-o", "--output", choices=["table", "json"], default="table")
     store.add_argument("--case", action="append", choices=list(store_cases.CASES), help="default: every one")
     store.add_argument("--rounds", type=int, default=5, help="how often each is measured")
     store.add_argument("--directory", help="where stores are made, for another file system (default: the system's)")

@@ -10,15 +10,18 @@ import json
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SEND_MESSAGE_V2 = 310
 SEND_BATCH_MESSAGE = 320
 PULL_MESSAGE = 11
+HEART_BEAT = 34
+GET_CONSUMER_LIST_BY_GROUP = 38
 SUCCESS = 0
 PULL_NOT_FOUND = 19
 
 PULL_SYS_FLAG_SUBSCRIPTION = 4  # the expression is in the header; do not wait, do not commit
+PULL_SYS_FLAG_SUSPEND = 2
 VERSION_5_3_3 = 479
 DEFAULT_TOPIC = "TBW102"  # the topic whose settings an auto-created topic inherits
 TOPIC_QUEUES = 4
@@ -49,6 +52,11 @@ class Template:
     frame: bytearray
     key_offsets: tuple[int, ...]
 
+    def address(self, slot: int) -> None:
+        """Has the reply come to that slot."""
+        at = self.frame.find(_OPAQUE_KEY) + len(_OPAQUE_KEY)
+        self.frame[at : at + OPAQUE_DIGITS] = b"%d" % (OPAQUE_BASE + slot)
+
     def renew_keys(self) -> None:
         """Gives every message in it a key that no other message of this process has."""
         for offset in self.key_offsets:
@@ -77,9 +85,11 @@ def prefix(header_bytes: int, body_bytes: int) -> bytes:
     return _PREFIX.pack(4 + header_bytes + body_bytes, header_bytes)
 
 
-def send_template(topic: str, queue_id: int, slot: int, body: bytes) -> Template:
-    """A single send (310), with the properties that a producer always sets."""
+def send_template(topic: str, queue_id: int, slot: int, body: bytes, keys: int = 0) -> Template:
+    """A single send (310), with the properties that a producer always sets, and so many KEYS that differ each time."""
     properties = f"UNIQ_KEY\x01{_unique_key()}\x02WAIT\x01true\x02"
+    if keys:
+        properties += f"KEYS\x01{' '.join(f'{_unique_key()}-{number}' for number in range(keys))}\x02"
     frame = encode(SEND_MESSAGE_V2, _send_fields(topic, queue_id, properties), OPAQUE_BASE + slot, body)
     return _template(frame)
 
@@ -95,22 +105,62 @@ def batch_template(topic: str, queue_id: int, slot: int, body: bytes, count: int
     return _template(encode(SEND_BATCH_MESSAGE, fields, OPAQUE_BASE + slot, entry * count))
 
 
-def pull_request(topic: str, group: str, queue_id: int, queue_offset: int, max_messages: int, slot: int) -> bytes:
-    """A pull (11) that neither waits nor commits."""
+def pull_request(
+    topic: str, group: str, queue_id: int, queue_offset: int, max_messages: int, slot: int, suspend_ms: int = 0
+) -> bytes:
+    """A pull (11) that commits nothing, and waits for a message only if it is given a time."""
+    sys_flag = PULL_SYS_FLAG_SUBSCRIPTION | (PULL_SYS_FLAG_SUSPEND if suspend_ms else 0)
     fields = {
         "consumerGroup": group,
         "topic": topic,
         "queueId": str(queue_id),
         "queueOffset": str(queue_offset),
         "maxMsgNums": str(max_messages),
-        "sysFlag": str(PULL_SYS_FLAG_SUBSCRIPTION),
+        "sysFlag": str(sys_flag),
         "commitOffset": "0",
-        "suspendTimeoutMillis": "0",
+        "suspendTimeoutMillis": str(suspend_ms),
         "subscription": "*",
         "subVersion": "0",
         "expressionType": "TAG",
     }
     return encode(PULL_MESSAGE, fields, OPAQUE_BASE + slot)
+
+
+def heartbeat_request(client_id: str, group: str, topics: Sequence[str], slot: int) -> bytes:
+    """HEART_BEAT (34) of a Java push consumer: these topics and its group's retry topic, by TAG."""
+    subscriptions = [
+        {
+            "classFilterMode": False,
+            "codeSet": [],
+            "expressionType": "TAG",
+            "subString": "*",
+            "subVersion": time.time_ns() // 1_000_000,
+            "tagsSet": [],
+            "topic": topic,
+        }
+        for topic in (*topics, f"%RETRY%{group}")
+    ]
+    consumer = {
+        "consumeFromWhere": "CONSUME_FROM_LAST_OFFSET",
+        "consumeType": "CONSUME_PASSIVELY",
+        "groupName": group,
+        "messageModel": "CLUSTERING",
+        "subscriptionDataSet": subscriptions,
+        "unitMode": False,
+    }
+    beat = {
+        "clientID": client_id,
+        "consumerDataSet": [consumer],
+        "heartbeatFingerprint": 0,
+        "producerDataSet": [{"groupName": "CLIENT_INNER_PRODUCER"}],
+        "withoutSub": False,
+    }
+    return encode(HEART_BEAT, {}, OPAQUE_BASE + slot, json.dumps(beat, separators=(",", ":")).encode())
+
+
+def member_list_request(group: str, slot: int) -> bytes:
+    """GET_CONSUMER_LIST_BY_GROUP (38): answered at once, by a look into one table."""
+    return encode(GET_CONSUMER_LIST_BY_GROUP, {"consumerGroup": group}, OPAQUE_BASE + slot)
 
 
 @dataclasses.dataclass(frozen=True)

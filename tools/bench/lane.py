@@ -19,10 +19,10 @@ class ConnectionEndedError(Exception):
 class Lane:
     """One connection: what has been received of it so far, and what could not be written yet."""
 
-    def __init__(self, sock: socket.socket, slots: range) -> None:
+    def __init__(self, sock: socket.socket, slots: range, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> None:
         self.socket = sock
         self.slots = slots
-        self.buffer = bytearray(RECEIVE_BUFFER_BYTES)
+        self.buffer = bytearray(receive_buffer_bytes)
         self._view = memoryview(self.buffer)
         self._filled = 0
         self._read = 0
@@ -48,7 +48,7 @@ class Lane:
         found = []
         while self._filled - self._read >= frames.HEAD_BYTES:
             header_end, end = frames.bounds(self.buffer, self._read)
-            if end - self._read > RECEIVE_BUFFER_BYTES:
+            if end - self._read > len(self.buffer):
                 raise ConnectionEndedError(f"a reply of {end - self._read} bytes")
             if end > self._filled:
                 break

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from tools.bench import frames
 from tools.bench.lane import Lane, connected
 from tools.bench.progress import Progress
-from tools.bench.requests import Load, Pulls, Requests, Sends
+from tools.bench.requests import Load, Requests, requests_of
 from tools.bench.server_process import cpu_seconds
 
 SILENCE_TIMEOUT_S = 10.0
@@ -185,7 +185,7 @@ def run(load: Load) -> Outcome:
     ConnectionEndedError when the server stops answering."""
     progress = Progress(load.label)
     with connected(load) as lanes, select.epoll() as epoll:
-        runner = Runner(load, lanes, Pulls(load) if load.kind == "pull" else Sends(load), epoll)
+        runner = Runner(load, lanes, requests_of(load), epoll)
         runner.start()
         if load.messages is None:
             runner.run_until(time.perf_counter_ns() + int(load.warmup_s * 1e9), progress)

@@ -2,13 +2,17 @@
 
 import abc
 import dataclasses
+import itertools
 
 from tools.bench import frames
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What to send. It ends after `seconds` (measured after `warmup_s`), or once `messages` were stored or pulled."""
+    """What to send. It ends after `seconds` (measured after `warmup_s`), or once `messages` were stored or pulled.
+
+    The kind "spread" sends messages with `keys` KEYS to `topics` topics in turn, named by `topic` and a number.
+    """
 
     kind: str
     host: str
@@ -22,6 +26,8 @@ class Load:
     warmup_s: float = 1.0
     messages: int | None = None
     server_pids: tuple[int, ...] = ()
+    topics: int = 1
+    keys: int = 0
     label: str = ""
 
 
@@ -46,16 +52,9 @@ class Sends(Requests):
     """Single sends or batches, the slots spread over the topic's queues."""
 
     def __init__(self, load: Load) -> None:
-        body = b"x" * load.body_bytes
         self._messages_each = load.batch if load.kind == "batch" else 1
         self._left = None if load.messages is None else -(-load.messages // self._messages_each)
-        self._templates = []
-        for slot in range(load.connections * load.depth):
-            queue_id = slot % frames.TOPIC_QUEUES
-            if load.kind == "batch":
-                self._templates.append(frames.batch_template(load.topic, queue_id, slot, body, load.batch))
-            else:
-                self._templates.append(frames.send_template(load.topic, queue_id, slot, body))
+        self._templates = self._made(load, b"x" * load.body_bytes)
 
     def next(self, slot: int) -> frames.Buffer | None:
         """The slot's frame again, with fresh keys."""
@@ -63,13 +62,50 @@ class Sends(Requests):
             if self._left == 0:
                 return None
             self._left -= 1
-        template = self._templates[slot]
+        template = self._template(slot)
         template.renew_keys()
         return template.frame
 
     def messages_in(self, buffer: bytearray, start: int) -> int:
         """One, or a whole batch."""
         return self._messages_each
+
+    def _made(self, load: Load, body: bytes) -> list[frames.Template]:
+        """One template a slot."""
+        templates = []
+        for slot in range(load.connections * load.depth):
+            queue_id = slot % frames.TOPIC_QUEUES
+            if load.kind == "batch":
+                templates.append(frames.batch_template(load.topic, queue_id, slot, body, load.batch))
+            else:
+                templates.append(frames.send_template(load.topic, queue_id, slot, body))
+        return templates
+
+    def _template(self, slot: int) -> frames.Template:
+        return self._templates[slot]
+
+
+class SpreadSends(Sends):
+    """Single sends to many topics in turn, whatever the slot."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__(load)
+        self._turn = itertools.cycle(self._templates)
+
+    def _made(self, load: Load, body: bytes) -> list[frames.Template]:
+        """Each topic's, and as many as slots at least: so none is needed twice at a time."""
+        slots = load.connections * load.depth
+        return [
+            frames.send_template(
+                f"{load.topic}_{number % load.topics}", number % frames.TOPIC_QUEUES, 0, body, load.keys
+            )
+            for number in range(-(-slots // load.topics) * load.topics)
+        ]
+
+    def _template(self, slot: int) -> frames.Template:
+        template = next(self._turn)
+        template.address(slot)
+        return template
 
 
 class Pulls(Requests):
@@ -103,3 +139,10 @@ class Pulls(Requests):
         else:
             self._is_done[reply.slot] = True
         return True
+
+
+def requests_of(load: Load) -> Requests:
+    """What makes the requests of a load of that kind."""
+    if load.kind == "pull":
+        return Pulls(load)
+    return SpreadSends(load) if load.kind == "spread" else Sends(load)

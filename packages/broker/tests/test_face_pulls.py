@@ -130,6 +130,22 @@ async def test_a_message_wakes_who_waits_for_its_queue() -> None:
         assert waiting.received() == []
 
 
+async def test_many_that_wait_for_one_queue_are_all_answered() -> None:
+    """By one message, and by the end of their time: more than are answered at a time."""
+    async with await world_with_topic() as world:
+        world.broker.start()
+        waiting, producer = world.client(1), world.client(2)
+        first = [waiting.send(11, pull_fields() | HELD) for _ in range(40)]
+        produce(producer)
+        await settled(world)
+        assert all(bodies_of(waiting.reply(opaque)) == [b"body"] for opaque in first)
+        second = [waiting.send(11, pull_fields(offset=1) | HELD) for _ in range(40)]
+        await world.clock.run_for(15.4)
+        assert {waiting.reply(opaque).code for opaque in second} == {19}
+        assert waiting.received() == []
+        assert len(world.broker.long_polling) == 0
+
+
 async def test_all_messages_of_one_read_come_in_one_answer() -> None:
     """Who waits is woken when the sends that were read together are all stored."""
     async with await world_with_topic() as world:

@@ -15,6 +15,11 @@ def names(waitings: list[Waiting[str]]) -> list[str]:
     return [w.what for w in waitings]
 
 
+def woken(polls: LongPollingTable[str], queue_id: int, tag_codes: set[int]) -> list[Waiting[str]]:
+    """Who may want messages with these tag codes, taken out."""
+    return [w for w in polls.waiting_on("T", queue_id) if w.wants(tag_codes) and polls.take_out(w)]
+
+
 def table(
     waiting_max: int = 100, per_queue: int = 100, per_owner: int = 100, size_bytes: int = 100
 ) -> LongPollingTable[str]:
@@ -26,8 +31,8 @@ def test_a_message_wakes_those_who_may_want_it_and_nobody_else() -> None:
     polls = table()
     for w in (waiting("all"), waiting("tag 1", tags={1}), waiting("tag 2", tags={2}), waiting("other", queue_id=1)):
         assert polls.add(w) is None
-    assert names(polls.wake("T", 0, [1])) == ["all", "tag 1"]
-    assert names(polls.wake("T", 0, [1])) == []
+    assert names(woken(polls, 0, {1})) == ["all", "tag 1"]
+    assert names(woken(polls, 0, {1})) == []
     assert polls.has_waiting("T", 0)
     assert polls.has_waiting("T", 1)
     assert not polls.has_waiting("T", 2)
@@ -40,12 +45,26 @@ def test_deadlines_come_in_order_and_only_once() -> None:
     for name, deadline in (("late", 30.0), ("early", 10.0), ("middle", 20.0)):
         polls.add(waiting(name, deadline=deadline))
     assert polls.next_deadline() == 10.0
-    assert names(polls.expire(9.9)) == []
-    assert names(polls.expire(20.0)) == ["early", "middle"]
+    assert names(polls.expire(9.9, 9)) == []
+    assert names(polls.expire(20.0, 9)) == ["early", "middle"]
     assert polls.next_deadline() == 30.0
-    polls.wake("T", 0, [0])
+    woken(polls, 0, {0})
     assert polls.next_deadline() is None
-    assert names(polls.expire(99.0)) == []
+    assert names(polls.expire(99.0, 9)) == []
+
+
+def test_as_many_expire_as_are_asked_for() -> None:
+    """The others whose time is over come next; those that are gone already do not count."""
+    polls = table()
+    all_of_them = [waiting(str(number), deadline=float(number)) for number in range(5)]
+    for w in all_of_them:
+        polls.add(w)
+    assert polls.take_out(all_of_them[1])
+    assert not polls.take_out(all_of_them[1])
+    assert names(polls.expire(3.0, 2)) == ["0", "2"]
+    assert names(polls.expire(3.0, 2)) == ["3"]
+    assert names(polls.expire(3.0, 2)) == []
+    assert len(polls) == 1
 
 
 def test_a_full_table_refuses() -> None:
@@ -74,8 +93,8 @@ def test_what_is_held_is_bounded_in_bytes() -> None:
     """However it leaves, its bytes are free again."""
     polls = table(size_bytes=10)
     for leave in (
-        lambda: polls.wake("T", 0, [0]),
-        lambda: polls.expire(99.0),
+        lambda: woken(polls, 0, {0}),
+        lambda: polls.expire(99.0, 9),
         lambda: polls.drop_owner("c"),
         polls.drain,
         lambda: polls.take("T", 0, lambda what: True),
@@ -111,7 +130,7 @@ def test_the_heap_of_deadlines_does_not_grow_with_wake_ups() -> None:
     polls = table()
     for number in range(5_000):
         polls.add(waiting(str(number)))
-        polls.wake("T", 0, [0])
+        woken(polls, 0, {0})
     assert len(polls._deadlines) <= 65
 
 
@@ -148,10 +167,10 @@ def test_against_a_dumb_twin(script: list[tuple]) -> None:  # type: ignore[type-
             continue
         if step[0] == "wake":
             out = [t for t in twin if t.queue_id == step[1] and (t.tag_codes is None or t.tag_codes & step[2])]
-            got = polls.wake("T", step[1], step[2])
+            got = woken(polls, step[1], set(step[2]))
         elif step[0] == "expire":
             out = [t for t in twin if t.deadline <= step[1]]
-            got = polls.expire(float(step[1]))
+            got = polls.expire(float(step[1]), 9)
         else:
             out = [t for t in twin if t.owner == step[1]]
             assert polls.drop_owner(step[1]) == len(out)
@@ -170,4 +189,4 @@ def test_some_of_a_queue_are_taken_out() -> None:
     assert names(polls.take("T", 0, lambda what: what.startswith("a"))) == []
     assert names(polls.take("T", 7, lambda what: True)) == []
     assert len(polls) == 2
-    assert names(polls.expire(99.0)) == ["b", "a3"]
+    assert names(polls.expire(99.0, 9)) == ["b", "a3"]

@@ -3,11 +3,12 @@
 A pull that found nothing is held here. It comes out once: when a message that its tags may want is stored in its queue,
 when its time is over, or when its connection closes. What comes out is run again by the caller with suspension
 forbidden (reference broker_behaviour.md §5). Bounds hold for waiters in all, on one queue and of one owner, and for
-what all take of memory; a full table refuses, and says which bound it was.
+what all take of memory; a full table refuses, and says which bound it was. `wake_rounds` tells whom a message wakes.
 """
 
 import heapq
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -26,6 +27,10 @@ class Waiting(Generic[W]):
     what: W
     size_bytes: int = 0
     gone: bool = field(default=False)
+
+    def wants(self, tag_codes: AbstractSet[int]) -> bool:
+        """Whether it may want one of some messages, by their tag codes."""
+        return self.tag_codes is None or not self.tag_codes.isdisjoint(tag_codes)
 
 
 class HeldLimits(NamedTuple):
@@ -80,16 +85,16 @@ class LongPollingTable(Generic[W]):
         """Whether anybody waits for this queue: the cheap question of the send path."""
         return (topic, queue_id) in self._queues
 
-    def wake(self, topic: str, queue_id: int, tag_codes: Iterable[int]) -> list[Waiting[W]]:
-        """Take out those who may want one of these new messages (by their tag codes)."""
-        queue = self._queues.get((topic, queue_id))
-        if queue is None:
-            return []
-        codes = set(tag_codes)
-        woken = [w for w in queue if w.tag_codes is None or not codes.isdisjoint(w.tag_codes)]
-        for waiting in woken:
-            self._remove(waiting)
-        return woken
+    def waiting_on(self, topic: str, queue_id: int) -> list[Waiting[W]]:
+        """Who waits for this queue, in the order of coming."""
+        return list(self._queues.get((topic, queue_id), ()))
+
+    def take_out(self, waiting: Waiting[W]) -> bool:
+        """Take out one; False when it is gone already."""
+        if waiting.gone:
+            return False
+        self._remove(waiting)
+        return True
 
     def take(self, topic: str, queue_id: int, is_wanted: Callable[[W], bool]) -> list[Waiting[W]]:
         """Take out those of a queue for whose `what` this holds."""
@@ -98,15 +103,18 @@ class LongPollingTable(Generic[W]):
             self._remove(waiting)
         return taken
 
-    def expire(self, now: float) -> list[Waiting[W]]:
-        """Take out those whose time is over."""
-        expired = []
-        while self._deadlines and (self._deadlines[0][2].gone or self._deadlines[0][0] <= now):
+    def expire(self, now: float, count_max: int) -> list[Waiting[W]]:
+        """Take out those whose time is over, at most so many; fewer come when nobody else's is."""
+        expired: list[Waiting[W]] = []
+        while self._deadlines and len(expired) < count_max and self._is_over(self._deadlines[0], now):
             waiting = heapq.heappop(self._deadlines)[2]
-            if not waiting.gone:
-                self._remove(waiting)
+            if self.take_out(waiting):
                 expired.append(waiting)
         return expired
+
+    @staticmethod
+    def _is_over(entry: tuple[float, int, Waiting[W]], now: float) -> bool:
+        return entry[2].gone or entry[0] <= now
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do again, or None while nobody waits."""

@@ -5,15 +5,17 @@ When it comes out it is read again, with its offset commit not repeated. Pulls b
 (sliced_pulls.py).
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from apogeemq.broker.core.long_polling import LongPollingTable, Waiting
+from apogeemq.broker.core.wake_rounds import WakeRounds
 from apogeemq.broker.errors import BrokerError, FlowControl
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
 from apogeemq.broker.faces.remoting.sliced_pulls import SlicedPulls
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
+from apogeemq.broker.faces.remoting.turns import Turns
 from apogeemq.broker.service.fetch import PULL_SUSPEND, FetchService, Pull, Pulled
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
@@ -21,6 +23,9 @@ from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame, encode_response_head
 from apogeemq.remoting_codec.headers.pull import PullMessageRequestHeader
 from apogeemq.store.errors import StoreError
+
+ANSWERED_AT_A_TIME: Final = 16
+"""Held pulls that are answered before the clock is looked at: some 12 µs each, without what the kernel takes."""
 
 HELD_SIZE_BYTES = 2048
 """What a held pull takes of memory beside the texts of its request."""
@@ -83,7 +88,9 @@ class PullRequests:
         self._hold_s_max = hold_s_max
         self._short_hold_s = short_hold_s
         self._long_polling = long_polling
-        self._arrived: dict[tuple[str, int], set[int]] = {}
+        self._wake_rounds = WakeRounds(table, at_a_time=ANSWERED_AT_A_TIME)
+        self._waking = Turns(self._wake_some, monotonic)
+        self._expiring = Turns(self._expire_some, monotonic)
 
     def handlers(self) -> dict[int, Handler]:
         """Request code → function."""
@@ -115,9 +122,8 @@ class PullRequests:
         """
         if not self._table.has_waiting(topic, queue_id):
             return
-        if not self._arrived:
-            asyncio.get_running_loop().call_soon(self._wake_arrived)
-        self._arrived.setdefault((topic, queue_id), set()).add(tags_code)
+        self._wake_rounds.arrived(topic, queue_id, tags_code)
+        self._waking.begin_soon()
 
     def offsets_reset(self, topic: str, group: str, queue_ids: Iterable[int]) -> None:
         """A group's offsets were reset: its held pulls are answered with that now, not when their time is over."""
@@ -127,8 +133,7 @@ class PullRequests:
 
     def expire(self) -> None:
         """Answer the held pulls whose time is over."""
-        for waiting in self._table.expire(self._monotonic()):
-            self._answer_held(waiting)
+        self._expiring.begin()
 
     def channel_closed(self, channel: Channel) -> None:
         """Forget what a closed connection holds."""
@@ -174,11 +179,16 @@ class PullRequests:
             raise FlowControl(f"{reached.now} {what}, the limit ({setting}) is {reached.value}", limit=setting)
         return True
 
-    def _wake_arrived(self) -> None:
-        arrived, self._arrived = self._arrived, {}
-        for (topic, queue_id), tags_codes in arrived.items():
-            for waiting in self._table.wake(topic, queue_id, tags_codes):
-                self._answer_held(waiting)
+    def _wake_some(self) -> bool:
+        for waiting in self._wake_rounds.next():
+            self._answer_held(waiting)
+        return bool(self._wake_rounds)
+
+    def _expire_some(self) -> bool:
+        expired = self._table.expire(self._monotonic(), ANSWERED_AT_A_TIME)
+        for waiting in expired:
+            self._answer_held(waiting)
+        return len(expired) == ANSWERED_AT_A_TIME
 
     def _answer_held(self, waiting: Waiting[HeldPull]) -> None:
         held = waiting.what
