@@ -72,6 +72,8 @@ final class Consume {
         consumer.setHeartbeatBrokerInterval(1000);
         consumer.setPersistConsumerOffsetInterval(arguments.integer("persist-ms", 1000));
         consumer.setSuspendCurrentQueueTimeMillis(100);
+        // At its default of 0 the client ends with messages in hand, and what the listener had finished with is not committed.
+        consumer.setAwaitTerminationMillisWhenShutdown(5000);
         consumer.setAllocateMessageQueueStrategy(new AllocateMessageQueueAveragely() {
             @Override
             public List<MessageQueue> allocate(String group, String self, List<MessageQueue> queues, List<String> clientIds) {
