@@ -1,8 +1,10 @@
 """Topics and groups: what is made when, and what is refused."""
 
+from collections.abc import Callable
+
 import pytest
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
-from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.core.topics import PLANNED, Topic, TopicTable
 from apogeemq.broker.errors import InvalidParameter, SubscriptionGroupNotExist, SystemBusy, TopicNotExist
 from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig
 
@@ -44,6 +46,25 @@ def test_a_groups_topic_is_made_once() -> None:
     table = topics()
     made = table.create_for_group("%RETRY%G", 1)
     assert table.create_for_group("%RETRY%G", 5) is made
+
+
+def test_a_planned_topic_is_made_when_it_is_kept() -> None:
+    """Until then it is nowhere; what somebody made meanwhile stays; a topic of the table is kept already."""
+    table = topics()
+    before = table.version
+    plans: tuple[Callable[[], Topic], ...] = (
+        lambda: table.plan_for_send("T", "TBW102", 4),
+        lambda: table.plan_for_group("%RETRY%G", 2),
+    )
+    for plan in plans:
+        first, second = plan(), plan()
+        assert (table.get(first.name), table.version, first.version) == (None, before, PLANNED)
+        made = table.keep(first)
+        assert (table.get(first.name), made.config, made.version) == (made, first.config, before + 1)
+        assert table.keep(second) is made
+        assert table.keep(made) is made
+        assert table.version == before + 1, "nothing changed by the second one"
+        before = table.version
 
 
 def test_built_in_topics_are_apaches() -> None:
