@@ -25,7 +25,7 @@ from apogeemq.client_remoting.core.process_queue import ProcessQueue
 from apogeemq.client_remoting.delivery import HandlerCalls
 from apogeemq.client_remoting.instance import ClientInstance
 from apogeemq.client_remoting.messages import received_message
-from apogeemq.client_remoting.rebalance import Rebalance
+from apogeemq.client_remoting.reading import ReadQueues
 from apogeemq.client_remoting.version import VERSION
 from apogeemq.remoting_codec.aio.channel import Channel, Handler, Reply
 from apogeemq.remoting_codec.bodies import ConsumeType, MessageQueue, ResetOffsetBody, SubscriptionData
@@ -86,16 +86,16 @@ class BrokerRequests:
 
     Args:
         instance: the client at its servers.
-        rebalance: has the queues.
+        reading: has the queues.
         calls: runs the handler; None without one.
         profile: see there.
     """
 
     def __init__(
-        self, instance: ClientInstance, rebalance: Rebalance, calls: HandlerCalls | None, profile: Profile
+        self, instance: ClientInstance, reading: ReadQueues, calls: HandlerCalls | None, profile: Profile
     ) -> None:
         self._instance = instance
-        self._rebalance = rebalance
+        self._reading = reading
         self._calls = calls
         self._profile = profile
         self._direct = 0
@@ -112,14 +112,14 @@ class BrokerRequests:
 
     def _members_changed(self, _channel: Channel, command: RemotingCommand) -> Reply:
         if (command.ext_fields or {}).get("consumerGroup") == self._profile.group:
-            self._rebalance.wake()
+            self._reading.wish.set()
         return None
 
     def _reset(self, _channel: Channel, command: RemotingCommand) -> Reply:
         header = ResetOffsetRequestHeader.decode(command.ext_fields)
         if header.group == self._profile.group:
             offsets = ResetOffsetBody.decode(command.body).offset_table
-            self._instance.run(self._rebalance.reset(offsets), "reset offsets")
+            self._instance.run(self._reading.reset(offsets), "reset offsets")
         return None
 
     def _status(self, _channel: Channel, command: RemotingCommand) -> Reply:
@@ -127,7 +127,7 @@ class BrokerRequests:
         if header.group != self._profile.group:
             return self._not_this_group(command, header.group)
         offsets = {
-            queue: in_hand.commit_offset for queue, in_hand in self._rebalance.in_hand if queue.topic == header.topic
+            queue: in_hand.commit_offset for queue, in_hand in self._reading.in_hand if queue.topic == header.topic
         }
         return _answer(command, GetConsumerStatusBody(message_queue_table=offsets))
 
@@ -138,7 +138,7 @@ class BrokerRequests:
         info = ConsumerRunningInfo(
             properties=dict(self._profile.properties),
             subscription_set=list(self._profile.subscriptions()),
-            mq_table={queue: self._queue_info(queue, in_hand) for queue, in_hand in self._rebalance.in_hand},
+            mq_table={queue: self._queue_info(queue, in_hand) for queue, in_hand in self._reading.in_hand},
             jstack=stack_dump() if header.jstack_enable else None,
         )
         return _answer(command, info)
@@ -152,7 +152,7 @@ class BrokerRequests:
             cached_msg_max_offset=max(cached, default=0),
             cached_msg_count=len(in_hand),
             cached_msg_size_in_mi_b=in_hand.size_bytes // _MIB,
-            locked=self._rebalance.claims.is_held(queue),
+            locked=self._reading.claims.is_held(queue),
             droped=in_hand.is_dropped,
         )
 

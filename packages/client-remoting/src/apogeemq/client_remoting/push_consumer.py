@@ -33,7 +33,8 @@ from apogeemq.client_remoting.locking import Locks
 from apogeemq.client_remoting.messages import retry_topic
 from apogeemq.client_remoting.orderly import Lanes, OrderlyDelivery
 from apogeemq.client_remoting.queue_reader import QueueReader
-from apogeemq.client_remoting.rebalance import InHand, Rebalance
+from apogeemq.client_remoting.reading import InHand, ReadQueues
+from apogeemq.client_remoting.rebalance import Rebalance
 from apogeemq.client_remoting.settling import OffsetCommitter, Settler
 from apogeemq.client_remoting.version import VERSION
 from apogeemq.remoting_codec.bodies import (
@@ -133,10 +134,9 @@ class PushConsumer:
             calls = HandlerCalls(around_handler(tuple(middleware), as_handler(handler)), tracing)
         self._has_handler = calls is not None
         self._delivery = self._make_delivery(calls, retry, concurrency, orderly=orderly)
-        self._rebalance = Rebalance(
+        self._reading = ReadQueues(
             instance=self._instance,
             group=group,
-            subscriptions=self._subscriptions,
             start=self._start,
             committer=self._committer,
             claims=self._delivery.claims,
@@ -154,7 +154,7 @@ class PushConsumer:
             ),
             subscriptions=self._subscription_data,
         )
-        self._instance.serve(BrokerRequests(self._instance, self._rebalance, calls, profile).handlers())
+        self._instance.serve(BrokerRequests(self._instance, self._reading, calls, profile).handlers())
         self._balancing: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -171,9 +171,10 @@ class PushConsumer:
         except BaseException:
             await self._instance.close()
             raise
-        self._instance.route_listeners.append(lambda _topic: self._rebalance.wake())
-        self._delivery.start(self._rebalance.forsake)
-        self._balancing = self._instance.run(self._rebalance.run(), "rebalance")
+        self._instance.route_listeners.append(lambda _topic: self._reading.wish.set())
+        self._delivery.start(self._reading.forsake)
+        rebalance = Rebalance(self._instance, self._group, self._subscriptions, self._reading)
+        self._balancing = self._instance.run(rebalance.run(), "rebalance")
         self._instance.run(self._commit_offsets(), "offsets")
         return self
 
@@ -188,9 +189,9 @@ class PushConsumer:
             return
         self._is_closed = True
         self._balancing.cancel()  # nothing is taken up any more
-        await asyncio.gather(self._balancing, *self._rebalance.stop_reading(), return_exceptions=True)
+        await asyncio.gather(self._balancing, *self._reading.stop(), return_exceptions=True)
         await self._delivery.finish(self._close_timeout_s)
-        await self._committer.commit_all(self._rebalance.in_hand)
+        await self._committer.commit_all(self._reading.in_hand)
         await self._delivery.leave()
         await self._instance.close()
 
@@ -246,7 +247,7 @@ class PushConsumer:
             hand_over=self._delivery.open(queue),
             settler=self._settler,
             limits=self._limits,
-            queue_count=lambda: self._rebalance.queue_count,
+            queue_count=lambda: self._reading.queue_count,
         )
         return reader.run()
 
@@ -254,7 +255,7 @@ class PushConsumer:
         """Commit every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(COMMIT_INTERVAL_S)
-            await self._committer.commit_all(self._rebalance.in_hand)
+            await self._committer.commit_all(self._reading.in_hand)
 
     def _subscription_data(self) -> list[SubscriptionData]:
         return [subscription.data(self._sub_version_ms) for subscription in self._subscriptions.values()]
