@@ -3,10 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 
 import pytest
 from apogeemq import client_grpc
-from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage, RetryLater, Sql
+from apogeemq.client_remoting import Message, Producer, PullConsumer, PushConsumer, ReceivedMessage, RetryLater, Sql
 from apogeemq.client_remoting.errors import StartFailed
 from apogeemq.remoting_codec.client_bodies import CMResult, ConsumeMessageDirectlyResult, ConsumerRunningInfo
 from apogeemq.remoting_codec.codes import RequestCode
@@ -169,3 +170,59 @@ def consume_directly(server: Ready, fields: dict[str, str]) -> RemotingCommand:
     """Have a consumer try one message now."""
     with WireClient(server.listeners["broker.remoting"]) as client:
         return client.request(RequestCode.CONSUME_MESSAGE_DIRECTLY, fields)
+
+
+# -- pull
+
+
+async def test_polling_shares_and_commits(namesrv: str) -> None:
+    """Two members poll a topic empty, each message comes to one of them; a third finds all of it committed."""
+    topic, group, count = fresh("poll"), fresh("poll"), 400
+    async with Producer(namesrv) as producer:
+        for start in range(0, count, 100):
+            await producer.send_batch([Message(topic, b"%d" % number) for number in range(start, start + 100)])
+    polled: list[bytes] = []
+
+    async def poll_all(consumer: PullConsumer) -> int:
+        own = 0
+        async with asyncio.timeout(WAIT_S):
+            while len(polled) < count:
+                messages = await consumer.poll(10, 0.2)
+                polled.extend(message.body for message in messages)
+                own += len(messages)
+                await asyncio.sleep(0)
+        return own
+
+    common = {"group": group, "subscriptions": {topic: "*"}, "start": "earliest"}
+    async with PullConsumer(namesrv, **common) as first, PullConsumer(namesrv, **common) as second:  # type: ignore[arg-type]
+        while not (first.assigned and second.assigned):  # noqa: ASYNC110 — what is waited for happens at the broker
+            await asyncio.sleep(0.02)
+        counts = await asyncio.gather(poll_all(first), poll_all(second))
+    assert set(polled) == {b"%d" % number for number in range(count)}
+    assert min(counts) > 0
+    async with PullConsumer(namesrv, **common) as third:  # type: ignore[arg-type]
+        while not third.assigned:  # noqa: ASYNC110 — as above
+            await asyncio.sleep(0.02)
+        offsets = [await third.committed(queue) for queue in await third.queues(topic)]
+    assert sum(offset or 0 for offset in offsets) == count
+
+
+async def test_seeking_to_a_time(namesrv: str) -> None:
+    """Queues of one's own, begun at the moment after which a message was sent."""
+    topic = fresh("seek")
+    async with Producer(namesrv) as producer:
+        await producer.send_batch([Message(topic, b"before")] * 3)
+        await asyncio.sleep(0.01)
+        moment = datetime.now(UTC)
+        async with PullConsumer(namesrv, group=fresh("seek"), start="earliest") as consumer:
+            queues = await consumer.queues(topic)
+            await consumer.assign(queues)
+            for queue in queues:
+                await consumer.seek(queue, await consumer.offset_for_timestamp(queue, moment))
+            for _ in queues:
+                await producer.send(Message(topic, b"after"))
+            polled: list[bytes] = []
+            async with asyncio.timeout(WAIT_S):
+                while len(polled) < len(queues):
+                    polled += [message.body for message in await consumer.poll(timeout_s=WAIT_S)]
+    assert polled == [b"after"] * len(queues)

@@ -237,10 +237,11 @@ def readme_program(name: str, namesrv: str) -> str:
 
 
 def test_the_readmes_programs(namesrv: str) -> None:
-    """The producer's message is handled by the consumer, and by the one that reads in order."""
+    """The producer's message is handled by the consumer, by the one that reads in order, and polled."""
     assert re.fullmatch(r"sent [0-9A-F]{32,56}\n", run_program("-c", readme_program("producer", namesrv)))
     assert run_program("-c", readme_program("push", namesrv)) == "handled order 7\n"
     assert re.fullmatch(r"handled order 7 of queue \d\n", run_program("-c", readme_program("orderly", namesrv)))
+    assert run_program("-c", readme_program("pull", namesrv)) == "polled order 7\n"
 
 
 def test_the_quickstart_prints_what_its_readme_says(namesrv: str) -> None:

@@ -188,7 +188,9 @@ async def test_a_consumer_with_a_handler_cannot_be_iterated(queue: Queue) -> Non
 
 
 @pytest.mark.parametrize(
-    ("start", "offset"), [("latest", 9), ("earliest", 3), (datetime(2026, 1, 1, tzinfo=UTC), 6)], ids=str
+    ("start", "offset"),
+    [("latest", 9), ("earliest", 3), (datetime(2026, 1, 1, tzinfo=UTC), 6), (1_767_225_600_000, 6)],
+    ids=str,
 )
 async def test_a_group_without_offsets(cluster: ScriptedCluster, start: Start, offset: int) -> None:
     """Begins where `start` says, which is committed at once: the next member must not begin elsewhere."""

@@ -21,7 +21,9 @@ from apogeemq.client_api import (
 from apogeemq.client_remoting.core.offsets import Start
 from apogeemq.client_remoting.core.pull_schedule import FlowLimits
 from apogeemq.client_remoting.producer import Producer
+from apogeemq.client_remoting.pull_consumer import PullConsumer
 from apogeemq.client_remoting.push_consumer import PushConsumer
+from apogeemq.remoting_codec.bodies import MessageQueue
 
 __all__ = [
     "JSON",
@@ -29,8 +31,10 @@ __all__ = [
     "TEXT",
     "FlowLimits",
     "Message",
+    "MessageQueue",
     "Middleware",
     "Producer",
+    "PullConsumer",
     "PushConsumer",
     "ReceivedMessage",
     "Reject",

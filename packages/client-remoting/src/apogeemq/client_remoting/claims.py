@@ -33,9 +33,9 @@ class Claims(Protocol):
 
 
 class NoClaims:
-    """Every queue may be read at once."""
+    """Every queue may be read at once. Without a committer nothing is committed when one is let go."""
 
-    def __init__(self, committer: OffsetCommitter) -> None:
+    def __init__(self, committer: OffsetCommitter | None) -> None:
         self._committer = committer
 
     async def claim(self, _queue: MessageQueue) -> bool:
@@ -48,7 +48,8 @@ class NoClaims:
 
     async def release(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:
         """Commit; messages that are being handled are another member's business."""
-        await self._committer.commit(queue, in_hand)
+        if self._committer is not None:
+            await self._committer.commit(queue, in_hand)
         in_hand.is_dropped = True
 
     def forsake(self, _queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:

@@ -6,7 +6,6 @@ takes them apart in order.
 """
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
@@ -16,16 +15,17 @@ from typing import Final, Self
 from apogeemq.client_api.errors import ClientClosed, NotSupported
 from apogeemq.client_api.filters import Filter
 from apogeemq.client_api.handling import Handler, PlainHandler, Retry, as_handler
-from apogeemq.client_api.message import ReceivedMessage, check_topic
+from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_api.middleware import Middleware, around_handler
 from apogeemq.client_api.tracing import Tracing, find_tracer
 from apogeemq.client_remoting.broker_requests import BrokerRequests, Profile, java_properties
 from apogeemq.client_remoting.checking import check_expressions
 from apogeemq.client_remoting.claims import NoClaims
+from apogeemq.client_remoting.consumer_group import check_group, consumer_heartbeat, read_subscriptions
 from apogeemq.client_remoting.core.delay_levels import nearest_delay_level
 from apogeemq.client_remoting.core.offsets import Start, check_start
 from apogeemq.client_remoting.core.pull_schedule import FlowLimits
-from apogeemq.client_remoting.core.subscription import ALL, Subscription, parse_subscription
+from apogeemq.client_remoting.core.subscription import ALL, Subscription
 from apogeemq.client_remoting.core.suspension import orderly_retry
 from apogeemq.client_remoting.delivery import ConcurrentDelivery, Delivery, HandlerCalls, ReadyMessages, Workers
 from apogeemq.client_remoting.instance import ClientInstance, ClientSettings, Membership
@@ -37,21 +37,11 @@ from apogeemq.client_remoting.reading import InHand, ReadQueues
 from apogeemq.client_remoting.rebalance import Rebalance
 from apogeemq.client_remoting.settling import OffsetCommitter, Settler
 from apogeemq.client_remoting.version import VERSION
-from apogeemq.remoting_codec.bodies import (
-    ConsumeFromWhere,
-    ConsumerData,
-    ConsumeType,
-    HeartbeatData,
-    MessageModel,
-    MessageQueue,
-    SubscriptionData,
-)
+from apogeemq.remoting_codec.bodies import ConsumeType, HeartbeatData, MessageQueue, SubscriptionData
 
 COMMIT_INTERVAL_S: Final = 5.0
 CONCURRENCY_DEFAULT: Final = 20
 """Handlers at once; Apache's consumeThreadMin."""
-
-_GROUP: Final = re.compile(r"[%|a-zA-Z0-9_-]{1,120}")
 
 
 class PushConsumer:
@@ -65,7 +55,7 @@ class PushConsumer:
         retry: what becomes of a message whose handler raised. Delays are those of the nearest delay level; with
             `orderly` they are kept in place, from 10 ms to 30 s, and without a policy a message is tried every second
             until it is handled.
-        start: where a group without offsets begins: `latest`, `earliest`, or a datetime with a zone.
+        start: where a group without offsets begins: `latest`, `earliest`, a datetime with a zone, or ms since 1970.
         orderly: handle the messages of a queue one after the other in their order, under a lock; a message that fails
             blocks its queue until it is handled or given up. Needs a handler.
         concurrency: handlers at once.
@@ -95,8 +85,7 @@ class PushConsumer:
         start_timeout_s: float = 5.0,
         close_timeout_s: float = 10.0,
     ) -> None:
-        if _GROUP.fullmatch(group) is None:
-            raise ValueError(f"group {group[:64]!r} is not 1 to 120 of a-z A-Z 0-9 _ - % |")
+        check_group(group)
         if not subscriptions:
             raise ValueError("subscriptions is empty: name at least one topic")
         if concurrency < 1:
@@ -261,37 +250,13 @@ class PushConsumer:
         return [subscription.data(self._sub_version_ms) for subscription in self._subscriptions.values()]
 
     def _heartbeat(self, client_id: str) -> HeartbeatData:
-        return HeartbeatData(
-            client_id=client_id,
-            consumer_data_set=[
-                ConsumerData(
-                    group_name=self._group,
-                    consume_type=ConsumeType.CONSUME_PASSIVELY,
-                    message_model=MessageModel.CLUSTERING,
-                    consume_from_where=_consume_from_where(self._start),
-                    subscription_data_set=self._subscription_data(),
-                )
-            ],
+        return consumer_heartbeat(
+            client_id, self._group, ConsumeType.CONSUME_PASSIVELY, self._start, self._subscription_data()
         )
 
 
 def _with_retry_topic(subscriptions: Mapping[str, Filter], group: str) -> dict[str, Subscription]:
     """The subscriptions read, and that to the group's own failed messages."""
-    read = {}
-    for topic, wanted in subscriptions.items():
-        check_topic(topic)
-        read[topic] = parse_subscription(topic, wanted)
+    read = read_subscriptions(subscriptions)
     own = retry_topic(group)
-    read[own] = Subscription(own, ALL)
-    return read
-
-
-def _consume_from_where(start: Start) -> ConsumeFromWhere:
-    """What brokers and their tools are told of `start`; nothing depends on it there."""
-    match start:
-        case "latest":
-            return ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
-        case "earliest":
-            return ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
-        case _:
-            return ConsumeFromWhere.CONSUME_FROM_TIMESTAMP
+    return read | {own: Subscription(own, ALL)}

@@ -153,15 +153,19 @@ class OffsetCommitter:
         self._instance = instance
         self._group = group
 
-    async def commit_all(self, queues: Iterable[tuple[MessageQueue, ProcessQueue[ReceivedMessage]]]) -> None:
-        """Commit what changed. What fails is logged and stays to be committed the next time."""
-        await asyncio.gather(*(self.commit(queue, in_hand) for queue, in_hand in queues))
+    async def commit_all(self, queues: Iterable[tuple[MessageQueue, ProcessQueue[ReceivedMessage]]]) -> bool:
+        """Commit what changed; gives whether brokers have all of it. What fails stays to be committed the next time."""
+        return all(await asyncio.gather(*(self.commit(queue, in_hand) for queue, in_hand in queues)))
 
-    async def commit(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:
-        """Commit one queue's offset, if it changed."""
+    async def commit(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> bool:
+        """Commit one queue's offset, if it changed; gives whether the broker has it."""
         offset = in_hand.uncommitted
-        if offset is not None and await self.set(queue, offset):
+        if offset is None:
+            return True
+        is_set = await self.set(queue, offset)
+        if is_set:
             in_hand.committed(offset)
+        return is_set
 
     async def set(self, queue: MessageQueue, offset: int) -> bool:
         """Set one queue's offset, whatever it is; gives whether the broker has it."""

@@ -10,8 +10,9 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Literal, NamedTuple, TypeAlias
 
-Start: TypeAlias = Literal["latest", "earliest"] | datetime
-"""`latest`: what is sent from now on; `earliest`: all that is kept; a datetime: what was stored from then on."""
+Start: TypeAlias = Literal["latest", "earliest"] | datetime | int
+"""`latest`: what is sent from now on; `earliest`: all that is kept; a datetime, or milliseconds since 1970: what was
+stored from then on."""
 
 
 class Boundary(Enum):
@@ -33,16 +34,28 @@ def start_offset(start: Start, *, is_retry_topic: bool, appeared_later: bool) ->
     """What a queue without a committed offset starts at."""
     if is_retry_topic or appeared_later or start == "earliest":
         return StartOffset(Boundary.MIN)
-    if isinstance(start, datetime):
-        return StartOffset(Boundary.BY_TIME, int(start.timestamp() * 1000))
+    if isinstance(start, datetime | int):
+        return StartOffset(Boundary.BY_TIME, timestamp_ms(start))
     return StartOffset(Boundary.MAX)
 
 
 def check_start(start: Start) -> Start:
     """Raise ValueError for a start that is none; a datetime must have a zone."""
-    if isinstance(start, datetime):
-        if start.tzinfo is None:
-            raise ValueError("start is a datetime without a zone: give it one, for example datetime.now(UTC)")
+    if isinstance(start, datetime | int) and not isinstance(start, bool):
+        timestamp_ms(start)
     elif start not in ("latest", "earliest"):
-        raise ValueError(f"start is {start!r} instead of 'latest', 'earliest' or a datetime with a zone")
+        raise ValueError(
+            f"start is {start!r} instead of 'latest', 'earliest', a datetime with a zone or milliseconds since 1970"
+        )
     return start
+
+
+def timestamp_ms(moment: datetime | int) -> int:
+    """Milliseconds since 1970. Raises ValueError for a datetime without a zone and for what is before 1970."""
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise ValueError(f"{moment} is a datetime without a zone: give it one, for example datetime.now(UTC)")
+        moment = int(moment.timestamp() * 1000)
+    if moment < 0:
+        raise ValueError(f"{moment} ms is before 1970")
+    return moment
