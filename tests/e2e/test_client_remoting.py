@@ -308,3 +308,59 @@ async def wait_for(is_done: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not is_done():  # noqa: ASYNC110 — what is waited for happens in many places
             await asyncio.sleep(0.02)
+
+
+async def test_a_request_is_answered(namesrv: str) -> None:
+    """Twenty at a time, by a consumer of this client; a reply to nobody fails."""
+    topic, group = fresh("request"), fresh("request")
+    async with Producer(namesrv) as asking, Producer(namesrv) as answering:
+        await asking.send(Message(topic, b"no request"))
+        refused: list[str] = []
+
+        async def answer(message: ReceivedMessage) -> None:
+            try:
+                await answering.reply(message, b"re: " + message.body, timeout_s=WAIT_S)
+            except ClientError as error:
+                refused.append(str(error))
+
+        async with PushConsumer(
+            namesrv, group=group, subscriptions={topic: "*"}, handler=answer, start="earliest", concurrency=32
+        ):
+            questions = [Message(topic, b"%d" % number) for number in range(20)]
+            replies = await asyncio.gather(*(asking.request(question, timeout_s=WAIT_S) for question in questions))
+        assert [reply.body for reply in replies] == [b"re: %d" % number for number in range(20)]
+        assert len(refused) == 1
+        assert "is no request" in refused[0]
+
+
+async def test_a_message_group_is_handled_in_its_order(namesrv: str) -> None:
+    """Sent one after the other within each group, handled so by an ordered consumer, whatever fails at first."""
+    topic, group = fresh("ordered"), fresh("ordered")
+    handled: dict[str, list[int]] = collections.defaultdict(list)
+    failed: set[bytes] = set()
+
+    async def handle(message: ReceivedMessage) -> None:
+        number = int(message.body.split()[1])
+        if number % 5 == 0 and message.body not in failed:
+            failed.add(message.body)
+            raise RetryLater(0.01)
+        assert message.message_group is not None
+        handled[message.message_group].append(number)
+
+    async def send_group(producer: Producer, name: str) -> set[int]:
+        bodies = [f"{name} {number}".encode() for number in range(10)]
+        receipts = [await producer.send(Message(topic, body, message_group=name)) for body in bodies]
+        return {receipt.queue_id for receipt in receipts}
+
+    async with Producer(namesrv) as producer:
+        await producer.send(Message(topic, b"first 1", message_group="warm"))
+        names = ["red", "green", "blue"]
+        async with PushConsumer(
+            namesrv, group=group, subscriptions={topic: "*"}, handler=handle, start="earliest", orderly=True
+        ):
+            queues = await asyncio.gather(*(send_group(producer, name) for name in names))
+            async with asyncio.timeout(WAIT_S):
+                while any(handled[name] != list(range(10)) for name in names):  # noqa: ASYNC110 — handlers set no event
+                    await asyncio.sleep(0.02)
+    assert [len(each) for each in queues] == [1, 1, 1]
+    assert handled["warm"] == [1]

@@ -7,7 +7,6 @@ from apogeemq.client_api.errors import (
     ClientClosed,
     ConnectionBroken,
     MessageInvalid,
-    NotSupported,
     RouteNotFound,
     SendFailed,
     SendTimeout,
@@ -89,8 +88,13 @@ async def test_a_batch_is_one_request(cluster: ScriptedCluster) -> None:
 
 @pytest.mark.parametrize(
     "messages",
-    [[], [Message("T", b"1"), Message("U", b"2")], [Message("T", b"1", delivery_timestamp_ms=1)]],
-    ids=["none", "two topics", "delayed"],
+    [
+        [],
+        [Message("T", b"1"), Message("U", b"2")],
+        [Message("T", b"1", delivery_timestamp_ms=1)],
+        [Message("T", b"1", message_group="g"), Message("T", b"2")],
+    ],
+    ids=["none", "two topics", "delayed", "two groups"],
 )
 async def test_what_is_no_batch_is_refused(cluster: ScriptedCluster, messages: list[Message]) -> None:
     """Before anything is sent."""
@@ -251,11 +255,28 @@ async def test_it_says_hello_and_goodbye(cluster: ScriptedCluster) -> None:
     assert requests[-1].ext_fields == {"clientID": client_id, "producerGroup": "P"}
 
 
-async def test_fifo_messages_are_refused_by_name(cluster: ScriptedCluster) -> None:
-    """Rather than sent without their order."""
+async def test_a_message_group_keeps_to_its_queue(cluster: ScriptedCluster) -> None:
+    """And says so in its sharding key; a batch of one group too."""
+    grouped = Message("T", b"x", message_group="g")
     async with Producer(cluster.namesrv.address) as producer:
-        with pytest.raises(NotSupported, match="message_group"):
+        receipts = [await producer.send(grouped) for _ in range(4)]
+        receipts += await producer.send_batch([grouped, grouped])
+    (name,) = {receipt.broker_name for receipt in receipts}
+    for command in cluster.brokers[name].of(SEND):
+        properties = SendMessageRequestHeaderV2.decode(command.ext_fields).properties or ""
+        assert decode_properties(properties.encode())["__SHARDINGKEY"] == "g"
+
+
+@pytest.mark.parametrize(("code", "attempts"), [(16, 1), (2, 3)])
+async def test_a_message_group_is_never_sent_elsewhere(cluster: ScriptedCluster, code: int, attempts: int) -> None:
+    """A refusal that passes is tried again at the same broker, any other is told: elsewhere the order would be lost."""
+    for broker in cluster.brokers.values():
+        broker.usual[SEND] = refuse(code)
+    async with Producer(cluster.namesrv.address) as producer:
+        with pytest.raises(SendFailed) as caught:
             await producer.send(Message("T", b"x", message_group="g"))
+    assert caught.value.attempts == attempts
+    assert len(set(cluster.sends())) == 1
 
 
 async def test_middleware_runs_around_sends(cluster: ScriptedCluster) -> None:

@@ -10,6 +10,7 @@ ClientError                     what every error of a client has: what, where, a
 ├── ConnectionBroken            the world: the connection went away; the outcome of what was under way is unknown
 ├── RouteNotFound(topic)        no server serves the topic
 ├── SendTimeout                 no answer in time; the message may have been stored
+├── ReplyTimeout                the world: a request was sent, and no reply came in time
 ├── SendFailed(code, remark)    a server refused the message, and no other took it
 ├── ReceiveFailed(code, remark) a server refused to hand out messages
 └── SettleFailed(code, remark)  a server refused an ack, a retry or a commit: the message will come again
@@ -120,6 +121,10 @@ class RouteNotFound(ClientError):
 
 class SendTimeout(ClientError):
     """No answer came in time. The message may have been stored: sending it again may store it twice."""
+
+
+class ReplyTimeout(ClientError):
+    """A request was sent and no reply came in time. It may still be handled."""
 
 
 class Refused(ClientError):

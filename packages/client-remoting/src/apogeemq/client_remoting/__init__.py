@@ -23,6 +23,7 @@ from apogeemq.client_remoting.core.pull_schedule import FlowLimits
 from apogeemq.client_remoting.producer import Producer
 from apogeemq.client_remoting.pull_consumer import PullConsumer
 from apogeemq.client_remoting.push_consumer import PushConsumer
+from apogeemq.client_remoting.requests import ReplyMessage
 from apogeemq.remoting_codec.bodies import MessageQueue
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "PushConsumer",
     "ReceivedMessage",
     "Reject",
+    "ReplyMessage",
     "Retry",
     "RetryLater",
     "SendReceipt",

@@ -10,7 +10,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, RouteNotFound, StartFailed
@@ -295,6 +295,14 @@ class ClientInstance:
     async def beat_all(self) -> None:
         """A heartbeat to every broker that is connected."""
         await asyncio.gather(*(self._beat(broker) for broker in self._brokers.values() if broker.is_open))
+
+    async def join(self, addresses: Sequence[str]) -> None:
+        """Be known at these brokers: each is greeted with a heartbeat when it is connected to.
+
+        One that cannot be reached is told in the log: it comes with the next heartbeats, or leaves the route.
+        """
+        new = [self.broker(address) for address in addresses]
+        await asyncio.gather(*(self._beat(broker) for broker in new if not broker.is_open))
 
     async def _beat(self, broker: Connection) -> None:
         try:

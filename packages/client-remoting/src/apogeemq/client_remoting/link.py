@@ -118,6 +118,12 @@ async def send_batch_message(
     return SendMessageResponseHeader.decode(_successful(await connection.request(command, timeout_s)).ext_fields)
 
 
+async def send_reply(connection: Connection, ext_fields: dict[str, str], body: bytes, timeout_s: float) -> None:
+    """SEND_REPLY_MESSAGE_V2 (325): a success when the requester has the reply."""
+    command = RemotingCommand(RequestCode.SEND_REPLY_MESSAGE_V2, ext_fields=ext_fields, body=body)
+    _successful(await connection.request(command, timeout_s))
+
+
 async def send_message_back(connection: Connection, header: ConsumerSendMsgBackRequestHeader, timeout_s: float) -> None:
     """CONSUMER_SEND_MSG_BACK (36)."""
     _successful(await _request(connection, RequestCode.CONSUMER_SEND_MSG_BACK, header, b"", timeout_s))

@@ -2,17 +2,20 @@
 
 from typing import Final, NamedTuple
 
-from apogeemq.client_api.errors import NotSupported
 from apogeemq.client_api.message import Message, ReceivedMessage, is_user_property
 from apogeemq.client_remoting.core.process_queue import ProcessQueue
 from apogeemq.remoting_codec.bodies import MessageQueue
 from apogeemq.remoting_codec.compression import CompressionType, compress, decompress
 from apogeemq.remoting_codec.message import (
+    PROPERTY_CLUSTER,
+    PROPERTY_CORRELATION_ID,
     PROPERTY_KEYS,
+    PROPERTY_REPLY_TO_CLIENT,
     PROPERTY_RETRY_TOPIC,
     PROPERTY_SHARDING_KEY,
     PROPERTY_TAGS,
     PROPERTY_TIMER_DELIVER_MS,
+    PROPERTY_TTL,
     PROPERTY_UNIQ_KEY,
     PROPERTY_WAIT,
     decode_properties,
@@ -26,12 +29,22 @@ BODY_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
 _RETRY_TOPIC_PREFIX: Final = "%RETRY%"
 
 
+class ReplyAddress(NamedTuple):
+    """Where the reply to a request goes: to a client that waits for `correlation_id`, by way of its cluster."""
+
+    correlation_id: str
+    client_id: str
+    ttl_ms: str
+    cluster: str
+
+
 class Receipt(NamedTuple):
-    """What a consumer keeps of a message to settle it: its queue, what is in hand there, and where its record lies."""
+    """What a consumer keeps of a message: queue, what is in hand there, where the record lies, where a reply goes."""
 
     queue: MessageQueue
     in_hand: ProcessQueue[ReceivedMessage]
     physical_offset: int
+    reply_address: ReplyAddress | None = None
 
     def is_current(self, queue_offset: int) -> bool:
         """Whether the message at that offset is still in hand here, and its queue still this member's."""
@@ -48,15 +61,6 @@ def is_retry_topic(topic: str) -> bool:
     return topic.startswith(_RETRY_TOPIC_PREFIX)
 
 
-def check_supported(message: Message) -> None:
-    """Raise NotSupported for what this client cannot send yet."""
-    if message.message_group is not None:
-        raise NotSupported(
-            "messages with a message_group (FIFO topics) are not sent by this client yet",
-            hint="Leave message_group out, or send it through the proxy with apogeemq-client-grpc.",
-        )
-
-
 def encode_message_properties(message: Message, unique_key: str) -> str:
     """The properties string of a send header; its last separator included.
 
@@ -67,6 +71,8 @@ def encode_message_properties(message: Message, unique_key: str) -> str:
         text += f"{PROPERTY_TAGS}\x01{message.tag}\x02"
     if message.keys:
         text += f"{PROPERTY_KEYS}\x01{' '.join(message.keys)}\x02"
+    if message.message_group is not None:
+        text += f"{PROPERTY_SHARDING_KEY}\x01{message.message_group}\x02"
     if message.delivery_timestamp_ms is not None:
         text += f"{PROPERTY_TIMER_DELIVER_MS}\x01{message.delivery_timestamp_ms}\x02"
     for key, value in message.properties.items():
@@ -119,7 +125,17 @@ def received_message(
         queue_offset=record.queue_offset,
         delivery_attempt=record.reconsume_times + 1,
         group=group,
-        receipt=Receipt(queue, in_hand, record.physical_offset),
+        receipt=Receipt(queue, in_hand, record.physical_offset, _reply_address(properties)),
+    )
+
+
+def _reply_address(properties: dict[str, str]) -> ReplyAddress | None:
+    """Who wants a reply, if anybody does. Source: reference remoting.md §9."""
+    correlation_id, client_id = properties.get(PROPERTY_CORRELATION_ID), properties.get(PROPERTY_REPLY_TO_CLIENT)
+    if correlation_id is None or client_id is None:
+        return None
+    return ReplyAddress(
+        correlation_id, client_id, properties.get(PROPERTY_TTL, ""), properties.get(PROPERTY_CLUSTER, "")
     )
 
 

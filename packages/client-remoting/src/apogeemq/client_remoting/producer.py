@@ -7,6 +7,7 @@ When a send is tried again (`retries` times, within its time-out):
   stored twice. `retries=0` rules that out, at the price of errors that a retry would have hidden.
 A broker that cannot be reached costs no retry: nothing was sent; others are tried, and then the same ones again.
 A time-out is final: it has used up the time.
+A message with a group goes to the group's queue alone: it is tried again there, or not at all.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from apogeemq.client_api.errors import (
@@ -24,10 +25,11 @@ from apogeemq.client_api.errors import (
     ClientError,
     ConnectionBroken,
     MessageInvalid,
+    ReplyTimeout,
     SendFailed,
     SendTimeout,
 )
-from apogeemq.client_api.message import Message, SendReceipt
+from apogeemq.client_api.message import Message, ReceivedMessage, SendReceipt
 from apogeemq.client_api.middleware import Middleware, around_send
 from apogeemq.client_api.producer import SEND_TIMEOUT_S
 from apogeemq.client_api.tracing import Tracing, find_tracer
@@ -35,7 +37,7 @@ from apogeemq.client_remoting import link
 from apogeemq.client_remoting.connection import NotSent
 from apogeemq.client_remoting.core.fault_latency import FaultLatency
 from apogeemq.client_remoting.core.pull_schedule import backoff_s
-from apogeemq.client_remoting.core.queue_choice import QueueChoice
+from apogeemq.client_remoting.core.queue_choice import QueueChoice, queue_of_group
 from apogeemq.client_remoting.core.refusals import PASSING, RETRIED_ELSEWHERE, STORED, hint_for
 from apogeemq.client_remoting.core.route_cache import TopicRoute
 from apogeemq.client_remoting.core.unique_keys import UniqueKeys
@@ -48,21 +50,28 @@ from apogeemq.client_remoting.instance import (
     local_ip,
 )
 from apogeemq.client_remoting.messages import (
-    check_supported,
     compressed,
     encode_batched_properties,
     encode_message_properties,
 )
+from apogeemq.client_remoting.requests import (
+    OpenRequests,
+    ReplyMessage,
+    reply_address,
+    reply_properties,
+    reply_topic,
+)
 from apogeemq.client_remoting.version import VERSION
 from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
 from apogeemq.remoting_codec.bodies import HeartbeatData, MessageQueue, ProducerData
-from apogeemq.remoting_codec.codes import ResponseCode
+from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.errors import RemoteProtocolError
 from apogeemq.remoting_codec.headers import SendMessageResponseHeader
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_GROUP: Final = "DEFAULT_PRODUCER"
+NO_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType({})
 RETRIES_DEFAULT: Final = 2
 """As Apache's retryTimesWhenSendFailed."""
 
@@ -114,6 +123,8 @@ class Producer:
         self._instance.route_listeners.append(
             lambda _topic: self._faults.keep_only(self._instance.routes.broker_names())
         )
+        self._requests = OpenRequests(self._instance.client_id)
+        self._instance.serve({RequestCode.PUSH_REPLY_MESSAGE_TO_CLIENT: self._requests.take_reply})
         self._is_open = False
 
     @property
@@ -132,6 +143,7 @@ class Producer:
     ) -> None:
         """Say good-bye and close: sends under way end with ClientClosed."""
         self._is_open = False
+        self._requests.give_up(ClientClosed("the producer was closed while a request waited for its reply"))
         await self._instance.close()
 
     async def send(self, message: Message, *, timeout_s: float = SEND_TIMEOUT_S) -> SendReceipt:
@@ -158,6 +170,77 @@ class Producer:
                 SendReceipt(key, batch.topic, queue.broker_name, header.queue_id, header.queue_offset + number, key)
                 for number, key in enumerate(batch.unique_keys)
             ]
+
+    async def request(self, message: Message, *, timeout_s: float = SEND_TIMEOUT_S) -> ReplyMessage:
+        """Send one message and wait for the reply that one of its consumers gives (`reply`).
+
+        `timeout_s` is for both; the message is gone past it, and a reply that comes later is dropped.
+        Raises ReplyTimeout, and as `send`; NotSupported where more than 10,000 requests of this producer wait.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        await self._be_reachable(message.topic, timeout_s)
+        with self._tracing.send(message) as span, self._requests.opened(timeout_s) as (properties, reply):
+            single = _Single(self, span.message, properties)
+            _, queue = await self._send(single, deadline - loop.time())
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await reply
+            except TimeoutError as error:
+                raise ReplyTimeout(
+                    f"no reply to a request in topic {message.topic} within {timeout_s:g} s",
+                    broker=queue.broker_name,
+                    elapsed_s=timeout_s,
+                    hint="The request was stored: it may still be handled.",
+                ) from error
+
+    async def reply(
+        self,
+        request: ReceivedMessage,
+        body: bytes,
+        *,
+        properties: Mapping[str, str] = NO_PROPERTIES,
+        timeout_s: float = SEND_TIMEOUT_S,
+    ) -> None:
+        """Answer a message that a consumer got; returns when the requester has the reply.
+
+        It goes over the broker that the request came from, where the requester is known. It is not tried again: the
+        requester's time is running. Raises NotSupported for a message that is no request, SendFailed when the
+        requester is gone, and as `send`.
+        """
+        address = reply_address(request)
+        topic = reply_topic(address.cluster)
+        answer = Message(topic, body, properties=properties)
+        with self._tracing.send(answer) as span:
+            single = _Single(self, span.message, reply_properties(address))
+            route = await self._instance.route(topic, timeout_s)
+            queue = MessageQueue(topic, request.broker_name, 0)
+            await self._send_reply(single, route, queue, timeout_s)
+
+    async def _send_reply(self, what: "_Single", route: TopicRoute, queue: MessageQueue, timeout_s: float) -> None:
+        address = route.master(queue.broker_name)
+        if address is None:
+            raise NotSent(f"broker {queue.broker_name} has no master now", broker=queue.broker_name)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            await link.send_reply(self._instance.broker(address), what.ext_fields(queue), what.body, timeout_s)
+        except TimeoutError as error:
+            raise SendTimeout(
+                f"no answer to a reply within {timeout_s:g} s",
+                broker=queue.broker_name,
+                attempts=1,
+                elapsed_s=timeout_s,
+            ) from error
+        except link.Refusal as error:
+            raise _refused(error, what.topic, queue, 1, loop.time() - started) from error
+
+    async def _be_reachable(self, topic: str, timeout_s: float) -> None:
+        """Be known at every broker over which a reply may come: those of the clusters that serve the topic."""
+        route = await self._instance.route_to_send(topic, timeout_s)
+        for cluster in route.clusters:
+            replies = await self._instance.route(reply_topic(cluster), timeout_s)
+            await self._instance.join([address for name in replies.addresses if (address := replies.master(name))])
 
     async def _send_traced(self, message: Message, timeout_s: float) -> SendReceipt:
         with self._tracing.send(message) as span:
@@ -189,7 +272,7 @@ class Producer:
             route = self._instance.routes.get(what.topic)
             if route is None:
                 route = await self._instance.route_to_send(what.topic, deadline - now)
-            queue = self._choose(what.topic, route, tried, now)
+            queue = self._choose(what, route, tried, now)
             try:
                 header = await self._send_once(what, route, queue, deadline - now)
             except TimeoutError as error:
@@ -207,7 +290,7 @@ class Producer:
                 unreachable += 1
                 if loop.time() >= deadline:
                     raise _given_up(error, what.topic, queue, attempts, loop.time() - started) from error
-                if len(tried) >= len({other.broker_name for other in route.write_queues}):
+                if what.message_group is not None or len(tried) >= len({one.broker_name for one in route.write_queues}):
                     tried = frozenset()
                     wait_s = backoff_s(unreachable, self._instance.chance())
                     await asyncio.sleep(min(wait_s, max(deadline - loop.time(), 0)))
@@ -220,7 +303,8 @@ class Producer:
             except link.Refusal as error:
                 attempts += 1
                 tried = tried | {queue.broker_name}
-                if not self._may_retry(error, route, tried) or attempts > self._retries or loop.time() >= deadline:
+                may_retry = attempts <= self._retries and loop.time() < deadline
+                if not may_retry or not self._is_worth_it(error, what, route, tried):
                     raise _refused(error, what.topic, queue, attempts, loop.time() - started) from error
                 self._refused(error, what.topic, queue, loop.time())
                 if error.code in PASSING:
@@ -254,21 +338,27 @@ class Producer:
             return await link.send_batch_message(broker, ext_fields, what.body, timeout_s)
         return await link.send_message(broker, ext_fields, what.body, timeout_s)
 
-    def _choose(self, topic: str, route: TopicRoute, tried: frozenset[str], now: float) -> MessageQueue:
+    def _choose(self, what: "_Single | _Batch", route: TopicRoute, tried: frozenset[str], now: float) -> MessageQueue:
         if not route.write_queues:
             raise SendFailed(
-                f"no queue of topic {topic} can be written now",
+                f"no queue of topic {what.topic} can be written now",
                 code=ResponseCode.NO_PERMISSION,
                 code_name=ResponseCode.NO_PERMISSION.name,
                 hint="Its brokers have no master, or the topic's perm forbids it.",
             )
+        if what.message_group is not None:
+            return queue_of_group(route.write_queues, what.message_group)
         return self._choice.choose(route.write_queues, tried, now)
 
-    def _may_retry(self, refusal: link.Refusal, route: TopicRoute, tried: frozenset[str]) -> bool:
+    def _is_worth_it(
+        self, refusal: link.Refusal, what: "_Single | _Batch", route: TopicRoute, tried: frozenset[str]
+    ) -> bool:
         """Whether another broker, or the same one a moment later, may take what was refused."""
         if refusal.code not in RETRIED_ELSEWHERE:
             return False
-        return refusal.code in PASSING or any(queue.broker_name not in tried for queue in route.write_queues)
+        if refusal.code in PASSING or what.message_group is not None:
+            return refusal.code in PASSING
+        return any(queue.broker_name not in tried for queue in route.write_queues)
 
     def _failed(self, topic: str, queue: MessageQueue, now: float) -> None:
         """A broker did not answer: prefer others, and see whether the route has changed."""
@@ -294,16 +384,16 @@ class Producer:
 class _Single:
     """One message on its way."""
 
-    __slots__ = ("_born_ms", "_group", "_properties", "_sys_flag", "body", "topic", "unique_key")
+    __slots__ = ("_born_ms", "_group", "_properties", "_sys_flag", "body", "message_group", "topic", "unique_key")
 
     is_batch = False
 
-    def __init__(self, producer: Producer, message: Message) -> None:
-        check_supported(message)
+    def __init__(self, producer: Producer, message: Message, more_properties: str = "") -> None:
         self.topic = message.topic
+        self.message_group = message.message_group
         self.body, self._sys_flag = compressed(message.body, producer._compress_from_bytes)  # noqa: SLF001 — one module
         self.unique_key, self._born_ms = producer._unique_key()  # noqa: SLF001 — one module
-        self._properties = encode_message_properties(message, self.unique_key)
+        self._properties = encode_message_properties(message, self.unique_key) + more_properties
         self._group = producer._group  # noqa: SLF001 — one module
 
     def ext_fields(self, queue: MessageQueue) -> dict[str, str]:
@@ -318,12 +408,12 @@ class _Batch:
 
     def __init__(self, producer: Producer, messages: Sequence[Message]) -> None:
         self.topic = messages[0].topic
+        self.message_group = messages[0].message_group
         self.unique_keys: list[str] = []
         self._group = producer._group  # noqa: SLF001 — one module
         self._born_ms = 0
         parts = []
         for message in messages:
-            check_supported(message)
             key, self._born_ms = producer._unique_key()  # noqa: SLF001 — one module
             self.unique_keys.append(key)
             parts.append(BatchMessage(0, message.body, encode_batched_properties(message, key)))
@@ -360,6 +450,8 @@ def _check_batch(messages: Sequence[Message]) -> None:
         raise MessageInvalid("topic", "is unknown: a batch needs at least one message")
     if any(message.topic != messages[0].topic for message in messages):
         raise MessageInvalid("topic", "differs within a batch", hint="Send one batch for each topic.")
+    if any(message.message_group != messages[0].message_group for message in messages):
+        raise MessageInvalid("message_group", "differs within a batch, which goes to one queue")
     if any(message.delivery_timestamp_ms is not None for message in messages):
         raise MessageInvalid("delivery_timestamp_ms", "cannot be set in a batch", hint="Send it by itself.")
 

@@ -1,9 +1,17 @@
-"""Which queue the next message goes to: one after the other, past the brokers that are avoided."""
+"""Which queue the next message goes to: its group's, or one after the other, past the brokers that are avoided."""
 
 from collections.abc import Sequence
 
 from apogeemq.client_remoting.core.fault_latency import FaultLatency
 from apogeemq.remoting_codec.bodies import MessageQueue
+from apogeemq.remoting_codec.message import java_string_hash
+
+
+def queue_of_group(queues: Sequence[MessageQueue], message_group: str) -> MessageQueue:
+    """The queue of a message group: always the same of the same queues, and the one that Java's clients choose by the
+    hash of that text (SelectMessageQueueByHash). `queues` must not be empty.
+    """
+    return queues[abs(java_string_hash(message_group)) % len(queues)]
 
 
 class QueueChoice:

@@ -29,6 +29,8 @@ class TopicRoute:
     write_queues: tuple[MessageQueue, ...]
     read_queues: tuple[MessageQueue, ...]
     addresses: dict[str, dict[int, str]]
+    clusters: frozenset[str] = frozenset()
+    """Those of its brokers."""
 
     def master(self, broker_name: str) -> str | None:
         """Where the broker's master is; None when it has none now."""
@@ -121,7 +123,8 @@ def read_route(topic: str, data: TopicRouteData) -> TopicRoute:
             write_queues += [MessageQueue(topic, name, number) for number in range(queues.write_queue_nums)]
         if queues.perm & _PERM_READ and name in addresses:
             read_queues += [MessageQueue(topic, name, number) for number in range(queues.read_queue_nums)]
-    return TopicRoute(tuple(sorted(write_queues)), tuple(sorted(read_queues)), addresses)
+    clusters = frozenset(broker.cluster for broker in data.broker_datas if broker.cluster)
+    return TopicRoute(tuple(sorted(write_queues)), tuple(sorted(read_queues)), addresses, clusters)
 
 
 def borrowed_route(topic: str, default: TopicRoute, queues_max: int) -> TopicRoute:
@@ -133,4 +136,4 @@ def borrowed_route(topic: str, default: TopicRoute, queues_max: int) -> TopicRou
         for queue in default.write_queues
         if queue.queue_id < queues_max
     )
-    return TopicRoute(queues, (), default.addresses)
+    return TopicRoute(queues, (), default.addresses, default.clusters)
