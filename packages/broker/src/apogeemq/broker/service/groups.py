@@ -12,11 +12,11 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from apogeemq.broker.core.clients import ClientTable, Member
-from apogeemq.broker.core.names import retry_topic
+from apogeemq.broker.core.names import illegal_group_reason, retry_topic
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.told_subscriptions import SubscriptionDifference, describe
 from apogeemq.broker.core.topics import TopicTable
-from apogeemq.broker.errors import NoPermission, RequestFailed, SubscriptionGroupNotExist
+from apogeemq.broker.errors import InvalidParameter, NoPermission, RequestFailed, SubscriptionGroupNotExist
 from apogeemq.broker.filter.message_filter import message_filter
 from apogeemq.remoting_codec.bodies import HeartbeatData, SubscriptionData, SubscriptionGroupConfig
 
@@ -163,9 +163,14 @@ class GroupService(Generic[C]):
                 self._notify(member.channel, name)
 
     def _check_groups(self, beat: HeartbeatData) -> None:
-        """Raise InvalidParameter or SystemBusy where one of the groups can't be made."""
+        """Raise InvalidParameter where one of the groups can't be, SystemBusy where it is one too many."""
         for consumer in beat.consumer_data_set:
-            if self._groups.auto_create and self._groups.get(consumer.group_name) is None:
+            if self._groups.get(consumer.group_name) is not None:
+                continue
+            reason = illegal_group_reason(consumer.group_name)
+            if reason is not None:
+                raise InvalidParameter(reason)
+            if self._groups.auto_create:
                 self._groups.plan(consumer.group_name)
 
     def _check_agreement(self, beat: HeartbeatData) -> None:
