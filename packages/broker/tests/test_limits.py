@@ -9,11 +9,11 @@ from typing import NamedTuple
 import pytest
 from apogeemq.broker.app import PROGRAM
 from apogeemq.broker.config import FlushDiskType, LimitsConfig, StoreSettings
-from apogeemq.broker.faces.error_codes import SYSTEM_BUSY_RETRIED_VERSION_MIN
 from apogeemq.broker.metrics import register_metrics
 from apogeemq.mesh.metrics import Registry
 from apogeemq.remoting_codec.codes import VERSION, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.send_refusals import SYSTEM_BUSY_RETRIED_VERSION_MIN
 
 from packages.broker.tests.test_disk_limits import fill
 from packages.broker.tests.test_face_replies import parties, reply_fields

@@ -128,7 +128,8 @@ class Rig:
         self.address = ""
         routes = RouteRequests(self, address=lambda: self.address, cluster=lambda: self.cluster, timeout_s=2.0)
         spans = ServerSpans(provider.get_tracer("test"), "rocketmq")
-        sends = SendRequests(self, self, spans=spans, timeout_s=2.0)
+        self.topic_types: dict[str, str | None] = {}
+        sends = SendRequests(self, self, spans=spans, timeout_s=2.0, topic_type=self.topic_type)
         self.producers = ProducerRequests(self, lambda: ["a", "b"], timeout_s=2.0)
         self.face = RemotingFace(
             {**routes.functions(), **sends.functions(), **self.producers.functions()},
@@ -158,6 +159,10 @@ class Rig:
             Answer(UNREGISTER_CLIENT, leave),
         ]
         return LocalCaller(name, CallTable(answers), clock=SystemClock())
+
+    async def topic_type(self, topic: str) -> str | None:
+        """The message.type set by the test; none otherwise."""
+        return self.topic_types.get(topic, "")
 
     # -- ports.Routes and ports.Brokers
 
@@ -309,6 +314,56 @@ async def test_a_send_goes_to_its_broker(rig: Rig, code: int, is_batch: bool) ->
         default_topic="TBW102",
         default_topic_queue_nums=4,
     )
+
+
+KINDS = {
+    "NORMAL": "TAGS\x01A\x02",
+    "FIFO": "__SHARDINGKEY\x01k\x02",
+    "DELAY": "DELAY\x013\x02",
+    "TRANSACTION": "TRAN_MSG\x01true\x02",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("topic_type", ["", "NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED"])
+async def test_a_topic_takes_messages_of_its_kind(rig: Rig, kind: str, topic_type: str) -> None:
+    """MESSAGE_ILLEGAL (13) in the words of Apache's proxy, and no broker is asked; a topic without a kind is NORMAL."""
+    rig.topic_types["T"] = topic_type
+    answer = await rig.ask(310, send_fields(n="b") | {"i": KINDS[kind]}, b"x")
+    if topic_type in (kind, "MIXED") or (topic_type == "" and kind == "NORMAL"):
+        assert answer.code == ResponseCode.SUCCESS
+    else:
+        expected = topic_type or "NORMAL"
+        assert (answer.code, answer.remark) == (
+            ResponseCode.MESSAGE_ILLEGAL,
+            f"TopicMessageType validate failed, the expected type is {expected}, but actual type is {kind}",
+        )
+        assert rig.sent == []
+
+
+@pytest.mark.parametrize("delay", ["TIMER_DELIVER_MS", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"])
+async def test_every_delay_is_a_delay(rig: Rig, delay: str) -> None:
+    """By level or by time."""
+    rig.topic_types["T"] = "NORMAL"
+    answer = await rig.ask(310, send_fields(n="b") | {"i": f"{delay}\x011\x02"}, b"x")
+    assert answer.code == ResponseCode.MESSAGE_ILLEGAL
+
+
+@pytest.mark.parametrize(
+    ("topic", "properties", "topic_type"),
+    [
+        ("%RETRY%G", KINDS["DELAY"], "NORMAL"),
+        ("%DLQ%G", KINDS["DELAY"], "NORMAL"),
+        ("T", KINDS["FIFO"] + "TRANSFER_FLAG\x01true\x02", "NORMAL"),
+        ("T", KINDS["FIFO"], "A_LATER_KIND"),
+        ("T", KINDS["FIFO"], None),
+    ],
+)
+async def test_kinds_that_are_not_checked(rig: Rig, topic: str, properties: str, topic_type: str | None) -> None:
+    """Retries, dead letters, what another cluster checked; a kind that is not known, a topic that can't be asked."""
+    rig.topic_types[topic] = topic_type
+    answer = await rig.ask(310, send_fields(n="b") | {"b": topic, "i": properties}, b"x")
+    assert answer.code == ResponseCode.SUCCESS
 
 
 async def test_a_send_without_broker_name(rig: Rig) -> None:

@@ -14,6 +14,7 @@ from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.proto.v2 import definition_pb2 as defs
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code
+from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.service.messaging import MessagingService
 from apogeemq.remoting_codec.codes import ResponseCode
@@ -213,6 +214,30 @@ async def test_messages_must_fit_their_topic(system: dict[str, Any], topic_type:
         with pytest.raises(ProxyError) as caught:
             await sending
         assert caught.value.code == code
+
+
+async def test_kinds_of_messages_may_be_of_no_matter() -> None:
+    """enableTopicMessageTypeCheck=false: an ordinary message goes into any topic."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "FIFO"
+    limits = Limits(message_types_checked=False)
+    service = MessagingService(cluster, cluster, clock=cluster.clock, chance=SeededChance(1), limits=limits)
+    request = v2.SendMessageRequest(messages=[message()])
+    assert (await service.send_message(request, context_of(cluster.clock))).status.code == Code.OK
+
+
+async def test_a_topics_kind_for_remoting_clients() -> None:
+    """As a broker has it, asked once; none for one that is not there yet; not to be said while no broker answers."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "FIFO"
+    service = service_of(cluster)
+    assert [await service.topic_type("T") for _ in range(2)] == ["FIFO", "FIFO"]
+    assert len(cluster.brokers["a"].asked(mesh.QueryTopicRequest)) == 1
+    cluster.topics = {}
+    assert await service.topic_type("New") == ""
+    down = cluster_of(ManualClock(), "a")
+    down.brokers["a"].before = refuse(ResponseCode.SYSTEM_ERROR, mesh.QueryTopicRequest)
+    assert await service_of(down).topic_type("T") is None
 
 
 async def test_a_refusal_of_the_message_itself_goes_nowhere_else() -> None:

@@ -145,7 +145,13 @@ class ProxyApp:
             cluster=lambda: self._routes.cluster,
             timeout_s=timeout_s,
         )
-        sends = SendRequests(self._routes, self._brokers, spans=ServerSpans(tracer, "rocketmq"), timeout_s=timeout_s)
+        sends = SendRequests(
+            self._routes,
+            self._brokers,
+            spans=ServerSpans(tracer, "rocketmq"),
+            timeout_s=timeout_s,
+            topic_type=self._service.topic_type if config.topics.message_type_check_enable else None,
+        )
         self._remoting_face = RemotingFace(
             {**route_requests.functions(), **sends.functions(), **self._producers.functions()},
             access=access or AllowAll(),
@@ -314,6 +320,7 @@ def _service_limits(config: ProxyConfig) -> Limits:
         body_size_bytes_max=limits.body_size_bytes_max,
         clients_max=limits.clients_max,
         client_expiry_s=limits.client_expiry_s,
+        message_types_checked=config.topics.message_type_check_enable,
         broker_timeout_s=limits.broker_timeout_s,
     )
 

@@ -87,12 +87,14 @@ class ListenersConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopicsConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Topics that are not there yet."""
+    """Topics that are not there yet, and what topics take."""
 
     auto_create: bool = False
     """Whether a topic that a gRPC client asks for is made at a broker. Needs autoCreateTopicEnable of that broker."""
     auto_create_queue_nums: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 8
     """With how many queues; the broker's defaultTopicQueueNums is an upper bound."""
+    message_type_check_enable: Annotated[bool, setting("enableTopicMessageTypeCheck")] = True
+    """Whether a message must be of the kind that its topic is for: message.type, NORMAL where it has none."""
 
 
 class RoutesConfig(msgspec.Struct, frozen=True, kw_only=True):

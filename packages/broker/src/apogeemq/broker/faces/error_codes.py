@@ -15,17 +15,6 @@ from apogeemq.store.errors import (
     TooManyWaiters,
 )
 
-SYSTEM_BUSY_RETRIED_VERSION_MIN: Final = 473
-"""V5_3_0. From it on Java clients send a message that was refused with SYSTEM_BUSY to another broker. Those before give
-up at once, but try another one after SERVICE_NOT_AVAILABLE, as all do (DefaultMQProducer.retryResponseCodes)."""
-
-
-def send_refusal_code(code: int, client_version: int) -> int:
-    """The code with which a client of this version takes its message elsewhere, where the refusal's code allows it."""
-    if code == ResponseCode.SYSTEM_BUSY and client_version < SYSTEM_BUSY_RETRIED_VERSION_MIN:
-        return ResponseCode.SERVICE_NOT_AVAILABLE
-    return code
-
 
 def refusal_limit(error: Exception) -> str | None:
     """The limit that an error is about: the setting, or the name of a fixed bound; None where it is about none."""

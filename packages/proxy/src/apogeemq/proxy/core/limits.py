@@ -39,5 +39,7 @@ class Limits:
     """Telemetry commands of one stream; a client sends one every five minutes, and one per subscription change."""
     renewals_per_client_max: int = 10_000
     renewals_max: int = 500_000
+    message_types_checked: bool = True
+    """Whether a message must be of a kind that its topic takes."""
     broker_timeout_s: float = 2.0
     """One call to a broker, unless the client's deadline is sooner."""

@@ -1,9 +1,12 @@
 """Kinds of messages and of topics: NORMAL, FIFO, DELAY, TRANSACTION, and which fits where.
 
-Source: reference grpc_v2.md §5 (accept_message_types), §3 (MESSAGE_PROPERTY_CONFLICT_WITH_TYPE).
+Source: reference grpc_v2.md §5 (accept_message_types), §3 (MESSAGE_PROPERTY_CONFLICT_WITH_TYPE); for properties Apache
+TopicMessageType.parseFromMessageProperty, DefaultTopicMessageTypeValidator 5.3.3.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from apogeemq.proto.v2.definition_pb2 import (
     DELAY,
@@ -16,6 +19,7 @@ from apogeemq.proto.v2.definition_pb2 import (
     MessageType,
 )
 from apogeemq.proxy.errors import ProxyError
+from apogeemq.remoting_codec import message as m
 
 _TYPES_OF_TOPIC: dict[str, tuple[MessageType, ...]] = {
     "": (NORMAL,),
@@ -26,6 +30,10 @@ _TYPES_OF_TOPIC: dict[str, tuple[MessageType, ...]] = {
     "MIXED": (NORMAL, FIFO, DELAY, TRANSACTION),
 }
 SERVED_TYPES = (NORMAL,)
+
+_DELAYS = frozenset(
+    {m.PROPERTY_DELAY, m.PROPERTY_TIMER_DELIVER_MS, m.PROPERTY_TIMER_DELAY_SEC, m.PROPERTY_TIMER_DELAY_MS}
+)
 
 
 def accepted_types(topic_type: str) -> tuple[MessageType, ...]:
@@ -60,3 +68,31 @@ def check_type(message: Message, topic_type: str, where: str) -> None:
     if message_type not in accepted and MESSAGE_TYPE_UNSPECIFIED not in accepted:
         text = f"{field}: {MessageType.Name(message_type)}, but the topic takes only {topic_type} messages"
         raise ProxyError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
+
+
+def check_properties(properties: Mapping[str, str], topic_type: str) -> None:
+    """Refuse a Remoting client's message that its topic does not take, by its properties.
+
+    One that another cluster handed over (TRANSFER_FLAG) was checked there.
+
+    Raises:
+        ProxyError MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: the topic is for other messages; in Apache's words.
+    """
+    if m.PROPERTY_TRANSFER_FLAG in properties:
+        return
+    accepted = accepted_types(topic_type)
+    message_type = _type_of_properties(properties)
+    if message_type not in accepted and MESSAGE_TYPE_UNSPECIFIED not in accepted:
+        raise ProxyError(
+            Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
+            f"TopicMessageType validate failed, the expected type is {topic_type or 'NORMAL'}, "
+            f"but actual type is {MessageType.Name(message_type)}",
+        )
+
+
+def _type_of_properties(properties: Mapping[str, str]) -> MessageType:
+    if properties.get(m.PROPERTY_TRAN_MSG) == "true":
+        return TRANSACTION
+    if not _DELAYS.isdisjoint(properties):
+        return DELAY
+    return FIFO if m.PROPERTY_SHARDING_KEY in properties else NORMAL

@@ -40,7 +40,8 @@ class MessagingService:
         self._background = Background()
         self.renewals = RenewalTable(limits)
         calls = BrokerCalls(brokers, clock, limits)
-        metadata = Metadata(calls, clock)
+        self._routes = routes
+        self._metadata = metadata = Metadata(calls, clock)
         self._renewing = Renewing(self.renewals, calls, self._background, clock, limits)
         self.clients = ClientService(
             calls, routes, metadata, self._background, clock, limits, on_gone=self._renewing.client_gone
@@ -58,6 +59,17 @@ class MessagingService:
                 tasks.create_task(self._renewing.run())
         finally:
             await self._background.close(self._clock)
+
+    async def topic_type(self, topic: str) -> str | None:
+        """The message.type of a topic, empty for none and for an unknown topic; None while nobody can be asked."""
+        kept = self._metadata.kept_topic_type(topic)
+        if kept is not None:
+            return kept
+        try:
+            route = await self._routes.route(topic, timeout_s=self.limits.broker_timeout_s)
+            return await self._metadata.topic_type(route, self.limits.broker_timeout_s)
+        except ProxyError as error:
+            return "" if error.code == Code.TOPIC_NOT_FOUND else None
 
     def query_route(self, request: v2.QueryRouteRequest, context: RequestContext) -> Awaitable[v2.QueryRouteResponse]:
         """The queues of a topic, at the endpoints that the client came by."""

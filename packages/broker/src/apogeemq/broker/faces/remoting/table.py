@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from apogeemq.broker.errors import BrokerError, RequestNotSupported
-from apogeemq.broker.faces.error_codes import error_code, refusal_limit, refusal_remark, send_refusal_code
+from apogeemq.broker.faces.error_codes import error_code, refusal_limit, refusal_remark
 from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
-from apogeemq.remoting_codec.codes import RequestCode, request_code_name
+from apogeemq.remoting_codec.codes import request_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.framing import encode_response_frame
+from apogeemq.remoting_codec.send_refusals import SEND_CODES, send_refusal_code
 from apogeemq.store.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -26,17 +27,6 @@ Handler = Callable[[Channel, RemotingCommand], Reply]
 
 UNKNOWN_REQUEST_CODE = -1
 """Under this all codes that nothing serves are counted: a peer may try any number."""
-
-
-_SENDS = frozenset(
-    {
-        RequestCode.SEND_MESSAGE,
-        RequestCode.SEND_MESSAGE_V2,
-        RequestCode.SEND_BATCH_MESSAGE,
-        RequestCode.SEND_REPLY_MESSAGE,
-        RequestCode.SEND_REPLY_MESSAGE_V2,
-    }
-)
 
 
 class RequestStats:
@@ -95,7 +85,7 @@ class RemotingFace:
         if limit is not None:
             self._stats.refused[limit] += 1
         code: int = error_code(error)
-        if command.code in _SENDS:
+        if command.code in SEND_CODES:
             code = send_refusal_code(code, command.version)
         return self._reply_refusal(command, code, remark)
 

@@ -22,6 +22,7 @@ from apogeemq.remoting_codec.codes import ResponseCode, request_code_name, respo
 from apogeemq.remoting_codec.command import RemotingCommand, request_code_not_supported
 from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.framing import encode_frame, encode_response_frame
+from apogeemq.remoting_codec.send_refusals import SEND_CODES, send_refusal_code
 
 Answer: TypeAlias = tuple[int, bytes]
 """Response code, and the whole response frame."""
@@ -39,6 +40,7 @@ _CODE_OF_PROXY_ERROR: Mapping[int, ResponseCode] = {
     Code.TOO_MANY_REQUESTS: ResponseCode.SYSTEM_BUSY,
     Code.PROXY_TIMEOUT: ResponseCode.SERVICE_NOT_AVAILABLE,
     Code.NOT_IMPLEMENTED: ResponseCode.REQUEST_CODE_NOT_SUPPORTED,
+    Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: ResponseCode.MESSAGE_ILLEGAL,
 }
 
 _log = logging.getLogger(__name__)
@@ -78,7 +80,10 @@ class RemotingFace:
             return self._refuse(command, refusal.code, refusal.remark)
         if len(self._running) >= self._requests_in_flight_max:
             remark = f"{self._requests_in_flight_max} requests wait for an answer at this proxy; try again"
-            return self._refuse(command, ResponseCode.SYSTEM_BUSY, remark)
+            code: int = ResponseCode.SYSTEM_BUSY
+            if command.code in SEND_CODES:
+                code = send_refusal_code(code, command.version)
+            return self._refuse(command, code, remark)
         task = asyncio.ensure_future(self._answer(function, channel, command))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -99,6 +104,8 @@ class RemotingFace:
             code, frame = await function(channel, command)
         except Exception as error:  # noqa: BLE001 — becomes the answer, and what nobody expected is logged
             code, remark = _refusal(command, error)
+            if command.code in SEND_CODES:
+                code = send_refusal_code(code, command.version)
             frame = _refusal_frame(command, code, remark)
         self._observe(request_code_name(command.code), response_code_name(code), self._clock.monotonic() - begun)
         if not command.is_oneway:

@@ -2,11 +2,12 @@
 
 Which header a send has is decided by its request code, never by its fields (trap 20). 5.x clients name the broker
 (`bname`); older ones know it by its address only, which here is the proxy's, so one that has the queue is chosen.
+As in Apache's proxy a topic takes only messages of its kind (message.type), but for retry and dead letter topics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 
 from apogeemq.mesh.trace_context import TRACEPARENT, format_traceparent, sampled_in_properties, trace_in_properties
@@ -20,6 +21,7 @@ from apogeemq.mesh.v1.broker_pb2 import (
 )
 from apogeemq.mesh.v1.methods import SEND_MESSAGE
 from apogeemq.proto.v2.definition_pb2 import Code
+from apogeemq.proxy.core.message_kinds import check_properties
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.faces.remoting.face import Answer, Function
 from apogeemq.proxy.faces.spans import ServerSpans
@@ -29,12 +31,14 @@ from apogeemq.remoting_codec.codes import MessageSysFlag, RequestCode, ResponseC
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
 from apogeemq.remoting_codec.headers.send import SendMessageRequestHeader, SendMessageRequestHeaderV2
+from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.send_reply import SendReplyEncoder
 
 REGION = "DefaultRegion"
 """MSG_REGION of the answers: brokers tell theirs to Remoting clients only, and this is the default of all of them."""
 
 _WRITE = 2
+_NOT_CHECKED_PREFIXES = ("%RETRY%", "%DLQ%")
 _IPV6_HOST_SIZE = 20
 
 _CODE_OF_STATUS = {
@@ -47,10 +51,27 @@ _CODE_OF_STATUS = {
 _Header = SendMessageRequestHeader | SendMessageRequestHeaderV2
 
 
-class SendRequests:
-    """Answers to sends. `timeout_s`: how long a broker, and a name server, may take."""
+TopicType = Callable[[str], Awaitable[str | None]]
+"""Topic → its message.type, empty for none; None while that can't be said."""
 
-    def __init__(self, routes: Routes, brokers: Brokers, *, spans: ServerSpans, timeout_s: float) -> None:
+
+class SendRequests:
+    """Answers to sends.
+
+    timeout_s   how long a broker, and a name server, may take
+    topic_type  which kinds of messages a topic takes; None: any, whatever it says (enableTopicMessageTypeCheck)
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        brokers: Brokers,
+        *,
+        spans: ServerSpans,
+        timeout_s: float,
+        topic_type: TopicType | None = None,
+    ) -> None:
+        self._topic_type = topic_type
         self._routes = routes
         self._brokers = brokers
         self._spans = spans
@@ -86,6 +107,10 @@ class SendRequests:
     ) -> Answer:
         request = _mesh_request(header, command.body, channel.peer_host, is_batch=is_batch)
         with self._spans.around(request_code_name(command.code), _carrier(request.properties)) as set_status:
+            if self._topic_type is not None and not header.topic.startswith(_NOT_CHECKED_PREFIXES):
+                topic_type = await self._topic_type(header.topic)
+                if topic_type is not None:
+                    check_properties(decode_properties(request.properties), topic_type)
             broker_name = broker_name or await self._broker_with(header.topic, header.queue_id)
             caller = self._brokers.caller(broker_name)
             reply = await caller.call(SEND_MESSAGE, request, timeout_s=self._timeout_s)
