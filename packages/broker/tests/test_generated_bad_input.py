@@ -217,7 +217,7 @@ def pairs(code: int) -> Iterator[BadRequest]:
         first, second = chance.choices(refused, k=2)
         changed = {name: value for name, value in second.fields.items() if good.get(name) != value}
         missing = good.keys() - (first.fields.keys() & second.fields.keys())
-        fields = {name: value for name, value in (first.fields | changed).items() if name not in missing}
+        fields = {name: value for name, value in {**first.fields, **changed}.items() if name not in missing}
         body = second.body if first.body == good_body else first.body
         yield BadRequest(code, fields, body, f"{first.fault} and {second.fault}", first.code, "")
 
