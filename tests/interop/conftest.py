@@ -127,7 +127,7 @@ def since_5() -> None:
 
 @pytest.fixture
 def only_newest() -> None:
-    """What a test uses that takes minutes and is about the servers more than about a client's version."""
+    """What a test uses that takes long and is about the servers more than about a client's version."""
 
 
 @pytest.fixture

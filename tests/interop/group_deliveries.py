@@ -49,3 +49,12 @@ def wait_status(consumer: DriverRun, operator: Operator, topic: str, group: str,
         return expected in operator.status(topic, group).values()
 
     wait_for(is_told, [consumer], TIMEOUT_S, f"does not tell the offsets {expected}")
+
+
+def wait_member(consumer: DriverRun, operator: Operator, group: str) -> str:
+    """Waits until the broker knows a consumer as the one member of its group; gives its client id.
+
+    A client may have started before its first heartbeat is sent.
+    """
+    wait_for(lambda: len(operator.client_ids(group)) == 1, [consumer], TIMEOUT_S, "is not the group's only member")
+    return operator.client_ids(group)[0]

@@ -78,8 +78,11 @@ class Operator:
         return offsets
 
     def client_ids(self, group: str) -> list[str]:
-        """The members of a group."""
-        reply = self._request(RequestCode.GET_CONSUMER_LIST_BY_GROUP, {"consumerGroup": group})
+        """The members of a group; none also where the broker knows no such group."""
+        reply = self._wire.request(RequestCode.GET_CONSUMER_LIST_BY_GROUP, {"consumerGroup": group})
+        if reply.code == ResponseCode.SYSTEM_ERROR:
+            return []
+        assert reply.code == ResponseCode.SUCCESS, reply
         members: list[str] = msgspec.json.decode(reply.body)["consumerIdList"]
         return members
 

@@ -18,7 +18,7 @@ from tests.interop.conftest import NewClient
 from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.driver_run import wait_for
 from tests.interop.events import Delivery, Suspended
-from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_event, wait_keys, wait_status
+from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_event, wait_keys, wait_member, wait_status
 from tests.interop.java import JavaClient
 from tests.interop.operator_client import QUEUES, Operator
 
@@ -105,7 +105,7 @@ def test_a_consumer_answers_an_operators_questions(
     consumer = running.enter_context(client.consume(topic, group, tags="*"))
     wait_keys(["chosen", "one", "two", "three"], consumer)
     wait_status(consumer, operator, topic, group, dict.fromkeys(range(QUEUES), 1))
-    (client_id,) = operator.client_ids(group)
+    client_id = wait_member(consumer, operator, group)
     assert list(operator.status(topic, group)) == [client_id]
 
     info = operator.running_info(group, client_id)
@@ -130,7 +130,7 @@ def test_a_message_consumed_directly_may_fail(
     """The listener's verdict is the answer; also for a message that it does not subscribe to."""
     msg_id = operator.send_one(topic, "chosen", {"TAGS": "TagB"})
     consumer = running.enter_context(client.consume(topic, group, tags="TagA", fail_first=1))
-    (client_id,) = operator.client_ids(group)
+    client_id = wait_member(consumer, operator, group)
     result = operator.consume_directly(group, client_id, topic, msg_id)
     assert result.consume_result == CMResult.CR_LATER
     wait_event(consumer, Delivery)

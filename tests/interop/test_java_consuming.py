@@ -239,7 +239,7 @@ def test_the_broker_tells_members_to_pop(
         assert {"POP_CK" in (delivery.properties or {}) for delivery in consumer.events(Delivery)} <= {pops}
 
 
-@pytest.mark.usefixtures("since_5")
+@pytest.mark.usefixtures("since_5", "only_newest")
 def test_popped_messages_come_again_unless_they_are_acknowledged(
     client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
 ) -> None:
