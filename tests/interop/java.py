@@ -82,7 +82,7 @@ class JavaClient:
             return [*run.events(events.Answered), *run.events(events.Unanswered)]
 
     def query(self, topic: str, **options: Option) -> list[events.Delivery | events.Refused]:
-        """Looks messages up by `key` or `id`: what was found, or why nothing was."""
+        """Looks messages up by `key` or `id`, several with commas between: what was found, then why the rest not."""
         with self.start("query", "query", {"topic": topic, "group": "interop_lookers", **options}) as run:
             run.end()
             return [*run.events(events.Delivery), *run.events(events.Refused)]
