@@ -14,7 +14,7 @@ from apogeemq.client_api.errors import (
 )
 from apogeemq.client_api.message import Message, SendReceipt
 from apogeemq.client_api.middleware import Middleware, Send
-from apogeemq.client_remoting import Producer
+from apogeemq.client_remoting import Producer, SendRetry
 from apogeemq.remoting_codec.batch import decode_batch
 from apogeemq.remoting_codec.codes import RequestCode
 from apogeemq.remoting_codec.command import RemotingCommand
@@ -157,6 +157,28 @@ async def test_a_lost_connection_is_tried_elsewhere(cluster: ScriptedCluster) ->
             await producer.send(MESSAGE)
     assert caught.value.attempts == 1
     assert len(cluster.sends()) == 4
+
+
+async def test_a_policy_may_not_retry_after_a_lost_connection(cluster: ScriptedCluster) -> None:
+    """Refusals are still retried: nothing was stored then."""
+    cluster.brokers["a"].script[SEND] = cluster.brokers["b"].script[SEND] = [refuse(16)]
+    cluster.brokers["a"].usual[SEND] = cluster.brokers["b"].usual[SEND] = hang_up
+    async with Producer(cluster.namesrv.address, retries=SendRetry(after_lost_connection=False)) as producer:
+        with pytest.raises(ConnectionBroken) as caught:
+            await producer.send(MESSAGE)
+    assert caught.value.attempts == 2
+    assert len(cluster.sends()) == 2
+
+
+@pytest.mark.parametrize(("refusals", "sends"), [({13}, 2), (set[int](), 1)], ids=["named", "none"])
+async def test_a_policy_names_the_refusals(cluster: ScriptedCluster, refusals: set[int], sends: int) -> None:
+    """Other codes than the usual ones, or none; the queues are tried in turn."""
+    for broker in cluster.brokers.values():
+        broker.usual[SEND] = refuse(13)
+    async with Producer(cluster.namesrv.address, retries=SendRetry(refusals=refusals)) as producer:
+        with pytest.raises(SendFailed) as caught:
+            await producer.send(MESSAGE)
+    assert (caught.value.code, caught.value.attempts, len(cluster.sends())) == (13, sends, sends)
 
 
 async def test_a_silent_broker(cluster: ScriptedCluster) -> None:

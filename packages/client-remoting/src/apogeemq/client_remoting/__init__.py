@@ -20,6 +20,7 @@ from apogeemq.client_api import (
 )
 from apogeemq.client_remoting.core.offsets import Start
 from apogeemq.client_remoting.core.pull_schedule import FlowLimits
+from apogeemq.client_remoting.core.send_retry import SendRetry
 from apogeemq.client_remoting.producer import Producer
 from apogeemq.client_remoting.pull_consumer import PullConsumer
 from apogeemq.client_remoting.push_consumer import PushConsumer
@@ -43,6 +44,7 @@ __all__ = [
     "Retry",
     "RetryLater",
     "SendReceipt",
+    "SendRetry",
     "Sql",
     "Start",
     "Topic",

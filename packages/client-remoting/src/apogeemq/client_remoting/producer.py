@@ -1,6 +1,6 @@
 """The producer: one message or a batch to one of the topic's queues, again elsewhere when that makes sense.
 
-When a send is tried again (`retries` times, within its time-out):
+When a send is tried again (by the producer's `SendRetry`, within its time-out):
 - the broker refused it with a code that another broker may not share (nothing was stored): on another broker; on the
   same one only if the refusal is a passing one (overload, closing);
 - the connection was lost before the answer: on any broker. The message may have been stored by then, so it may be
@@ -38,8 +38,9 @@ from apogeemq.client_remoting.connection import NotSent
 from apogeemq.client_remoting.core.fault_latency import FaultLatency
 from apogeemq.client_remoting.core.pull_schedule import backoff_s
 from apogeemq.client_remoting.core.queue_choice import QueueChoice, queue_of_group
-from apogeemq.client_remoting.core.refusals import PASSING, RETRIED_ELSEWHERE, STORED, hint_for
+from apogeemq.client_remoting.core.refusals import PASSING, STORED, hint_for
 from apogeemq.client_remoting.core.route_cache import TopicRoute
+from apogeemq.client_remoting.core.send_retry import RETRIES_DEFAULT, SendRetry
 from apogeemq.client_remoting.core.unique_keys import UniqueKeys
 from apogeemq.client_remoting.instance import (
     DEFAULT_TOPIC,
@@ -72,8 +73,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_GROUP: Final = "DEFAULT_PRODUCER"
 NO_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType({})
-RETRIES_DEFAULT: Final = 2
-"""As Apache's retryTimesWhenSendFailed."""
 
 
 class Producer:
@@ -82,7 +81,7 @@ class Producer:
     Args:
         address: the name servers, `host:port;host:port`.
         group: producer group; matters for transactions only.
-        retries: how often a send is tried again, see the module; 0 or more.
+        retries: how often a send is tried again, see the module; 0 or more; or a whole policy.
         middleware: what runs around each send, the outermost first; batches pass by it.
         compress_from_bytes: compress bodies from this size on (zlib); None: never.
         tls: for name servers and brokers; None is plain TCP.
@@ -94,16 +93,14 @@ class Producer:
         address: str,
         *,
         group: str = DEFAULT_GROUP,
-        retries: int = RETRIES_DEFAULT,
+        retries: int | SendRetry = RETRIES_DEFAULT,
         middleware: Sequence[Middleware] = (),
         compress_from_bytes: int | None = None,
         tls: ssl.SSLContext | None = None,
         start_timeout_s: float = 5.0,
     ) -> None:
-        if retries < 0:
-            raise ValueError(f"retries is {retries}; it must be 0 or more")
         self._group = group
-        self._retries = retries
+        self._retry = retries if isinstance(retries, SendRetry) else SendRetry(retries=retries)
         self._middleware = tuple(middleware)
         self._compress_from_bytes = compress_from_bytes
         membership = Membership(self._heartbeat, producer_group=group)
@@ -297,18 +294,19 @@ class Producer:
             except ConnectionBroken as error:
                 self._failed(what.topic, queue, loop.time())
                 attempts += 1
-                if attempts > self._retries or loop.time() >= deadline:
+                may_retry = self._retry.after_lost_connection and attempts <= self._retry.retries
+                if not may_retry or loop.time() >= deadline:
                     raise _given_up(error, what.topic, queue, attempts, loop.time() - started) from error
                 tried = tried | {queue.broker_name}
             except link.Refusal as error:
                 attempts += 1
                 tried = tried | {queue.broker_name}
-                may_retry = attempts <= self._retries and loop.time() < deadline
+                may_retry = attempts <= self._retry.retries and loop.time() < deadline
                 if not may_retry or not self._is_worth_it(error, what, route, tried):
                     raise _refused(error, what.topic, queue, attempts, loop.time() - started) from error
                 self._refused(error, what.topic, queue, loop.time())
                 if error.code in PASSING:
-                    wait_s = backoff_s(attempts, self._instance.chance())
+                    wait_s = self._retry.wait_s(attempts, self._instance.chance())
                     await asyncio.sleep(min(wait_s, max(deadline - loop.time(), 0)))
             except RemoteProtocolError as error:
                 raise SendFailed(
@@ -354,7 +352,7 @@ class Producer:
         self, refusal: link.Refusal, what: "_Single | _Batch", route: TopicRoute, tried: frozenset[str]
     ) -> bool:
         """Whether another broker, or the same one a moment later, may take what was refused."""
-        if refusal.code not in RETRIED_ELSEWHERE:
+        if refusal.code not in self._retry.refusals:
             return False
         if refusal.code in PASSING or what.message_group is not None:
             return refusal.code in PASSING
