@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import pathlib
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 
@@ -176,19 +177,19 @@ def consume_directly(server: Ready, fields: dict[str, str]) -> RemotingCommand:
 
 
 async def test_polling_shares_and_commits(namesrv: str) -> None:
-    """Two members poll a topic empty, each message comes to one of them; a third finds all of it committed."""
+    """Two members poll a topic empty, none is lost, and both get some; a third finds all of it committed."""
     topic, group, count = fresh("poll"), fresh("poll"), 400
     async with Producer(namesrv) as producer:
         for start in range(0, count, 100):
             await producer.send_batch([Message(topic, b"%d" % number) for number in range(start, start + 100)])
-    polled: list[bytes] = []
+    polled: set[bytes] = set()  # a queue may be both members' for a moment while they divide the queues
 
     async def poll_all(consumer: PullConsumer) -> int:
         own = 0
         async with asyncio.timeout(WAIT_S):
             while len(polled) < count:
                 messages = await consumer.poll(10, 0.2)
-                polled.extend(message.body for message in messages)
+                polled.update(message.body for message in messages)
                 own += len(messages)
                 await asyncio.sleep(0)
         return own
@@ -198,7 +199,7 @@ async def test_polling_shares_and_commits(namesrv: str) -> None:
         while not (first.assigned and second.assigned):  # noqa: ASYNC110 — what is waited for happens at the broker
             await asyncio.sleep(0.02)
         counts = await asyncio.gather(poll_all(first), poll_all(second))
-    assert set(polled) == {b"%d" % number for number in range(count)}
+    assert polled == {b"%d" % number for number in range(count)}
     assert min(counts) > 0
     async with PullConsumer(namesrv, **common) as third:  # type: ignore[arg-type]
         while not third.assigned:  # noqa: ASYNC110 — as above
@@ -226,3 +227,36 @@ async def test_seeking_to_a_time(namesrv: str) -> None:
                 while len(polled) < len(queues):
                     polled += [message.body for message in await consumer.poll(timeout_s=WAIT_S)]
     assert polled == [b"after"] * len(queues)
+
+
+# -- everybody
+
+
+async def test_every_member_gets_every_message(namesrv: str, tmp_path: pathlib.Path) -> None:
+    """And one that was away goes on where it was, by its own file."""
+    topic, group = fresh("broadcast"), fresh("broadcast")
+    bodies = [b"%d" % number for number in range(20)]
+    early, first, second = Seen(20), Seen(30), Seen(10)
+
+    def member(directory: str, seen: Seen) -> PushConsumer:
+        return PushConsumer(
+            namesrv,
+            group=group,
+            subscriptions={topic: "*"},
+            handler=seen.handle,
+            start="earliest",
+            broadcasting=tmp_path / directory,
+        )
+
+    async with Producer(namesrv) as producer:
+        for body in bodies:
+            await producer.send(Message(topic, body))
+        async with member("first", first):
+            async with member("second", early):
+                assert sorted(await early.bodies()) == sorted(bodies)
+            late = [b"late %d" % number for number in range(10)]
+            for body in late:
+                await producer.send(Message(topic, body))
+            assert sorted(await first.bodies()) == sorted([*bodies, *late])
+        async with member("second", second):
+            assert sorted(await second.bodies()) == late

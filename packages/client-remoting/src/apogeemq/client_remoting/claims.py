@@ -8,7 +8,7 @@ from typing import Protocol
 
 from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_remoting.core.process_queue import ProcessQueue
-from apogeemq.client_remoting.settling import OffsetCommitter
+from apogeemq.client_remoting.offset_store import OffsetStore
 from apogeemq.remoting_codec.bodies import MessageQueue
 
 
@@ -33,10 +33,10 @@ class Claims(Protocol):
 
 
 class NoClaims:
-    """Every queue may be read at once. Without a committer nothing is committed when one is let go."""
+    """Every queue may be read at once. Without an offset store nothing is committed when one is let go."""
 
-    def __init__(self, committer: OffsetCommitter | None) -> None:
-        self._committer = committer
+    def __init__(self, offsets: OffsetStore | None) -> None:
+        self._offsets = offsets
 
     async def claim(self, _queue: MessageQueue) -> bool:
         """It may."""
@@ -48,8 +48,8 @@ class NoClaims:
 
     async def release(self, queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:
         """Commit; messages that are being handled are another member's business."""
-        if self._committer is not None:
-            await self._committer.commit(queue, in_hand)
+        if self._offsets is not None:
+            await self._offsets.commit(queue, in_hand)
         in_hand.is_dropped = True
 
     def forsake(self, _queue: MessageQueue, in_hand: ProcessQueue[ReceivedMessage]) -> None:

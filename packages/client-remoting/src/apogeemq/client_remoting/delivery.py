@@ -15,7 +15,7 @@ from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_api.tracing import Tracing
 from apogeemq.client_remoting.claims import Claims
 from apogeemq.client_remoting.messages import receipt_of
-from apogeemq.client_remoting.settling import Settler
+from apogeemq.client_remoting.settling import Settling
 from apogeemq.remoting_codec.bodies import MessageQueue
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Workers:
         ready: ReadyMessages,
         calls: HandlerCalls,
         retry: Retry,
-        settler: Settler,
+        settler: Settling,
         concurrency: int,
     ) -> None:
         self._ready = ready

@@ -23,7 +23,8 @@ from apogeemq.client_remoting.delivery import HandlerCalls, HandOver
 from apogeemq.client_remoting.instance import ClientInstance
 from apogeemq.client_remoting.locking import Locks
 from apogeemq.client_remoting.messages import receipt_of
-from apogeemq.client_remoting.settling import OffsetCommitter, Settler
+from apogeemq.client_remoting.offset_store import OffsetStore
+from apogeemq.client_remoting.settling import Settling
 from apogeemq.remoting_codec.bodies import MessageQueue
 from apogeemq.remoting_codec.errors import RemoteProtocolError
 
@@ -91,7 +92,7 @@ class Lanes:
         concurrency: handlers at once, of all queues together.
     """
 
-    def __init__(self, *, calls: HandlerCalls, retry: Retry, settler: Settler, locks: Locks, concurrency: int) -> None:
+    def __init__(self, *, calls: HandlerCalls, retry: Retry, settler: Settling, locks: Locks, concurrency: int) -> None:
         self._calls = calls
         self._retry = retry
         self._settler = settler
@@ -182,11 +183,11 @@ class Lanes:
 class LockedClaims:
     """Queues are read under their locks, and left in order: handler ended, offset committed, lock given back."""
 
-    def __init__(self, instance: ClientInstance, locks: Locks, lanes: Lanes, committer: OffsetCommitter) -> None:
+    def __init__(self, instance: ClientInstance, locks: Locks, lanes: Lanes, offsets: OffsetStore) -> None:
         self._instance = instance
         self._locks = locks
         self._lanes = lanes
-        self._committer = committer
+        self._offsets = offsets
         self._leaving: dict[MessageQueue, asyncio.Task[None]] = {}
 
     async def claim(self, queue: MessageQueue) -> bool:
@@ -218,7 +219,7 @@ class LockedClaims:
         try:
             await self._lanes.close(queue)
             if is_ours:
-                await self._committer.commit(queue, in_hand)
+                await self._offsets.commit(queue, in_hand)
                 await self._locks.release([queue])
         finally:
             del self._leaving[queue]
@@ -227,11 +228,11 @@ class LockedClaims:
 class OrderlyDelivery:
     """Lanes under locks."""
 
-    def __init__(self, instance: ClientInstance, locks: Locks, lanes: Lanes, committer: OffsetCommitter) -> None:
+    def __init__(self, instance: ClientInstance, locks: Locks, lanes: Lanes, offsets: OffsetStore) -> None:
         self._instance = instance
         self._locks = locks
         self._lanes = lanes
-        self._claims = LockedClaims(instance, locks, lanes, committer)
+        self._claims = LockedClaims(instance, locks, lanes, offsets)
 
     @property
     def claims(self) -> LockedClaims:

@@ -105,7 +105,7 @@ class PullConsumer:
             instance=self._instance,
             group=group,
             start=self._start,
-            committer=self._committer,
+            offsets=self._committer,
             claims=NoClaims(self._committer if auto_commit else None),
             read=self._read,
         )

@@ -6,6 +6,8 @@ takes them apart in order.
 """
 
 import asyncio
+import os
+import pathlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
@@ -18,6 +20,7 @@ from apogeemq.client_api.handling import Handler, PlainHandler, Retry, as_handle
 from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_api.middleware import Middleware, around_handler
 from apogeemq.client_api.tracing import Tracing, find_tracer
+from apogeemq.client_remoting.broadcasting import DroppingSettler, EveryQueue
 from apogeemq.client_remoting.broker_requests import BrokerRequests, Profile, java_properties
 from apogeemq.client_remoting.checking import check_expressions
 from apogeemq.client_remoting.claims import NoClaims
@@ -29,15 +32,17 @@ from apogeemq.client_remoting.core.subscription import ALL, Subscription
 from apogeemq.client_remoting.core.suspension import orderly_retry
 from apogeemq.client_remoting.delivery import ConcurrentDelivery, Delivery, HandlerCalls, ReadyMessages, Workers
 from apogeemq.client_remoting.instance import ClientInstance, ClientSettings, Membership
+from apogeemq.client_remoting.local_offsets import LocalOffsets
 from apogeemq.client_remoting.locking import Locks
 from apogeemq.client_remoting.messages import retry_topic
+from apogeemq.client_remoting.offset_store import OffsetStore
 from apogeemq.client_remoting.orderly import Lanes, OrderlyDelivery
 from apogeemq.client_remoting.queue_reader import QueueReader
 from apogeemq.client_remoting.reading import InHand, ReadQueues
 from apogeemq.client_remoting.rebalance import Rebalance
-from apogeemq.client_remoting.settling import OffsetCommitter, Settler
+from apogeemq.client_remoting.settling import OffsetCommitter, Settler, Settling
 from apogeemq.client_remoting.version import VERSION
-from apogeemq.remoting_codec.bodies import ConsumeType, HeartbeatData, MessageQueue, SubscriptionData
+from apogeemq.remoting_codec.bodies import ConsumeType, HeartbeatData, MessageModel, MessageQueue, SubscriptionData
 
 COMMIT_INTERVAL_S: Final = 5.0
 CONCURRENCY_DEFAULT: Final = 20
@@ -58,6 +63,9 @@ class PushConsumer:
         start: where a group without offsets begins: `latest`, `earliest`, a datetime with a zone, or ms since 1970.
         orderly: handle the messages of a queue one after the other in their order, under a lock; a message that fails
             blocks its queue until it is handled or given up. Needs a handler.
+        broadcasting: a directory: get every message of every queue, whatever other members get, and keep how far this
+            member is in `<directory>/<group>/offsets.json`. A message whose handler raised is logged and dropped. Each
+            member needs a directory of its own.
         concurrency: handlers at once.
         middleware: what runs around each handler call, the outermost first.
         flow: bounds on what is fetched and not handled yet.
@@ -78,6 +86,7 @@ class PushConsumer:
         retry: Retry | None = None,
         start: Start = "latest",
         orderly: bool = False,
+        broadcasting: str | os.PathLike[str] | None = None,
         concurrency: int = CONCURRENCY_DEFAULT,
         middleware: Sequence[Middleware] = (),
         flow: FlowLimits | None = None,
@@ -91,7 +100,10 @@ class PushConsumer:
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; it must be 1 or more")
         self._group = group
-        self._subscriptions = _with_retry_topic(subscriptions, group)
+        self._subscriptions = read_subscriptions(subscriptions)
+        self._is_broadcasting = broadcasting is not None
+        if broadcasting is None:
+            self._subscriptions[retry_topic(group)] = Subscription(retry_topic(group), ALL)
         self._start = check_start(start)
         self._limits = flow or FlowLimits()
         self._close_timeout_s = close_timeout_s
@@ -99,6 +111,10 @@ class PushConsumer:
         if orderly and handler is None:
             raise NotSupported(
                 "messages are given in order to a handler only", hint="Give a handler, or leave orderly out."
+            )
+        if orderly and broadcasting is not None:
+            raise NotSupported(
+                "messages that are broadcast are handled in any order", hint="Leave orderly or broadcasting out."
             )
         retry = orderly_retry(retry) if orderly else retry or Retry()
         membership = Membership(self._heartbeat, consumer_group=group)
@@ -110,14 +126,20 @@ class PushConsumer:
             server=self._instance.name_server,
         )
         self._ready = ReadyMessages()
-        self._settler = Settler(
-            instance=self._instance,
-            group=group,
-            reconsume_times_max=retry.max_attempts - 1,
-            redeliver=self._put_back,
-            tracing=tracing,
-        )
-        self._committer = OffsetCommitter(self._instance, group)
+        self._settler: Settling
+        self._offsets: OffsetStore
+        if broadcasting is None:
+            self._settler = Settler(
+                instance=self._instance,
+                group=group,
+                reconsume_times_max=retry.max_attempts - 1,
+                redeliver=self._put_back,
+                tracing=tracing,
+            )
+            self._offsets = OffsetCommitter(self._instance, group)
+        else:
+            self._settler = DroppingSettler()
+            self._offsets = LocalOffsets(pathlib.Path(broadcasting), group)
         calls = None
         if handler is not None:
             calls = HandlerCalls(around_handler(tuple(middleware), as_handler(handler)), tracing)
@@ -127,7 +149,7 @@ class PushConsumer:
             instance=self._instance,
             group=group,
             start=self._start,
-            committer=self._committer,
+            offsets=self._offsets,
             claims=self._delivery.claims,
             read=self._read,
         )
@@ -154,6 +176,7 @@ class PushConsumer:
 
     async def __aenter__(self) -> Self:
         """Reach a name server, have SQL expressions checked, and begin to receive. Raises StartFailed."""
+        await self._offsets.load()
         await self._instance.start()
         try:
             await check_expressions(self._instance, self._group, self._subscriptions.values(), self._sub_version_ms)
@@ -162,7 +185,8 @@ class PushConsumer:
             raise
         self._instance.route_listeners.append(lambda _topic: self._reading.wish.set())
         self._delivery.start(self._reading.forsake)
-        rebalance = Rebalance(self._instance, self._group, self._subscriptions, self._reading)
+        divide = EveryQueue if self._is_broadcasting else Rebalance
+        rebalance = divide(self._instance, self._group, self._subscriptions, self._reading)
         self._balancing = self._instance.run(rebalance.run(), "rebalance")
         self._instance.run(self._commit_offsets(), "offsets")
         return self
@@ -180,7 +204,7 @@ class PushConsumer:
         self._balancing.cancel()  # nothing is taken up any more
         await asyncio.gather(self._balancing, *self._reading.stop(), return_exceptions=True)
         await self._delivery.finish(self._close_timeout_s)
-        await self._committer.commit_all(self._reading.in_hand)
+        await self._offsets.commit_all(self._reading.in_hand)
         await self._delivery.leave()
         await self._instance.close()
 
@@ -209,11 +233,11 @@ class PushConsumer:
         if orderly and calls is not None:
             locks = Locks(self._instance, self._group)
             lanes = Lanes(calls=calls, retry=retry, settler=settler, locks=locks, concurrency=concurrency)
-            return OrderlyDelivery(self._instance, locks, lanes, self._committer)
+            return OrderlyDelivery(self._instance, locks, lanes, self._offsets)
         workers = None
         if calls is not None:
             workers = Workers(ready=self._ready, calls=calls, retry=retry, settler=settler, concurrency=concurrency)
-        return ConcurrentDelivery(self._ready, workers, NoClaims(self._committer))
+        return ConcurrentDelivery(self._ready, workers, NoClaims(self._offsets))
 
     def _put_back(self, messages: Iterable[ReceivedMessage]) -> None:
         self._delivery.put_back(messages)
@@ -244,19 +268,17 @@ class PushConsumer:
         """Commit every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(COMMIT_INTERVAL_S)
-            await self._committer.commit_all(self._reading.in_hand)
+            await self._offsets.commit_all(self._reading.in_hand)
 
     def _subscription_data(self) -> list[SubscriptionData]:
         return [subscription.data(self._sub_version_ms) for subscription in self._subscriptions.values()]
 
     def _heartbeat(self, client_id: str) -> HeartbeatData:
         return consumer_heartbeat(
-            client_id, self._group, ConsumeType.CONSUME_PASSIVELY, self._start, self._subscription_data()
+            client_id,
+            self._group,
+            ConsumeType.CONSUME_PASSIVELY,
+            self._start,
+            self._subscription_data(),
+            MessageModel.BROADCASTING if self._is_broadcasting else MessageModel.CLUSTERING,
         )
-
-
-def _with_retry_topic(subscriptions: Mapping[str, Filter], group: str) -> dict[str, Subscription]:
-    """The subscriptions read, and that to the group's own failed messages."""
-    read = read_subscriptions(subscriptions)
-    own = retry_topic(group)
-    return read | {own: Subscription(own, ALL)}

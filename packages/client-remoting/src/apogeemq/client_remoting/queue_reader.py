@@ -18,7 +18,7 @@ from apogeemq.client_remoting.core.pull_schedule import PULL_BATCH_SIZE, FlowLim
 from apogeemq.client_remoting.core.subscription import Subscription
 from apogeemq.client_remoting.instance import ClientInstance
 from apogeemq.client_remoting.messages import received_message
-from apogeemq.client_remoting.settling import Settler, broker_of
+from apogeemq.client_remoting.settling import Settling, broker_of
 from apogeemq.remoting_codec.bodies import MessageQueue
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.errors import BodyInvalid, CodecError, LocalProtocolError
@@ -55,7 +55,7 @@ class QueueReader:
         queue: MessageQueue,
         in_hand: ProcessQueue[ReceivedMessage],
         hand_over: Callable[[Iterable[ReceivedMessage]], None],
-        settler: Settler,
+        settler: Settling,
         limits: FlowLimits,
         queue_count: Callable[[], int],
     ) -> None:

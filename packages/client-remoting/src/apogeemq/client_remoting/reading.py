@@ -17,7 +17,8 @@ from apogeemq.client_remoting.core.process_queue import ProcessQueue
 from apogeemq.client_remoting.core.subscription import Subscription
 from apogeemq.client_remoting.instance import ClientInstance
 from apogeemq.client_remoting.messages import is_retry_topic
-from apogeemq.client_remoting.settling import OffsetCommitter, broker_of
+from apogeemq.client_remoting.offset_store import OffsetStore
+from apogeemq.client_remoting.settling import broker_of
 from apogeemq.remoting_codec.bodies import MessageQueue
 from apogeemq.remoting_codec.errors import RemoteProtocolError
 
@@ -47,7 +48,7 @@ class ReadQueues:
         instance: the client at its servers.
         group: the consumer group.
         start: where a group without offsets begins.
-        committer: commits the offset of a queue that is begun.
+        offsets: where the group is; gets the offset of a queue that is begun.
         claims: asked before a queue is read, and told when it is not any more.
         read: makes the loop that reads a queue.
     """
@@ -58,14 +59,14 @@ class ReadQueues:
         instance: ClientInstance,
         group: str,
         start: Start,
-        committer: OffsetCommitter,
+        offsets: OffsetStore,
         claims: Claims,
         read: Reader,
     ) -> None:
         self._instance = instance
         self._group = group
         self._start = start
-        self._committer = committer
+        self._offsets = offsets
         self._claims = claims
         self._read = read
         self._assigned: dict[MessageQueue, Assigned] = {}
@@ -137,7 +138,7 @@ class ReadQueues:
         async with self.changing:
             for queue, offset in offsets.items():
                 if self._drop(queue):
-                    is_set = await self._committer.set(queue, offset)
+                    is_set = await self._offsets.set(queue, offset)
                     logger.warning("%s is reset to offset %d%s", queue, offset, "" if is_set else " in vain")
         self.wish.set()
 
@@ -163,10 +164,10 @@ class ReadQueues:
 
     async def _begin(self, queue: MessageQueue, *, appeared_later: bool) -> InHand:
         """An empty process queue at the offset to begin at; one that nobody committed is committed at once."""
-        broker = broker_of(self._instance, queue)
-        committed = await link.query_consumer_offset(broker, self._group, queue, ASK_TIMEOUT_S)
+        committed = await self._offsets.committed(queue)
         if committed is not None:
             return InHand(committed, is_committed=True)
+        broker = broker_of(self._instance, queue)
         wanted = start_offset(self._start, is_retry_topic=is_retry_topic(queue.topic), appeared_later=appeared_later)
         match wanted.boundary:
             case Boundary.MIN:
@@ -176,5 +177,5 @@ class ReadQueues:
             case Boundary.BY_TIME:
                 offset = await link.offset_by_time(broker, queue, wanted.timestamp_ms, ASK_TIMEOUT_S)
         in_hand = InHand(offset, is_committed=False)
-        await self._committer.commit(queue, in_hand)
+        await self._offsets.commit(queue, in_hand)
         return in_hand

@@ -8,7 +8,7 @@ stays as it is, and the next round comes after a second.
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, RouteNotFound
 from apogeemq.client_remoting import link
@@ -24,6 +24,13 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 20.0
 SOON_S: Final = 1.0
+
+
+class Share(NamedTuple):
+    """The queues of a topic that are this member's; not final while brokers do not know it as a member yet."""
+
+    queues: frozenset[MessageQueue]
+    is_final: bool
 
 
 class Rebalance:
@@ -70,20 +77,26 @@ class Rebalance:
             route = await self._route(topic)
             if route is None:
                 return True  # there is nothing to read; a new route wakes us
-            client_ids = await self._members(route)
+            share = await self._share(route)
         except UNANSWERED as error:
             logger.info("the queues of %s stay as they are: %s", topic, error)
             return False
-        ours = set(allocate_averagely(route.read_queues, client_ids, self._instance.client_id))
         reading = self._reading
-        for queue in [queue for queue in reading.queues if queue.topic == topic and queue not in ours]:
+        for queue in [queue for queue in reading.queues if queue.topic == topic and queue not in share.queues]:
             await reading.let_go(queue)
         taken = [
             await reading.take_up(queue, subscription, appeared_later=queue not in self._at_start[topic])
-            for queue in sorted(ours)
+            for queue in sorted(share.queues)
             if queue not in reading
         ]
-        return all(taken) and self._instance.client_id in client_ids
+        return all(taken) and share.is_final
+
+    async def _share(self, route: TopicRoute) -> Share:
+        """This member's share of a topic. Raises what is in UNANSWERED."""
+        client_ids = await self._members(route)
+        client_id = self._instance.client_id
+        ours = allocate_averagely(route.read_queues, client_ids, client_id)
+        return Share(frozenset(ours), client_id in client_ids)
 
     async def _route(self, topic: str) -> TopicRoute | None:
         """The topic's route; None when there is none. Remembers which queues there were in the beginning."""

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Protocol
 
 from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, SettleFailed
 from apogeemq.client_api.handling import Again, Done, GiveUp, Settlement
@@ -30,6 +31,25 @@ logger = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 3.0
 LOCAL_RETRY_S = 5.0
 """A message that the broker would not take back is delivered again by this client, not before this."""
+
+
+class Settling(Protocol):
+    """Carries out what was decided about messages."""
+
+    def done(self, message: ReceivedMessage) -> None:
+        """The message is dealt with; the next commit may tell."""
+        ...
+
+    async def settle(self, message: ReceivedMessage, settlement: Settlement) -> None:
+        """Carry out a decision."""
+        ...
+
+    async def send_back(self, message: ReceivedMessage, delay_level: int) -> None:
+        """Give a message back to its broker, once.
+
+        Raises SettleFailed, ConnectionBroken, ClientClosed, NotSupported.
+        """
+        ...
 
 
 class Settler:
@@ -147,11 +167,18 @@ class Settler:
 
 
 class OffsetCommitter:
-    """Commits the offsets of the queues in hand."""
+    """Commits the offsets of the queues in hand to their brokers."""
 
     def __init__(self, instance: ClientInstance, group: str) -> None:
         self._instance = instance
         self._group = group
+
+    async def load(self) -> None:
+        """Nothing is needed."""
+
+    async def committed(self, queue: MessageQueue) -> int | None:
+        """What the group has committed; None when it has not."""
+        return await link.query_consumer_offset(broker_of(self._instance, queue), self._group, queue, CALL_TIMEOUT_S)
 
     async def commit_all(self, queues: Iterable[tuple[MessageQueue, ProcessQueue[ReceivedMessage]]]) -> bool:
         """Commit what changed; gives whether brokers have all of it. What fails stays to be committed the next time."""
