@@ -22,7 +22,7 @@ class Limit(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Share:
+class Share:
     """What one client has in flight."""
 
     count: int = 0
@@ -48,19 +48,20 @@ class InFlight:
         self._size_bytes_max = size_bytes
         self._client_count_max = client_count
         self._client_size_bytes_max = client_size_bytes
-        self._shares: dict[Hashable, _Share] = {}
+        self._shares: dict[Hashable, Share] = {}
 
     def check(self, client: Hashable | None, size_bytes: int, count: int = 1) -> None:
         """Raise SystemBusy, naming the limit, where so much more would be too much."""
         size_bytes += count * ENTRY_SIZE_BYTES
-        whose = "in all"
-        _check_count(self._count_max, self.count, count, self._what, whose)
-        _check_size(self._size_bytes_max, self.size_bytes, size_bytes, self._what, whose)
+        if self.count + count > self._count_max.value or self.size_bytes + size_bytes > self._size_bytes_max.value:
+            _check(self._what, "in all", self, count, size_bytes, self._count_max, self._size_bytes_max)
         share = self._shares.get(client)
-        if share is not None:
-            whose = "of this client"
-            _check_count(self._client_count_max, share.count, count, self._what, whose)
-            _check_size(self._client_size_bytes_max, share.size_bytes, size_bytes, self._what, whose)
+        if share is not None and (
+            share.count + count > self._client_count_max.value
+            or share.size_bytes + size_bytes > self._client_size_bytes_max.value
+        ):
+            limits = self._client_count_max, self._client_size_bytes_max
+            _check(self._what, "of this client", share, count, size_bytes, *limits)
 
     def enter(self, client: Hashable | None, size_bytes: int, count: int = 1) -> None:
         """Some more are in flight."""
@@ -68,7 +69,9 @@ class InFlight:
         self.count += count
         self.size_bytes += size_bytes
         if client is not None:
-            share = self._shares.setdefault(client, _Share())
+            share = self._shares.get(client)
+            if share is None:
+                share = self._shares[client] = Share()
             share.count += count
             share.size_bytes += size_bytes
 
@@ -85,19 +88,23 @@ class InFlight:
                 del self._shares[client]
 
 
-def _check_count(limit: Limit, now: int, more: int, what: str, whose: str) -> None:
-    if now + more > limit.value:
-        raise SystemBusy(
-            f"[OVERLOAD] {what}: {now} {whose}, {more} more would be too many, the limit ({limit.name}) is "
-            f"{limit.value}",
-            limit=limit.name,
-        )
-
-
-def _check_size(limit: Limit, now: int, more: int, what: str, whose: str) -> None:
-    if now and now + more > limit.value:
-        raise SystemBusy(
-            f"[OVERLOAD] {what}: {now} bytes {whose}, {more} more would be too many, the limit ({limit.name}) is "
-            f"{limit.value}",
-            limit=limit.name,
-        )
+def _check(
+    what: str,
+    whose: str,
+    now: InFlight | Share,
+    count: int,
+    size_bytes: int,
+    count_max: Limit,
+    size_bytes_max: Limit,
+) -> None:
+    """Refuse by the first of the two limits that is passed. The only one passes, whatever its size."""
+    if now.count + count > count_max.value:
+        limit, there, more = count_max, f"{now.count}", count
+    elif now.count:
+        limit, there, more = size_bytes_max, f"{now.size_bytes} bytes", size_bytes
+    else:
+        return
+    raise SystemBusy(
+        f"[OVERLOAD] {what}: {there} {whose}, {more} more would be too many, the limit ({limit.name}) is {limit.value}",
+        limit=limit.name,
+    )

@@ -9,6 +9,7 @@ faster (ADR 0019). While nobody waits (always with ASYNC_FLUSH, but for first me
 """
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import NamedTuple
 
 from apogeemq.broker.core.in_flight import InFlight
@@ -104,30 +105,30 @@ class Acknowledger:
 
         `end_offset` is the physical offset behind the message; the rest is as for `is_safe` and `check_room`.
         """
-        self._in_flight.enter(client, size_bytes)
-
-        def ended(verdict: Verdict) -> None:
-            self._in_flight.leave(client, size_bytes)
-            done(verdict)
-
         flush_line = self._flush_line if wait else None
         deadline = self._monotonic() + self._timeout_s
-
-        def flushed(outcome: Outcome) -> None:
-            ended(self._verdict(outcome, "flush to disk"))
+        self._in_flight.enter(client, size_bytes)
+        flushed = partial(self._end, "flush to disk", client, size_bytes, done)
+        if topic.version <= self._topics.saved_version:
+            if flush_line is None:
+                flushed(Outcome.DONE)
+            else:
+                flush_line.add(end_offset, deadline, flushed)
+            return
 
         def topic_saved(outcome: Outcome) -> None:
             if outcome is Outcome.DONE and flush_line is not None:
                 flush_line.add(end_offset, deadline, flushed)
             else:
-                ended(self._verdict(outcome, "write of the topic's configuration"))
+                self._end("write of the topic's configuration", client, size_bytes, done, outcome)
 
-        if topic.version > self._topics.saved_version:
-            self._topic_line.add(topic.version, deadline, topic_saved)
-        elif flush_line is not None:
-            flush_line.add(end_offset, deadline, flushed)
-        else:
-            ended(SAFE)
+        self._topic_line.add(topic.version, deadline, topic_saved)
+
+    def _end(
+        self, what: str, client: Hashable | None, size_bytes: int, done: Callable[[Verdict], None], outcome: Outcome
+    ) -> None:
+        self._in_flight.leave(client, size_bytes)
+        done(SAFE if outcome is Outcome.DONE else self._verdict(outcome, what))
 
     def _check_queue_time(self, line: AcknowledgementLine, time_s_max: float) -> None:
         deadline = line.first_deadline
@@ -143,8 +144,6 @@ class Acknowledger:
             )
 
     def _verdict(self, outcome: Outcome, what: str) -> Verdict:
-        if outcome is Outcome.DONE:
-            return SAFE
         if outcome is Outcome.TIMEOUT:
             remark = f"the message is stored, but its {what} was not done within {self._timeout_s:g} s"
             return Verdict(ResponseCode.FLUSH_DISK_TIMEOUT, remark)
