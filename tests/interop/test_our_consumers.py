@@ -1,10 +1,20 @@
 """Consumers of apogeemq-client-remoting against Apache's servers and against ours: the same scenarios and answers."""
 
 import asyncio
+import pathlib
 from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
-from apogeemq.client_remoting import Message, Producer, PushConsumer, ReceivedMessage, Retry, RetryLater, Sql
+from apogeemq.client_remoting import (
+    Message,
+    Producer,
+    PullConsumer,
+    PushConsumer,
+    ReceivedMessage,
+    Retry,
+    RetryLater,
+    Sql,
+)
 from apogeemq.client_remoting.errors import StartFailed
 from apogeemq.remoting_codec.client_bodies import CMResult
 
@@ -183,3 +193,62 @@ async def test_an_operators_requests(
     assert "MainThread" in (info.jstack or "")
     assert status[consumer.client_id][0] == 1
     assert (direct.consume_result, direct.order) == (CMResult.CR_SUCCESS, orderly)
+
+
+# -- pull
+
+
+async def test_polling_and_seeking(cluster: Deployment, operator: Operator, topic: str, group: str) -> None:
+    """A polled message is committed at the end; queues of one's own are read from where the application says."""
+    operator.send(topic, ["message-0", "message-1", "message-2", "message-3"])
+    polled: list[bytes] = []
+    async with (
+        PullConsumer(cluster.namesrv, group=group, subscriptions={topic: "*"}, start="earliest") as consumer,
+        asyncio.timeout(WAIT_S),
+    ):
+        while len(polled) < 4:
+            polled += [message.body for message in await consumer.poll(timeout_s=WAIT_S)]
+    assert sorted(polled) == [b"message-0", b"message-1", b"message-2", b"message-3"]
+    assert operator.committed(topic, group) == dict.fromkeys(range(4), 1)
+    async with PullConsumer(cluster.namesrv, group=group) as consumer, asyncio.timeout(WAIT_S):
+        (queue,) = [queue for queue in await consumer.queues(topic) if queue.queue_id == 2]
+        await consumer.assign([queue])
+        assert await consumer.committed(queue) == 1
+        await consumer.seek_to_begin(queue)
+        assert [message.body for message in await consumer.poll(timeout_s=WAIT_S)] == [b"message-2"]
+        assert await consumer.offset_for_timestamp(queue, 0) == 0
+        await consumer.seek_to_end(queue)
+        operator.send(topic, ["late"], queues=[2])
+        assert [message.body for message in await consumer.poll(timeout_s=WAIT_S)] == [b"late"]
+    assert operator.committed(topic, group)[2] == 2
+
+
+# -- everybody
+
+
+async def test_broadcasting_members_each_get_every_message(
+    cluster: Deployment, operator: Operator, topic: str, group: str, tmp_path: pathlib.Path
+) -> None:
+    """A member that was away goes on where it was, by offsets of its own; the broker keeps none."""
+    operator.send(topic, ["early-0", "early-1", "early-2", "early-3"])
+    early = [b"early-0", b"early-1", b"early-2", b"early-3"]
+    first, second, again = Seen(), Seen(), Seen()
+
+    def member(directory: str, seen: Seen) -> PushConsumer:
+        return PushConsumer(
+            cluster.namesrv,
+            group=group,
+            subscriptions={topic: "*"},
+            handler=seen,
+            start="earliest",
+            broadcasting=tmp_path / directory,
+        )
+
+    async with member("first", first):
+        async with member("second", second):
+            await until(lambda: sorted(second.bodies) == early)
+        operator.send(topic, ["late"])
+        async with member("second", again):
+            await until(lambda: again.bodies == [b"late"])
+        await until(lambda: sorted(first.bodies) == [*early, b"late"])
+    assert operator.committed(topic, group) == {}
