@@ -12,7 +12,7 @@ import pytest
 from tests.interop import judge
 from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.driver_run import DriverRun, wait_for
-from tests.interop.events import Answered, Delivery, Failure, Refused, Replied, Unanswered
+from tests.interop.events import Ack, Answered, Assigned, Delivery, Failure, Refused, Replied, Unanswered
 from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_keys
 from tests.interop.java import JavaClient, Option, settle
 from tests.interop.operator_client import QUEUES, Operator
@@ -73,6 +73,11 @@ def out_of_order(deliveries: list[Delivery]) -> list[tuple[str, str]]:
     return found
 
 
+def consumed_by(consumer: DriverRun) -> list[Delivery]:
+    """What it took without a failure."""
+    return [delivery for delivery in consumer.events(Delivery) if delivery.verdict == "success"]
+
+
 def test_shards_stay_in_order_when_members_come_and_go(
     client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
 ) -> None:
@@ -95,8 +100,7 @@ def test_shards_stay_in_order_when_members_come_and_go(
     expected = {ack.key for ack in [*acks, *late]} | set(numbered("first"))
 
     def consumed() -> list[Delivery]:
-        found = [*leaving.events(Delivery), *staying.events(Delivery)]
-        return [delivery for delivery in found if delivery.verdict == "success"]
+        return [*consumed_by(leaving), *consumed_by(staying)]
 
     wait_for(lambda: expected <= {delivery.key for delivery in consumed()}, [staying], 60, "not all was consumed")
     staying.stop_consuming()
@@ -109,19 +113,35 @@ def test_shards_stay_in_order_when_members_come_and_go(
 def test_the_queues_of_a_killed_member_are_handed_over(
     client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
 ) -> None:
-    """When its locks are over; the other one goes on where offsets were committed."""
-    operator.send(topic, numbered("first", 4 * QUEUES))
-    dying = running.enter_context(client.consume(topic, group, instance="a", orderly=True, persist_ms=100))
-    wait_keys(numbered("first", 4 * QUEUES), dying)
-    staying = running.enter_context(client.consume(topic, group, instance="b", orderly=True))
+    """When its locks are over, in the middle of its work: the other one goes on where offsets were committed.
+
+    Each of the two consumes each shard in order; what the dead one had not committed comes again, and nothing is lost.
+    """
+    operator.send(topic, numbered("first"))
+    options: dict[str, Option] = {"orderly": True, "fail_first": 1, "hold": True}
+    dying, staying = pair = [
+        running.enter_context(client.consume(topic, group, instance=instance, **options)) for instance in ("a", "b")
+    ]
+    settle(pair, QUEUES)
+    expected = set(numbered("message", 120))
+    producer = running.enter_context(client.produce(topic, 120, mode="ordered", shards=SHARDS, interval_ms=40))
+    wait_for(lambda: len(consumed_by(dying)) >= 10, [dying], TIMEOUT_S, "nothing came")
     dying.kill()
-    operator.send(topic, numbered("later", 4 * QUEUES))
-    # A lock that nobody gave back or renewed lasts for 60 s.
-    wait_for(
-        lambda: set(numbered("later", 4 * QUEUES)) <= set(keys_of(staying)), [staying], 90, "the queues were not taken"
-    )
+    killed_ms = int(time.time() * 1000)
+    assert len(producer.events(Ack)) < 120, "the kill came when everything was sent already"
+    producer.end()
+
+    def has_all() -> bool:
+        return expected <= {delivery.key for run in pair for delivery in consumed_by(run)}
+
+    wait_for(has_all, [staying], 120, "the queues were not taken")
     staying.stop_consuming()
-    assert judge.out_of_order(staying.events(Delivery)) == []
+    for run in pair:
+        assert out_of_order([delivery for delivery in consumed_by(run) if delivery.key in expected]) == []
+    lost_queues = dying.events(Assigned)[-1].queues
+    taken_over = [each for each in staying.events(Delivery) if f"{each.broker}:{each.queue_id}" in lost_queues]
+    # A lock lasts for 60 s from its last renewal, which the client does every 20 s.
+    assert min(delivery.received_ms for delivery in taken_over) - killed_ms > 30_000
 
 
 # --------------------------------------------------------------------------------------------------------------------
