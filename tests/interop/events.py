@@ -173,6 +173,25 @@ class Unreplied(msgspec.Struct, frozen=True):
     error: str
 
 
+class Half(msgspec.Struct, rename="camel", frozen=True):
+    """A half message was taken; `state` is what its producer said of it at once."""
+
+    key: str = msgspec.field(name="half")
+    msg_id: str
+    status: str
+    state: str
+
+
+class Asked(msgspec.Struct, rename="camel", frozen=True):
+    """A producer was asked what becomes of a half message; `state` is its answer."""
+
+    key: str = msgspec.field(name="asked")
+    msg_id: str
+    topic: str
+    body: str
+    state: str
+
+
 Event = (
     Started
     | Summary
@@ -193,6 +212,8 @@ Event = (
     | Unanswered
     | Replied
     | Unreplied
+    | Half
+    | Asked
 )
 
 TYPES: dict[str, type[Event]] = {
@@ -215,6 +236,8 @@ TYPES: dict[str, type[Event]] = {
     "unanswered": Unanswered,
     "replied": Replied,
     "unreplied": Unreplied,
+    "half": Half,
+    "asked": Asked,
 }
 
 

@@ -87,6 +87,12 @@ class JavaClient:
             run.end()
             return [*run.events(events.Delivery), *run.events(events.Refused)]
 
+    def transact(self, topic: str, group: str, count: int, **options: Option) -> DriverRun:
+        """Starts a transactional producer; keys as of `produce`, what it decides in the driver's `say` and `answer`."""
+        instance = str(options.get("instance", "transactor"))
+        defaults: dict[str, Option] = {"topic": topic, "group": group, "count": count}
+        return self.start(f"transact-{instance}", "transact", {**defaults, **options})
+
     def offsets(self, topic: str, group: str = "interop_nobody", **options: Option) -> list[events.QueueOffsets]:
         """The offsets of each queue of a topic, by queue id."""
         with self.start("offsets", "offsets", {"topic": topic, "group": group, **options}) as run:

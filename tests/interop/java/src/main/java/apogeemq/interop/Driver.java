@@ -50,9 +50,11 @@ public final class Driver {
                 return new Reply(arguments).run();
             case "query":
                 return Query.run(arguments);
+            case "transact":
+                return new Transact(arguments).run();
             default:
                 throw new IllegalArgumentException("unknown command " + arguments.command()
-                    + "; known: produce, consume, offsets, pull, lite-pull, request, reply, query");
+                    + "; known: produce, consume, offsets, pull, lite-pull, request, reply, query, transact");
         }
     }
 }
