@@ -10,6 +10,8 @@
     ./task bench -- mesh                                     one call between two services, both sides together
     ./task bench -- clients                                  CPU of our own clients: sends, batches, handlers, async for
     ./task bench -- store                                    the store alone, beside its targets
+    ./task bench -- backlog                                  draining 5,000,000 messages beside draining few
+    ./task bench -- consume                                  push consuming from our broker and from Apache's, in turns
     ./task bench -- crowd                                    many topics, clients and waiting pulls
 
 The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
@@ -25,9 +27,11 @@ from collections.abc import Sequence
 
 from tests.interop.deployments import DEPLOYMENTS
 from tools.bench import (
+    backlog_cases,
     cases,
     client_cases,
     client_load,
+    consume_cases,
     crowd_cases,
     grpc_cases,
     mesh_cases,
@@ -37,21 +41,16 @@ from tools.bench import (
 )
 from tools.bench.server_process import Server
 
+LoadAverage = tuple[float, float, float]
+"""Of 1, 5 and 15 minutes."""
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one measurement and prints its result; 1 when a request in it failed: such figures count for nothing."""
     options = parse(words)
     loadavg_before = os.getloadavg()
-    if options.measurement == "grpc":
-        return measure_grpc(options, loadavg_before)
-    if options.measurement == "mesh":
-        return measure_mesh(options, loadavg_before)
-    if options.measurement == "clients":
-        return measure_clients(options, loadavg_before)
-    if options.measurement == "store":
-        return measure_store(options, loadavg_before)
-    if options.measurement == "crowd":
-        return measure_crowd(options, loadavg_before)
+    if options.measurement in WITHOUT_SERVER:
+        return WITHOUT_SERVER[options.measurement](options, loadavg_before)
     with chosen_server(options) as server:
         result, text, errors = measure(options, server)
         surroundings = report.Surroundings.of(server.description, loadavg_before)
@@ -62,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if errors else 0
 
 
-def measure_grpc(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+def measure_grpc(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
     """The gRPC cases start their servers themselves, several beside each other."""
     results = grpc_cases.measure(options.in_flight or [1, 32], options.rounds, options.seconds, options.warmup)
     surroundings = report.Surroundings.of(
@@ -75,7 +74,7 @@ def measure_grpc(options: argparse.Namespace, loadavg_before: tuple[float, float
     return 1 if any(outcome.error_count for result in results for outcome in result.outcomes) else 0
 
 
-def measure_mesh(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+def measure_mesh(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
     """The mesh case starts its answering side itself."""
     results = mesh_cases.measure(options.in_flight or [32], options.rounds, options.seconds, options.warmup)
     surroundings = report.Surroundings.of("answerer started for this run", loadavg_before)
@@ -86,7 +85,7 @@ def measure_mesh(options: argparse.Namespace, loadavg_before: tuple[float, float
     return 1 if any(outcome.error_count for result in results for outcome in result.outcomes) else 0
 
 
-def measure_clients(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+def measure_clients(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
     """The clients' cases share one server, and raise what goes wrong."""
     clients, loops = options.client or list(client_cases.CLIENTS), options.loop or list(client_cases.LOOPS)
     outcomes = client_cases.measure(clients, loops, options.seconds, options.warmup)
@@ -98,29 +97,54 @@ def measure_clients(options: argparse.Namespace, loadavg_before: tuple[float, fl
     return 0
 
 
-def measure_store(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+def measure_store(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
     """The store's cases need no server, and raise what goes wrong."""
     run = store_cases.StoreRun(options.directory, options.rounds)
     figures = store_cases.measure(options.case or list(store_cases.CASES), run)
-    surroundings = report.Surroundings.of("the store alone, class page cache", loadavg_before)
-    if options.output == "json":
-        print(report.as_json("store", figures, surroundings))
-    else:
-        print(store_cases.table(figures), surroundings.text(), sep="\n")
-    return 0
+    return print_figures(options, figures, "the store alone, class page cache", loadavg_before)
 
 
-def measure_crowd(options: argparse.Namespace, loadavg_before: tuple[float, float, float]) -> int:
+def measure_crowd(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
     """Each of these cases starts a server of its own, and raises what goes wrong."""
-    figures = crowd_cases.measure(
-        options.case or list(crowd_cases.CASES), crowd_cases.CrowdRun(options.rounds, options.seconds)
-    )
-    surroundings = report.Surroundings.of("all-in-one, started for each case", loadavg_before)
+    run = crowd_cases.CrowdRun(options.rounds, options.seconds)
+    figures = crowd_cases.measure(options.case or list(crowd_cases.CASES), run)
+    return print_figures(options, figures, "all-in-one, started for each case", loadavg_before)
+
+
+def measure_backlog(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
+    """It starts its server on a store that it filled."""
+    figures = backlog_cases.measure(backlog_cases.BacklogRun(options.messages, options.rounds, options.seconds))
+    return print_figures(options, figures, "all-in-one, started for this run", loadavg_before)
+
+
+def measure_consume(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
+    """It starts both brokers."""
+    figures = consume_cases.measure(consume_cases.ConsumeRun(options.rounds, options.messages))
+    return print_figures(options, figures, "all-in-one and Apache's broker, started for this run", loadavg_before)
+
+
+def print_figures(
+    options: argparse.Namespace, figures: Sequence[store_cases.Figure], server: str, loadavg_before: LoadAverage
+) -> int:
+    """Figures beside their targets. 0: what goes wrong in them is raised."""
+    surroundings = report.Surroundings.of(server, loadavg_before)
     if options.output == "json":
-        print(report.as_json("crowd", figures, surroundings))
+        print(report.as_json(options.measurement, figures, surroundings))
     else:
         print(store_cases.table(figures), surroundings.text(), sep="\n")
     return 0
+
+
+WITHOUT_SERVER = {
+    "grpc": measure_grpc,
+    "mesh": measure_mesh,
+    "clients": measure_clients,
+    "store": measure_store,
+    "crowd": measure_crowd,
+    "backlog": measure_backlog,
+    "consume": measure_consume,
+}
+"""The measurements that start what they need themselves."""
 
 
 def measure(options: argparse.Namespace, server: Server) -> tuple[object, str, int]:
@@ -162,6 +186,15 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     mesh = measurements.add_parser("mesh", help="CPU of one call between two services, both sides together")
     clients = measurements.add_parser("clients", help="CPU of our own clients per message sent or received")
     store = measurements.add_parser("store", help="the store alone: appends, reads, opening, recovery, memory")
+    backlog = measurements.add_parser("backlog", help="draining a long backlog beside a short one")
+    backlog.add_argument("--messages", type=int, default=5_000_000, help="in the long backlog")
+    backlog.add_argument("--rounds", type=int, default=2, help="how often both are drained")
+    backlog.add_argument("--seconds", type=float, default=5.0, help="so long the short one is read again and again")
+    consume = measurements.add_parser("consume", help="push consuming from our broker and from Apache's, in turns")
+    consume.add_argument("--messages", type=int, default=50_000, help="in each turn's backlog")
+    consume.add_argument("--rounds", type=int, default=3, help="turns of each")
+    for measurement in (backlog, consume):
+        measurement.add_argument("-o", "--output", choices=["table", "json"], default="table")
     crowd = measurements.add_parser("crowd", help="what many topics, clients and waiting pulls cost")
     crowd.add_argument("--case", action="append", choices=list(crowd_cases.CASES), help="default: every one")
     crowd.add_argument("--rounds", type=int, default=3, help="how often each is measured")

@@ -15,7 +15,6 @@ from apogeemq.client_api.message import Message, ReceivedMessage
 from apogeemq.client_api.producer import Producer
 
 from tools.bench.client_load import (
-    BACKLOG_MESSAGES,
     BATCH_MESSAGES,
     BODY,
     CONSUME_TIMEOUT_S,
@@ -101,7 +100,7 @@ async def _store_backlog(load: ClientLoad) -> int:
     """Store the messages to be consumed; gives their number."""
     stored = 0
     async with PRODUCERS[load.client](load.target) as producer:
-        while stored < BACKLOG_MESSAGES:
+        while stored < load.backlog_messages:
             batch = [Message(load.topic, BODY) for _ in range(BATCH_MESSAGES)]
             stored += len(await producer.send_batch(batch, timeout_s=SEND_TIMEOUT_S))
     return stored

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from tools.bench.report import align
+from tools.bench.server_process import cpu_seconds
 
 BODY = b"x" * 1024
 BATCH_MESSAGES = 32
@@ -19,7 +20,10 @@ CASES = (("send", 1), ("send", 64), ("batch", 4), ("handler", 0), ("iterate", 0)
 
 @dataclasses.dataclass(frozen=True)
 class ClientLoad:
-    """One case: `target` is what the client is given as its servers' address."""
+    """One case: `target` is what the client is given as its servers' address.
+
+    Consumers read `backlog_messages`. The CPU of `server_pids` is counted beside the client's own.
+    """
 
     client: str
     kind: str
@@ -29,6 +33,8 @@ class ClientLoad:
     seconds: float
     warmup_s: float
     loop: str = "asyncio"
+    backlog_messages: int = BACKLOG_MESSAGES
+    server_pids: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -38,7 +44,7 @@ class ClientLoad:
 
 @dataclasses.dataclass(frozen=True)
 class ClientOutcome:
-    """What was seen in the measured time; CPU is the client process's own, user and system."""
+    """What was seen in the measured time; CPU is user and system: the client process's own, and its server's."""
 
     client: str
     loop: str
@@ -46,6 +52,7 @@ class ClientOutcome:
     messages: int
     elapsed_s: float
     client_cpu_s: float
+    server_cpu_s: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -57,6 +64,11 @@ class ClientOutcome:
         """The client's CPU time per message."""
         return self.client_cpu_s / max(self.messages, 1) * 1e6
 
+    @property
+    def server_cpu_us(self) -> float:
+        """The server's CPU time per message; 0 where its processes were not named."""
+        return self.server_cpu_s / max(self.messages, 1) * 1e6
+
 
 class Stopwatch:
     """Elapsed and CPU time from its making on."""
@@ -65,12 +77,14 @@ class Stopwatch:
         self._load = load
         self._began_s = time.monotonic()
         self._cpu_s = time.process_time()
+        self._server_cpu_s = cpu_seconds(load.server_pids)
 
     def outcome(self, messages: int) -> ClientOutcome:
         """What was seen until now."""
         load = self._load
         elapsed_s, cpu_s = time.monotonic() - self._began_s, time.process_time() - self._cpu_s
-        return ClientOutcome(load.client, load.loop, load.name, messages, elapsed_s, cpu_s)
+        server_cpu_s = cpu_seconds(load.server_pids) - self._server_cpu_s
+        return ClientOutcome(load.client, load.loop, load.name, messages, elapsed_s, cpu_s, server_cpu_s)
 
 
 async def keep_in_flight(load: ClientLoad, work: Callable[[], Awaitable[int]]) -> ClientOutcome:

@@ -54,28 +54,33 @@ def measure(names: Sequence[str], run: CrowdRun) -> list[Figure]:
 
 
 def sends(server: Server, run: CrowdRun) -> list[Figure]:
-    """Server CPU of sends to 1,000 topics in turn while 200 groups are connected, without and with two KEYS each."""
+    """Server CPU of sends to 1,000 topics in turn while 200 groups are connected, without and with two KEYS each; and
+    of sends to one of those topics, for comparison.
+    """
     topic = fresh_topic("spread")
     names = [f"{topic}_{number}" for number in range(TOPICS)]
-    values: dict[int, list[float]] = {0: [], 2: []}
+    values: dict[tuple[int, int], list[float]] = {(1, 0): [], (TOPICS, 0): [], (TOPICS, 2): []}
     with Crowd(server.host, server.port, GROUPS) as crowd:
         _create_topics(crowd, names)
         crowd.ask({number: _heartbeat(number, number, names) for number in range(GROUPS)})
         for _ in range(run.rounds):
-            for keys, of_keys in values.items():
-                outcome = in_own_process(_spread(server, topic, keys, run.seconds))
+            for (topics, keys), measured in values.items():
+                outcome = in_own_process(_spread(server, topic, topics, keys, run.seconds))
                 assert outcome.server_cpu_us is not None
                 assert not outcome.errors, outcome.errors
-                of_keys.append(outcome.server_cpu_us)
+                measured.append(outcome.server_cpu_us)
     return [
         Figure(
-            f"send 1 × {IN_FLIGHT}, {TOPICS:,} topics, {GROUPS} groups, {keys} KEYS", "µs CPU", tuple(each), target=25
+            f"send 1 × {IN_FLIGHT}, to {topics:,} of {TOPICS:,} topics, {GROUPS} groups, {keys} KEYS",
+            "µs CPU",
+            tuple(measured),
+            target=25,
         )
-        for keys, each in values.items()
+        for (topics, keys), measured in values.items()
     ]
 
 
-def _spread(server: Server, topic: str, keys: int, seconds: float) -> Load:
+def _spread(server: Server, topic: str, topics: int, keys: int, seconds: float) -> Load:
     return Load(
         kind="spread",
         host=server.host,
@@ -85,9 +90,9 @@ def _spread(server: Server, topic: str, keys: int, seconds: float) -> Load:
         depth=IN_FLIGHT,
         seconds=seconds,
         server_pids=server.pids,
-        topics=TOPICS,
+        topics=topics,
         keys=keys,
-        label=f"sends with {keys} KEYS",
+        label=f"sends to {topics:,} topics with {keys} KEYS",
     )
 
 
