@@ -1,5 +1,7 @@
 """The policy by which sends are tried again."""
 
+from collections.abc import Callable
+
 import pytest
 from apogeemq.client_remoting.core.send_retry import SendRetry
 
@@ -22,14 +24,15 @@ def test_waits_double_up_to_the_longest(attempts: int, chance: float, wait_s: fl
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("make", "named"),
     [
-        ({"retries": -1}, "retries is -1"),
-        ({"wait_first_s": 0}, "wait_first_s is 0"),
-        ({"wait_first_s": 2, "wait_max_s": 1}, "wait_max_s 1"),
+        (lambda: SendRetry(retries=-1), "retries is -1"),
+        (lambda: SendRetry(wait_first_s=0), "wait_first_s is 0"),
+        (lambda: SendRetry(wait_first_s=2, wait_max_s=1), "wait_max_s 1"),
     ],
+    ids=["retries", "first wait", "longest wait"],
 )
-def test_what_is_no_policy_is_refused(arguments: dict[str, int], named: str) -> None:
+def test_what_is_no_policy_is_refused(make: Callable[[], SendRetry], named: str) -> None:
     """The error names the argument and its value."""
     with pytest.raises(ValueError, match=named):
-        SendRetry(**arguments)  # type: ignore[arg-type] — one table for arguments of several types
+        make()
