@@ -6,7 +6,7 @@ event loop can't spend at one go: such a read ends early when its time is over, 
 Source: Apache ExpressionMessageFilter, DefaultMessageStore.getMessage 5.x; broker_behaviour.md §5.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -24,6 +24,8 @@ LOOKED_AT_MAX: Final = 800
 """Messages that are looked at for one answer; Apache's bound for consume-queue units (16,000 bytes)."""
 _READ_AHEAD_SIZE_BYTES: Final = 256 * 1024
 """Bytes read at a time to look for matches."""
+_READ_AHEAD_MAX: Final = 200
+"""Messages read at a time: about what a slice of a millisecond looks at."""
 _CLOCK_INTERVAL: Final = 16
 """Messages that are looked at from one look at the clock to the next: some 0.2 ms."""
 
@@ -99,7 +101,7 @@ def read_filtered(
             topic,
             queue_id,
             at,
-            LOOKED_AT_MAX - (at - queue_offset),
+            min(LOOKED_AT_MAX - (at - queue_offset), _READ_AHEAD_MAX),
             max(size_bytes_max, _READ_AHEAD_SIZE_BYTES),
             None,
             cold_allowed=cold_allowed,
@@ -132,13 +134,11 @@ def _ended(result: ReadResult, next_offset: int, found: list[memoryview | bytes]
     )
 
 
-def _records(result: ReadResult) -> list[tuple[memoryview, int]]:
-    """(record, its queue offset) of everything that was read."""
-    records = []
+def _records(result: ReadResult) -> Iterator[tuple[memoryview, int]]:
+    """(record, its queue offset) of what was read, one by one: whoever ends early pays for no more."""
     for buffer in result.buffers:
         view, position = memoryview(buffer), 0
         while position < len(view):
             head = peek_head(view, position)
-            records.append((view[position : position + head.size_bytes], head.queue_offset))
+            yield view[position : position + head.size_bytes], head.queue_offset
             position += head.size_bytes
-    return records

@@ -4,7 +4,7 @@
                ▲          │
                └──────────┘ nothing yet: behind the others
 
-Each turn of the loop gives the line some two milliseconds, whoever stands in it. Messages that are not in memory any
+Each turn of the loop gives the line one to two milliseconds, whoever stands in it. Messages that are not in memory any
 more are looked through in a thread, by slices too: a thread that computes stops the loop as well.
 """
 
@@ -25,7 +25,7 @@ from apogeemq.store.errors import StoreError
 SLICE_S = 0.001
 """What one pull may take at a time."""
 
-TURN_S = 0.002
+TURN_S = 0.001
 """What all of them may take of one turn of the loop; the last slice may begin within it."""
 
 
