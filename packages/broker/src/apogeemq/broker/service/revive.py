@@ -25,9 +25,10 @@ from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_READ_WRITE, Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.service.dead_letters import DeadLetters, with_origin
+from apogeemq.broker.service.due_sleep import DueSleep
 from apogeemq.broker.service.revive_log import ReviveLog, revive_record_of
 from apogeemq.broker.service.writer import MessageWriter
-from apogeemq.mesh.clock import Clock, within
+from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.bodies import TopicConfig
 from apogeemq.remoting_codec.errors import RecordInvalid
@@ -85,21 +86,20 @@ class ReviveService:
         self._hot_window_bytes = hot_window_bytes
         self._dead_letters = DeadLetters(topics=topics, writer=writer, counts=dead_letters)
         self._offset_message_id = offset_message_id
-        self._sleeps_until_ms: int | None = None
-        self._woken = asyncio.Event()
+        self._sleep = DueSleep(clock)
         self._turn_began = 0.0
         self.revived: Counter[tuple[str, str]] = Counter()
         """Messages that went to a retry topic since start, by (group, topic)."""
         self.unreadable = 0
         """Messages and revive records that could not be read any more, since start."""
-        revive_log.on_due = self._planned
+        revive_log.on_due = self._sleep.planned
 
     # -- reviving ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Revive what is due until cancelled."""
         while True:
-            wait_s = PROGRESS_INTERVAL_S
+            wait_ms = round(PROGRESS_INTERVAL_S * 1000)
             try:
                 await self._revive_due()
             except StoreError as error:
@@ -107,11 +107,10 @@ class ReviveService:
                 await self._clock.sleep(FAILURE_WAIT_MS / 1000)
                 continue
             self.commit_progress()
-            now_ms = self._clock.now_ms()
             next_ms = self._table.next_attempt_ms()
             if next_ms is not None:
-                wait_s = min(wait_s, max(next_ms - now_ms, 0) / 1000)
-            await self._wait(now_ms, wait_s)
+                wait_ms = min(wait_ms, max(next_ms - self._clock.now_ms(), 0))
+            await self._sleep.sleep(wait_ms)
 
     def commit_progress(self) -> None:
         """Let the revive group stand before its first un-settled record; the saver writes it with other offsets."""
@@ -126,23 +125,6 @@ class ReviveService:
         """The queue offset from which on records may be needed, by where the revive group stands."""
         settled = self._offsets.query(self._log.topic, self._log.group, queue_id)
         return 0 if settled is None else settled + 1
-
-    def _planned(self, due_ms: int) -> None:
-        if self._sleeps_until_ms is not None and due_ms < self._sleeps_until_ms:
-            self._woken.set()
-
-    async def _wait(self, now_ms: int, seconds: float) -> None:
-        self._sleeps_until_ms = now_ms + round(seconds * 1000)
-        try:
-            await within(self._clock, seconds, self._wait_for_word())
-        except TimeoutError:
-            return
-        finally:
-            self._sleeps_until_ms = None
-            self._woken.clear()
-
-    async def _wait_for_word(self) -> None:
-        await self._woken.wait()
 
     async def _revive_due(self) -> None:
         self._turn_began = self._clock.monotonic()

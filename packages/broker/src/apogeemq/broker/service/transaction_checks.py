@@ -20,9 +20,10 @@ from apogeemq.broker.core.names import TRANS_CHECK_MAX_TIME_TOPIC
 from apogeemq.broker.core.properties import encode_or_keep
 from apogeemq.broker.core.topics import PERM_READ_WRITE, Topic, TopicTable
 from apogeemq.broker.core.transactions import Decision, Transaction, TransactionTable
+from apogeemq.broker.service.due_sleep import DueSleep
 from apogeemq.broker.service.transactions import QUEUE_ID, CheckSchedule, TransactionService
 from apogeemq.broker.service.writer import MessageWriter
-from apogeemq.mesh.clock import Clock, within
+from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.bodies import TopicConfig
 from apogeemq.remoting_codec.errors import RecordInvalid
@@ -97,11 +98,10 @@ class TransactionCheckService:
         self._turn = asyncio.Lock()
         """Asking and rolling forward both store copies."""
         self._turn_began = 0.0
-        self._sleeps_until_ms: int | None = None
-        self._woken = asyncio.Event()
+        self._sleep = DueSleep(clock)
         self.asked = 0
         """Questions since start."""
-        transactions.on_due = self._planned
+        transactions.on_due = self._sleep.planned
 
     async def run(self) -> None:
         """Ask when it is time until cancelled."""
@@ -132,27 +132,12 @@ class TransactionCheckService:
 
     # -- when ----------------------------------------------------------------------------------------------------------
 
-    def _planned(self, due_ms: int) -> None:
-        if self._sleeps_until_ms is not None and due_ms < self._sleeps_until_ms:
-            self._woken.set()
-
     async def _wait(self) -> None:
-        now_ms = self._clock.now_ms()
-        next_ms = self._table.next_due_ms()
         wait_ms = round(IDLE_WAIT_S_MAX * 1000)
+        next_ms = self._table.next_due_ms()
         if next_ms is not None:
-            wait_ms = min(wait_ms, max(next_ms - now_ms, 0))
-        self._sleeps_until_ms = now_ms + wait_ms
-        try:
-            await within(self._clock, wait_ms / 1000, self._wait_for_word())
-        except TimeoutError:
-            return
-        finally:
-            self._sleeps_until_ms = None
-            self._woken.clear()
-
-    async def _wait_for_word(self) -> None:
-        await self._woken.wait()
+            wait_ms = min(wait_ms, max(next_ms - self._clock.now_ms(), 0))
+        await self._sleep.sleep(wait_ms)
 
     async def _let_others_have_their_turn(self) -> None:
         if self._clock.monotonic() - self._turn_began >= TURN_S_MAX:
