@@ -301,6 +301,29 @@ async def test_a_message_group_is_never_sent_elsewhere(cluster: ScriptedCluster,
     assert len(set(cluster.sends())) == 1
 
 
+async def test_a_namespace_is_the_servers_business(cluster: ScriptedCluster) -> None:
+    """Topic and group have it on the wire, as the message says in INSTANCE_ID; the receipt has the user's name."""
+    cluster.topics = {"ns%T"}
+    async with Producer(cluster.namesrv.address, group="P", namespace="ns") as producer:
+        receipt = await producer.send(MESSAGE)
+        (batched,) = await producer.send_batch([MESSAGE])
+    commands = [command for broker in cluster.brokers.values() for code in (SEND, 320) for command in broker.of(code)]
+    headers = [SendMessageRequestHeaderV2.decode(command.ext_fields) for command in commands]
+    assert {(header.topic, header.producer_group) for header in headers} == {("ns%T", "ns%P")}
+    (single,) = [header for header in headers if not header.batch]
+    assert decode_properties(single.properties or "")["INSTANCE_ID"] == "ns"
+    assert (receipt.topic, batched.topic) == ("T", "T")
+
+
+async def test_a_topic_and_its_namespace_can_be_too_long(cluster: ScriptedCluster) -> None:
+    """127 characters in all; nothing is sent."""
+    async with Producer(cluster.namesrv.address, namespace="ns") as producer:
+        for send in (producer.send(Message("t" * 125, b"b")), producer.send_batch([Message("t" * 125, b"b")])):
+            with pytest.raises(MessageInvalid, match="128 characters"):
+                await send
+    assert cluster.sends() == []
+
+
 async def test_middleware_runs_around_sends(cluster: ScriptedCluster) -> None:
     """It may send another message."""
 

@@ -29,13 +29,14 @@ from apogeemq.client_api.errors import (
     SendFailed,
     SendTimeout,
 )
-from apogeemq.client_api.message import Message, ReceivedMessage, SendReceipt
+from apogeemq.client_api.message import Message, ReceivedMessage, SendReceipt, check_topic
 from apogeemq.client_api.middleware import Middleware, around_send
 from apogeemq.client_api.producer import SEND_TIMEOUT_S
 from apogeemq.client_api.tracing import Tracing, find_tracer
 from apogeemq.client_remoting import link
 from apogeemq.client_remoting.connection import NotSent
 from apogeemq.client_remoting.core.fault_latency import FaultLatency
+from apogeemq.client_remoting.core.namespaces import check_namespace, with_namespace
 from apogeemq.client_remoting.core.pull_schedule import backoff_s
 from apogeemq.client_remoting.core.queue_choice import QueueChoice, queue_of_group
 from apogeemq.client_remoting.core.refusals import PASSING, STORED, hint_for
@@ -68,6 +69,7 @@ from apogeemq.remoting_codec.bodies import HeartbeatData, MessageQueue, Producer
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.errors import RemoteProtocolError
 from apogeemq.remoting_codec.headers import SendMessageResponseHeader
+from apogeemq.remoting_codec.message import PROPERTY_INSTANCE_ID
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Producer:
     Args:
         address: the name servers, `host:port;host:port`.
         group: producer group; matters for transactions only.
+        namespace: what topics and group are in, see `core.namespaces`; empty: none.
         retries: how often a send is tried again, see the module; 0 or more; or a whole policy.
         middleware: what runs around each send, the outermost first; batches pass by it.
         compress_from_bytes: compress bodies from this size on (zlib); None: never.
@@ -93,17 +96,20 @@ class Producer:
         address: str,
         *,
         group: str = DEFAULT_GROUP,
+        namespace: str = "",
         retries: int | SendRetry = RETRIES_DEFAULT,
         middleware: Sequence[Middleware] = (),
         compress_from_bytes: int | None = None,
         tls: ssl.SSLContext | None = None,
         start_timeout_s: float = 5.0,
     ) -> None:
-        self._group = group
+        check_namespace(namespace)
+        self._namespace = namespace
+        self._group = with_namespace(group, namespace)
         self._retry = retries if isinstance(retries, SendRetry) else SendRetry(retries=retries)
         self._middleware = tuple(middleware)
         self._compress_from_bytes = compress_from_bytes
-        membership = Membership(self._heartbeat, producer_group=group)
+        membership = Membership(self._heartbeat, producer_group=self._group)
         self._instance = ClientInstance(address, membership, ClientSettings(tls, start_timeout_s))
         self._faults = FaultLatency()
         self._choice = QueueChoice(self._faults, int(self._instance.chance() * 1_000_000))
@@ -111,6 +117,7 @@ class Producer:
             find_tracer("apogeemq.client_remoting", VERSION),
             client_id=self._instance.client_id,
             server=self._instance.name_server,
+            namespace=namespace,
         )
         self._unique_keys = UniqueKeys(
             address=ip_address(local_ip(self._instance.name_server)).packed,
@@ -164,7 +171,9 @@ class Producer:
             batch = _Batch(self, span.messages)
             header, queue = await self._send(batch, timeout_s)
             return [
-                SendReceipt(key, batch.topic, queue.broker_name, header.queue_id, header.queue_offset + number, key)
+                SendReceipt(
+                    key, messages[0].topic, queue.broker_name, header.queue_id, header.queue_offset + number, key
+                )
                 for number, key in enumerate(batch.unique_keys)
             ]
 
@@ -176,7 +185,7 @@ class Producer:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        await self._be_reachable(message.topic, timeout_s)
+        await self._be_reachable(with_namespace(message.topic, self._namespace), timeout_s)
         with self._tracing.send(message) as span, self._requests.opened(timeout_s) as (properties, reply):
             single = _Single(self, span.message, properties)
             _, queue = await self._send(single, deadline - loop.time())
@@ -210,6 +219,7 @@ class Producer:
         answer = Message(topic, body, properties=properties)
         with self._tracing.send(answer) as span:
             single = _Single(self, span.message, reply_properties(address))
+            single.topic = topic  # the cluster's, in no namespace
             route = await self._instance.route(topic, timeout_s)
             queue = MessageQueue(topic, request.broker_name, 0)
             await self._send_reply(single, route, queue, timeout_s)
@@ -245,7 +255,7 @@ class Producer:
             header, queue = await self._send(single, timeout_s)
             receipt = SendReceipt(
                 single.unique_key,
-                single.topic,
+                span.message.topic,
                 queue.broker_name,
                 header.queue_id,
                 header.queue_offset,
@@ -392,6 +402,10 @@ class _Single:
         self.body, self._sys_flag = compressed(message.body, producer._compress_from_bytes)  # noqa: SLF001 — one module
         self.unique_key, self._born_ms = producer._unique_key()  # noqa: SLF001 — one module
         self._properties = encode_message_properties(message, self.unique_key) + more_properties
+        if producer._namespace:  # noqa: SLF001 — one module
+            self.topic = with_namespace(message.topic, producer._namespace)  # noqa: SLF001 — one module
+            check_topic(self.topic)
+            self._properties += f"{PROPERTY_INSTANCE_ID}\x01{producer._namespace}\x02"  # noqa: SLF001 — one module
         self._group = producer._group  # noqa: SLF001 — one module
 
     def ext_fields(self, queue: MessageQueue) -> dict[str, str]:
@@ -405,7 +419,8 @@ class _Batch:
     is_batch = True
 
     def __init__(self, producer: Producer, messages: Sequence[Message]) -> None:
-        self.topic = messages[0].topic
+        self.topic = with_namespace(messages[0].topic, producer._namespace)  # noqa: SLF001 — one module
+        check_topic(self.topic)
         self.message_group = messages[0].message_group
         self.unique_keys: list[str] = []
         self._group = producer._group  # noqa: SLF001 — one module
