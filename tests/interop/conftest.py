@@ -10,12 +10,13 @@ import contextlib
 import itertools
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from tests.interop import build, grpc_clients, java, java_codec
 from tests.interop.deployments import DEPLOYMENTS, OURS, Deployment
+from tests.interop.operator_client import Operator
 
 NewClient = Callable[[Deployment], java.JavaClient]
 NewGrpcClient = Callable[[Deployment], grpc_clients.GrpcClient]
@@ -31,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # The default covers a run of the whole tree: this file is then read too late for its options to exist.
     asked_kinds = metafunc.config.getoption("--deployment", default=None)
     asked_versions = metafunc.config.getoption("--java-client", default=None)
-    kinds = asked_kinds or OURS
+    kinds = asked_kinds or (OURS[:1] if "one_deployment" in metafunc.fixturenames else OURS)
     if "only_ours" in metafunc.fixturenames:
         kinds = [kind for kind in kinds if kind != "apache"]
     versions = asked_versions or java.VERSIONS
@@ -65,11 +66,22 @@ def java_command() -> str:
 
 @pytest.fixture(scope="module")
 def deployment(
-    java_command: str, deployment_kind: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, java_command: str, deployment_kind: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """A cluster with default settings that the tests of a module share, each with topics and groups of its own."""
-    with DEPLOYMENTS[deployment_kind](tmp_path_factory.mktemp(deployment_kind), {}) as started:
+    """A cluster that the tests of a module share, each with topics and groups of its own.
+
+    Its broker has the module's SETTINGS, where there are some.
+    """
+    settings: Mapping[str, str] = getattr(request.module, "SETTINGS", {})
+    with DEPLOYMENTS[deployment_kind](tmp_path_factory.mktemp(deployment_kind), settings) as started:
         yield started
+
+
+@pytest.fixture
+def operator(deployment: Deployment) -> Iterator[Operator]:
+    """A connection to the shared broker."""
+    with Operator(deployment.broker) as connected:
+        yield connected
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +138,11 @@ def since_5() -> None:
 
 
 @pytest.fixture
+def one_deployment() -> None:
+    """What a test uses that judges answers, which do not depend on how the processes are wired: one is enough."""
+
+
+@pytest.fixture
 def only_newest() -> None:
     """What a test uses that takes long and is about the servers more than about a client's version."""
 
@@ -135,6 +152,12 @@ def running() -> Iterator[contextlib.ExitStack]:
     """What a test enters here is ended with it, whatever happens."""
     with contextlib.ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def group(topic: str) -> str:
+    """A group that no other test of the run uses, for producers or consumers."""
+    return "group_" + topic
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ Every scenario must also hold against Apache's servers (`--deployment apache`), 
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
 
 import pytest
 from apogeemq.remoting_codec.client_bodies import CMResult
@@ -22,20 +21,7 @@ from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_ev
 from tests.interop.java import JavaClient
 from tests.interop.operator_client import QUEUES, Operator
 
-pytestmark = pytest.mark.verify
-
-
-@pytest.fixture
-def operator(deployment: Deployment) -> Iterator[Operator]:
-    """A connection to the shared broker."""
-    with Operator(deployment.broker) as connected:
-        yield connected
-
-
-@pytest.fixture
-def group(topic: str) -> str:
-    """A consumer group that no other test of the run uses."""
-    return "group_" + topic
+pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
 
 @pytest.mark.parametrize("done_by", ["the broker", "the client"])

@@ -6,20 +6,19 @@ Every scenario must also hold against Apache's servers (`--deployment apache`); 
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.process import poll_until
 from tests.interop.conftest import NewClient
-from tests.interop.deployments import DEPLOYMENTS, Deployment
+from tests.interop.deployments import DEPLOYMENTS
 from tests.interop.driver_run import DriverRun, wait_for
 from tests.interop.events import Committed, Delivery, Pulled, Pulling, Refused, Suspended
 from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_event, wait_keys, wait_shared
 from tests.interop.java import JavaClient, Option
 from tests.interop.operator_client import QUEUES, Operator
 
-pytestmark = pytest.mark.verify
+pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
 SUBSCRIPTION_PARSE_FAILED = 23
 POP_INVISIBLE_S = 5.0
@@ -30,28 +29,6 @@ SETTINGS = {
     "enablePropertyFilter": "true",  # Apache's default is false
     "messageDelayLevel": "1s 5s 2s 3s 5s 5s 5s 5s 5s 5s",  # a first retry of default level (3) after 2 s, not after 10
 }
-
-
-@pytest.fixture(scope="module")
-def deployment(
-    java_command: str, deployment_kind: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
-    """A cluster that the tests of this module share."""
-    with DEPLOYMENTS[deployment_kind](tmp_path_factory.mktemp(deployment_kind), SETTINGS) as started:
-        yield started
-
-
-@pytest.fixture
-def operator(deployment: Deployment) -> Iterator[Operator]:
-    """A connection to the shared broker."""
-    with Operator(deployment.broker) as connected:
-        yield connected
-
-
-@pytest.fixture
-def group(topic: str) -> str:
-    """A consumer group that no other test of the run uses."""
-    return "group_" + topic
 
 
 def start_all(

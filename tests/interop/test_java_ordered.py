@@ -4,34 +4,19 @@ Every scenario must also hold against Apache's servers (`--deployment apache`); 
 """
 
 import contextlib
-from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.deployments import Deployment
 from tests.interop.driver_run import wait_for
 from tests.interop.events import Delivery
 from tests.interop.group_deliveries import TIMEOUT_S, numbered, wait_keys
 from tests.interop.java import JavaClient
 from tests.interop.operator_client import Operator
 
-pytestmark = pytest.mark.verify
+pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
 QUEUE = 1
 FAILURES = 3
-
-
-@pytest.fixture
-def operator(deployment: Deployment) -> Iterator[Operator]:
-    """A connection to the shared broker."""
-    with Operator(deployment.broker) as connected:
-        yield connected
-
-
-@pytest.fixture
-def group(topic: str) -> str:
-    """A consumer group that no other test of the run uses."""
-    return "group_" + topic
 
 
 def test_a_failed_message_comes_again_in_its_place_before_the_next(

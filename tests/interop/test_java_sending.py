@@ -5,19 +5,17 @@ Every scenario must also hold against Apache's servers (`--deployment apache`); 
 
 import contextlib
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.interop import judge
-from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.driver_run import DriverRun, wait_for
 from tests.interop.events import Ack, Answered, Assigned, Delivery, Failure, Refused, Replied, Unanswered
 from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_keys
 from tests.interop.java import JavaClient, Option, settle
 from tests.interop.operator_client import QUEUES, Operator
 
-pytestmark = pytest.mark.verify
+pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
 BODY_SIZE_BYTES_MAX = 1 << 20
 SETTINGS = {"maxMessageSize": str(BODY_SIZE_BYTES_MAX), "messageDelayLevel": "1s 1s 1s 1s 1s 1s"}
@@ -25,28 +23,6 @@ MESSAGE_ILLEGAL = 13
 NO_MESSAGE = 208
 """The client's own code for a query that found nothing."""
 SHARDS = 8
-
-
-@pytest.fixture(scope="module")
-def deployment(
-    java_command: str, deployment_kind: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
-    """A cluster that the tests of this module share."""
-    with DEPLOYMENTS[deployment_kind](tmp_path_factory.mktemp(deployment_kind), SETTINGS) as started:
-        yield started
-
-
-@pytest.fixture
-def operator(deployment: Deployment) -> Iterator[Operator]:
-    """A connection to the shared broker."""
-    with Operator(deployment.broker) as connected:
-        yield connected
-
-
-@pytest.fixture
-def group(topic: str) -> str:
-    """A consumer group that no other test of the run uses."""
-    return "group_" + topic
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.interop.group_deliveries import wait_keys
 from tests.interop.java import JavaClient
 from tests.interop.operator_client import QUEUES
 
-pytestmark = pytest.mark.verify
+pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
 CLIENT_NOT_FOUND_TOPIC = 10005
 """The client's own code where the route has no queue that it may send to."""

@@ -5,45 +5,22 @@ Every scenario must also hold against Apache's servers (`--deployment apache`), 
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 
 from tests.interop.conftest import NewClient
-from tests.interop.deployments import DEPLOYMENTS, Deployment
+from tests.interop.deployments import DEPLOYMENTS
 from tests.interop.driver_run import DriverRun, wait_for
 from tests.interop.events import Asked, Delivery, Half
 from tests.interop.group_deliveries import keys_of, numbered, wait_keys
 from tests.interop.java import JavaClient
 from tests.interop.operator_client import Operator
 
-pytestmark = pytest.mark.verify
+pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
 SETTINGS = {"transactionTimeOut": "1000", "transactionCheckInterval": "1000"}
 TIMEOUT_S = 60.0
 COMMIT, ROLLBACK, UNKNOWN = "COMMIT_MESSAGE", "ROLLBACK_MESSAGE", "UNKNOW"
-
-
-@pytest.fixture(scope="module")
-def deployment(
-    java_command: str, deployment_kind: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
-    """A cluster that the tests of this module share."""
-    with DEPLOYMENTS[deployment_kind](tmp_path_factory.mktemp(deployment_kind), SETTINGS) as started:
-        yield started
-
-
-@pytest.fixture
-def operator(deployment: Deployment) -> Iterator[Operator]:
-    """A connection to the shared broker."""
-    with Operator(deployment.broker) as connected:
-        yield connected
-
-
-@pytest.fixture
-def group(topic: str) -> str:
-    """A producer group, and a consumer group, that no other test of the run uses."""
-    return "group_" + topic
 
 
 def wait_half(producer: DriverRun, count: int) -> list[Half]:

@@ -47,12 +47,6 @@ def operator(cluster: Deployment) -> Iterator[Operator]:
         yield connected
 
 
-@pytest.fixture
-def group(topic: str) -> str:
-    """A consumer group that no other test of the run uses."""
-    return "group_" + topic
-
-
 class Seen:
     """A handler that keeps what it gets."""
 

@@ -33,13 +33,6 @@ def deployment(
         yield started
 
 
-@pytest.fixture
-def operator(deployment: Deployment) -> Iterator[Operator]:
-    """A connection to the shared broker."""
-    with Operator(deployment.broker) as connected:
-        yield connected
-
-
 async def test_a_java_consumer_answers_our_requests(
     client: JavaClient, deployment: Deployment, operator: Operator, running: contextlib.ExitStack, topic: str
 ) -> None:
