@@ -244,14 +244,20 @@ class ScriptedProxy:
     async def telemetry(
         self, commands: AsyncIterator[s.TelemetryCommand], write: Callable[[s.TelemetryCommand], Awaitable[None]]
     ) -> None:
+        one_at_a_time = asyncio.Lock()  # gRPC refuses a write while another one of the stream is under way
+
+        async def write_next(command: s.TelemetryCommand) -> None:
+            async with one_at_a_time:
+                await write(command)
+
         async for command in commands:
             if command.WhichOneof("command") != "settings":
                 self.answers.put_nowait(command)
                 continue
             answer = self.settings(command.settings)
             if answer is not None:
-                self.streams.append(write)
-                await write(s.TelemetryCommand(status=OK, settings=answer))
+                self.streams.append(write_next)
+                await write_next(s.TelemetryCommand(status=OK, settings=answer))
 
     async def show(self, held: Held) -> None:
         """The invisible time of a message is over."""
