@@ -1,5 +1,6 @@
 """Messages through a real server, over raw frames: what is sent is what is pulled, and who waits is woken."""
 
+import time
 import zlib
 
 from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
@@ -248,13 +249,22 @@ def test_a_failed_message_comes_back_on_the_retry_topic(server: Ready) -> None:
         assert client.request(36, {**back, "group": "G_nobody"}).code == ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST
 
 
-def test_what_is_not_served_yet_is_refused(server: Ready) -> None:
-    """Timer messages are never taken for ordinary ones."""
+def test_a_timer_message_comes_when_it_is_due_and_a_recalled_one_never(server: Ready) -> None:
+    """Not before its millisecond, to a pull that waits for it."""
     with broker(server) as client:
-        assert client.request(310, send_fields("E2E_No", 0), b"x").code == 0
-        timer = client.request(310, send_fields("E2E_No", 0, "TIMER_DELAY_SEC\x0110\x02"), b"late")
-        assert timer.code == ResponseCode.SYSTEM_ERROR
-        assert [record.body for record in pull_all(client, "E2E_No", "G")] == [b"x"]
+        sent = client.request(310, send_fields("E2E_Timer", 0, "TIMER_DELAY_MS\x01900\x02"), b"never")
+        assert sent.ext_fields is not None
+        recall = {"topic": "E2E_Timer", "recallHandle": sent.ext_fields["recallHandle"]}
+        recalled = client.request(370, recall)
+        assert recalled.code == ResponseCode.SUCCESS
+        assert recalled.ext_fields == {"msgId": sent.ext_fields["transactionId"]}
+        deliver_ms = time.time_ns() // 1_000_000 + 1_200
+        later = send_fields("E2E_Timer", 0, f"TIMER_DELIVER_MS\x01{deliver_ms}\x02")
+        assert client.request(310, later, b"later").code == ResponseCode.SUCCESS
+        pulled = client.request(11, pull_fields("E2E_Timer", "G_timer", 0, 0, sysFlag="6", suspendTimeoutMillis="8000"))
+        (record,) = decode_records(pulled.body)
+        assert record.body == b"later"
+        assert record.store_timestamp_ms >= deliver_ms
 
 
 def test_a_half_message_is_seen_by_nobody(server: Ready) -> None:

@@ -31,7 +31,7 @@ from apogeemq.remoting_codec.client_bodies import QueryAssignmentRequestBody, Se
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.fastjson import JsonBody
 from apogeemq.remoting_codec.headers.registry import REQUEST_HEADERS
-from apogeemq.remoting_codec.message_id import encode_offset_message_id
+from apogeemq.remoting_codec.message_id import RecallHandle, encode_offset_message_id, encode_recall_handle
 
 from packages.broker.tests.world import STORE_HOST, consumer_beat, long_names, pull_fields, send_fields
 
@@ -107,6 +107,11 @@ _FIELDS: Mapping[int, dict[str, str]] = {
         "commitLogOffset": HALF_OFFSET,
         "commitOrRollback": "8",
         "msgId": "",
+    },
+    C.RECALL_MESSAGE: {
+        "producerGroup": "P",
+        "topic": "T",
+        "recallHandle": encode_recall_handle(RecallHandle("T", "broker-a", 1_700_000_100_000, "K")),
     },
     C.CONSUMER_SEND_MSG_BACK: {"offset": "0", "group": "G", "delayLevel": "0", "originTopic": "T"},
     C.PULL_MESSAGE: pull_fields(),

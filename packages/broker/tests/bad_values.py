@@ -242,6 +242,10 @@ _VALUES: Mapping[int, Values] = {
         *_each("producerGroup", ["", "Other", "p" * 40_000], R.SYSTEM_ERROR, "producer group"),
         *_each("tranStateTableOffset", ["-1", "1", str(FAR)], R.SYSTEM_ERROR, "state table offset"),
     ],
+    C.RECALL_MESSAGE: [
+        *_topics(R.TOPIC_NOT_EXIST),
+        *_each("recallHandle", ["", "x", "djEgVA==", "k" * 5_000], R.ILLEGAL_OPERATION, "recallHandle"),
+    ],
     C.PULL_MESSAGE: _PULLS,
     C.LITE_PULL_MESSAGE: _PULLS,
     C.QUERY_MESSAGE: [

@@ -10,7 +10,6 @@ from apogeemq.broker.errors import (
     InvalidParameter,
     MessageIllegal,
     NoPermission,
-    RequestFailed,
     SubscriptionGroupNotExist,
     SystemBusy,
     TopicNotExist,
@@ -219,7 +218,7 @@ REFUSALS: list[tuple[type[BrokerError], str, dict[str, object]]] = [
         {"properties": text(TRAN_MSG="true", PGROUP="P", DELAY="1")},
     ),
     (MessageIllegal, "property DELAY must be a whole number", {"properties": text(DELAY="soon")}),
-    (RequestFailed, "timer messages .* are not served", {"properties": text(TIMER_DELAY_SEC="5")}),
+    (MessageIllegal, "timers wait for at most 259200000 ms", {"properties": text(TIMER_DELAY_SEC="259201")}),
     (MessageIllegal, "with what the broker adds, the limit is 32767", {"properties": text(long="x" * 32_700)}),
     (MessageIllegal, "are 1000008 characters, the limit is 32767", {"properties": text(long="x" * 1_000_002)}),
 ]
@@ -363,8 +362,8 @@ async def test_another_template_serves_where_it_may_be_inherited() -> None:
 
 async def test_the_limit_of_topics_is_said() -> None:
     """SYSTEM_BUSY, with the name of the setting."""
-    async with World(limits=LimitsConfig(topics_max=12)) as world:
-        with pytest.raises(SystemBusy, match=r"limits.topics_max\) is 12"):
+    async with World(limits=LimitsConfig(topics_max=13)) as world:
+        with pytest.raises(SystemBusy, match=r"limits.topics_max\) is 13"):
             send(world, "New")
 
 

@@ -18,6 +18,7 @@ from apogeemq.broker.config import (
     LimitsConfig,
     PopConfig,
     StoreSettings,
+    TimersConfig,
     TopicsConfig,
     TransactionsConfig,
 )
@@ -46,6 +47,7 @@ from apogeemq.store.config import StoreConfig
 from apogeemq.store.delivery_times import tags_code_rule
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.message_store import MessageStore
+from apogeemq.store.timer_config import TimerConfig
 from opentelemetry.trace import Tracer
 
 LONG_NAMES = {
@@ -221,6 +223,7 @@ class World:
         topics: TopicsConfig | None = None,
         pop: PopConfig | None = None,
         transactions: TransactionsConfig | None = None,
+        timers: TimersConfig | None = None,
         store: StoreSettings | None = None,
         limits: LimitsConfig | None = None,
         access: AccessHook | None = None,
@@ -235,6 +238,7 @@ class World:
             topics=topics or TopicsConfig(),
             pop=pop or PopConfig(),
             transactions=transactions or TransactionsConfig(),
+            timers=timers or TimersConfig(),
             store=store or StoreSettings(),
             limits=limits or LimitsConfig(),
         )
@@ -252,6 +256,7 @@ class World:
                 index_entries_max=1_000,
                 disk_limits=self.config.store.disk_limits,
                 retention=self.config.store.retention,
+                timer=TimerConfig(horizon_ms=self.config.timers.timer_max_delay_sec * 1_000),
             ),
             now_ms=self.clock.now_ms,
             disk=self.disk,
@@ -311,7 +316,11 @@ class World:
 
     def start_deliveries(self) -> None:
         """Only the delivery of delayed messages, so that hours pass in few steps of the clock."""
-        self.broker._tasks = [asyncio.create_task(self.broker.delay.run(), name="delay")]
+        self.broker._tasks = [
+            asyncio.create_task(self.broker.delay.run(), name="delay"),
+            asyncio.create_task(self.broker.timers.run(), name="timers"),
+            asyncio.create_task(self.broker.timers.run_settling(), name="timers-settling"),
+        ]
 
     def mark_saved(self) -> None:
         """Pretend that the topics' file is written."""

@@ -50,6 +50,7 @@ from apogeemq.store.delivery_times import tags_code_rule
 from apogeemq.store.errors import StoreError
 from apogeemq.store.files import Disk, RealDisk
 from apogeemq.store.message_store import MessageStore
+from apogeemq.store.timer_config import TimerConfig
 from opentelemetry.trace import Tracer
 
 log = logging.getLogger(__name__)
@@ -374,6 +375,7 @@ class BrokerApp:
                 flush_waiters_max=self.config.limits.waiting_acknowledgements_max,
                 disk_limits=settings.disk_limits,
                 retention=settings.retention,
+                timer=TimerConfig(horizon_ms=self.config.timers.timer_max_delay_sec * 1_000),
             ),
             now_ms=self._clock.now_ms,
             disk=self._disk,

@@ -38,6 +38,7 @@ from apogeemq.broker.faces.remoting.offsets import OffsetRequests
 from apogeemq.broker.faces.remoting.pop import PopRequests
 from apogeemq.broker.faces.remoting.pulls import HeldPull, PullRequests
 from apogeemq.broker.faces.remoting.queries import QueryRequests
+from apogeemq.broker.faces.remoting.recalls import RecallRequests
 from apogeemq.broker.faces.remoting.relays import RelayRequests
 from apogeemq.broker.faces.remoting.replies import ReplyRequests
 from apogeemq.broker.faces.remoting.resets import ResetRequests
@@ -59,10 +60,13 @@ from apogeemq.broker.service.metadata import MetadataSaver
 from apogeemq.broker.service.offset_resets import OffsetResetService
 from apogeemq.broker.service.offsets import OffsetService
 from apogeemq.broker.service.queries import QueryService
+from apogeemq.broker.service.recall import RecallService
 from apogeemq.broker.service.replies import ReplyService
 from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
+from apogeemq.broker.service.timed_form import TimedForm
+from apogeemq.broker.service.timers import TimerService
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.broker.transacting import Transacting
 from apogeemq.mesh.chance import Chance
@@ -191,13 +195,22 @@ class Broker:
             store_host=store_host,
             offset_message_id=ids.offset_message_id,
         )
+        timed_form = TimedForm(timer=store.timer, now_ms=clock.now_ms, is_enabled=config.timers.timer_wheel_enable)
+        self.timers = TimerService(
+            store=store,
+            topics=self.topics,
+            writer=writer,
+            clock=clock,
+            hot_window_bytes=config.store.hot_window_bytes,
+        )
+        broker_properties = BrokerProperties(
+            region=identity.region_id, cluster=identity.cluster_name, trace_on=config.topics.trace_on
+        )
         self.send = SendService(
             topics=self.topics,
             groups=self.groups,
             writer=writer,
-            properties=BrokerProperties(
-                region=identity.region_id, cluster=identity.cluster_name, trace_on=config.topics.trace_on
-            ),
+            properties=broker_properties,
             delay_levels=levels,
             delayed_form=delayed_form,
             choose_queue=chance.randrange,
@@ -209,6 +222,8 @@ class Broker:
             is_ordered=lambda group: self.queue_locks.is_locked(group, clock.monotonic()),
             dead_letters=self.dead_letters,
             transactions=self.transacting.service,
+            timed_form=timed_form,
+            timer_arrived=self.timers.message_arrived,
         )
         self.send_back = SendBackService(
             store=store,
@@ -326,7 +341,12 @@ class Broker:
             timeout_s=config.store.sync_flush_timeout_ms / 1000,
         )
         self.roll_forward = RollForward(
-            (self.delay.roll_forward, self.popping.revive.roll_forward, self.transacting.checks.roll_forward)
+            (
+                self.delay.roll_forward,
+                self.timers.roll_forward,
+                self.popping.revive.roll_forward,
+                self.transacting.checks.roll_forward,
+            )
         )
         spans = SendSpans(tracer)
         messages = MessageRequests(
@@ -359,6 +379,21 @@ class Broker:
             is_hot=lambda offset: store.written_offset - offset <= config.store.hot_window_bytes,
             stats=self.stats,
         )
+        recalls = RecallRequests(
+            RecallService(
+                topics=self.topics,
+                writer=writer,
+                properties=broker_properties,
+                timed_form=timed_form,
+                timer_arrived=self.timers.message_arrived,
+                now_ms=clock.now_ms,
+                store_host=store_host,
+                broker_name=identity.broker_name,
+                is_enabled=config.timers.recall_message_enable,
+            ),
+            self.acknowledger,
+            self.stats,
+        )
         queries = QueryService(store)
         relays = RelayRequests(
             groups=self.group_service,
@@ -383,6 +418,7 @@ class Broker:
                 **messages.handlers(),
                 **replies.handlers(),
                 **transactions.handlers(),
+                **recalls.handlers(),
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
                 **QueryRequests(queries, self.stats, self.disk_reads).handlers(),
@@ -475,6 +511,8 @@ class Broker:
             asyncio.create_task(self._tick(), name="tick"),
             asyncio.create_task(self._scan_clients(), name="scan-clients"),
             asyncio.create_task(self.delay.run(), name="delay"),
+            asyncio.create_task(self.timers.run(), name="timers"),
+            asyncio.create_task(self.timers.run_settling(), name="timers-settling"),
             self.popping.start(),
             self.transacting.start(),
             asyncio.create_task(self.roll_forward.run(), name="roll-forward"),
@@ -486,6 +524,7 @@ class Broker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.timers.stop()
         self.pulls.stop()
         await self.client_calls.stop()
         await self.assignments.stop()

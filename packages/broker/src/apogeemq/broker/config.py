@@ -23,6 +23,9 @@ HEADER_SIZE_BYTES = 64 << 10
 
 REVIVE_QUEUES_MAX = 64
 
+TIMER_MAX_DELAY_SEC_MAX = 7 * 24 * 3600 - 60
+"""What the wheel of Apache's broker holds, to which a store may go back."""
+
 _NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]*")
 
 
@@ -191,6 +194,24 @@ class TransactionsConfig(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+
+
+class TimersConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages for any millisecond (TIMER_…); set, as the next master delivers them."""
+
+    timer_wheel_enable: Annotated[bool, setting("timerWheelEnable")] = True
+    """Whether they are taken. Those that wait are delivered all the same."""
+    timer_max_delay_sec: Annotated[int, setting("timerMaxDelaySec")] = 3 * 24 * 3600
+    """How far ahead they may be due, 1 to 604740; beyond that a send is refused."""
+    recall_message_enable: Annotated[bool, setting("recallMessageEnable")] = True
+    """Whether producers may take them back. Apache's default is off."""
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        if not 1 <= self.timer_max_delay_sec <= TIMER_MAX_DELAY_SEC_MAX:
+            raise ValueError(
+                f"timer_max_delay_sec is {self.timer_max_delay_sec}; it must be 1 to {TIMER_MAX_DELAY_SEC_MAX}"
+            )
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -408,6 +429,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     topics: TopicsConfig = TopicsConfig()
     pop: PopConfig = PopConfig()
     transactions: TransactionsConfig = TransactionsConfig()
+    timers: TimersConfig = TimersConfig()
     store: StoreSettings = StoreSettings()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()

@@ -17,6 +17,7 @@ BrokerError (code, remark)
 ├── PollingTimeout          210   nothing to pop came in time
 ├── SystemBusy                2   a limit is reached; the client may try again, here or elsewhere
 ├── FlowControl             215   as many pulls wait as may; the client pulls again in a moment
+├── IllegalOperation        604   a recall of what this broker does not keep, or keeps no longer
 ├── ServiceNotAvailable      14   the store takes no writes now
 ├── RequestNotSupported       3   nothing serves this request
 └── RequestFailed             1   anything else, in words (Apache's SYSTEM_ERROR)
@@ -142,6 +143,12 @@ class FlowControl(BrokerError):
     """A pull found nothing, and as many wait already as may. Clients pull again: Java's in 20 ms, others in 3 s."""
 
     code = ResponseCode.FLOW_CONTROL
+
+
+class IllegalOperation(BrokerError):
+    """A recall handle that is none, is another broker's or topic's, or whose message is due already."""
+
+    code = ResponseCode.ILLEGAL_OPERATION
 
 
 class ServiceNotAvailable(BrokerError):

@@ -21,6 +21,7 @@ from apogeemq.broker.core.names import (
     REVIVE_TOPIC_PREFIX,
     SCHEDULE_TOPIC,
     SELF_TEST_TOPIC,
+    TIMER_TOPIC,
     TRACE_TOPIC,
     TRANS_HALF_TOPIC,
     TRANS_OP_HALF_TOPIC,
@@ -244,6 +245,7 @@ class TopicTable:
             f"{cluster_name}_REPLY_TOPIC": 1,
             TRANS_HALF_TOPIC: 1,
             TRANS_OP_HALF_TOPIC: 1,
+            TIMER_TOPIC: 1,
             revive_topic(cluster_name): revive_queue_nums,
         }
         wanted = [

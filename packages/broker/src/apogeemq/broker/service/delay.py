@@ -12,11 +12,12 @@ import math
 from collections.abc import Mapping
 
 from apogeemq.broker.core.delay import DelayLevels, level_of_queue_id, queue_id_of_level
-from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC
+from apogeemq.broker.core.names import SCHEDULE_TOPIC
 from apogeemq.broker.core.out_of_turn import OutOfTurn
 from apogeemq.broker.core.properties import encode_or_keep, join_properties
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
+from apogeemq.broker.service.real_place import real_place
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock, within
 from apogeemq.remoting_codec import message as m
@@ -240,23 +241,11 @@ class DelayService:
                 raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
             record = decode_record(data)
             properties = m.decode_properties(record.properties)
-            topic, queue_id = self._destination(properties)
+            topic, queue_id = real_place(self._topics, properties)
             self._put(record, properties, topic, queue_id)
         except (RecordInvalid, LookupError, BrokerError, MessageTooLarge, MessageInvalid) as error:
             self.undeliverable += 1
             log.error("the delayed message at physical offset %d can't be delivered: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more
-
-    def _destination(self, properties: dict[str, str]) -> tuple[Topic, int]:
-        name = properties.get(m.PROPERTY_REAL_TOPIC)
-        queue_id = properties.get(m.PROPERTY_REAL_QID, "")
-        if name is None or not queue_id.isdecimal():
-            raise LookupError("it does not say which topic and queue it is for (REAL_TOPIC, REAL_QID)")
-        topic = self._topics.get(name)
-        if topic is None and name.startswith(RETRY_TOPIC_PREFIX):
-            topic = self._topics.create_for_group(name, 1)
-        if topic is None:
-            raise LookupError(f"its topic {name} does not exist any more")
-        return topic, int(queue_id)
 
     def _put(self, record: Record, properties: dict[str, str], topic: Topic, queue_id: int) -> None:
         self._writer.put_copy(

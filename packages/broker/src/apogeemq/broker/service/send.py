@@ -3,8 +3,8 @@
 The order of checks and the answers follow Apache's broker (reference broker_behaviour.md §1 to §4; remoting.md §5).
 Differences, on purpose:
 - the messages of a batch keep their own UNIQ_KEY; Apache appends the batch's, so that all look like one message.
-- timer messages (TIMER_…) are refused, with the code of an Apache broker on which they are switched off (1), rather
-  than stored as ordinary ones.
+- a message that names one to be recalled (TIMER_DEL_UNIQKEY) and no time is refused; Apache stores it as an ordinary
+  one.
 - a message with the prepared bit of the system flag that is no half message (TRAN_MSG) is refused: Apache's broker
   stores it where nobody will ever find it.
 - of the system flag only the bits that clients own are kept.
@@ -16,34 +16,36 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from apogeemq.broker.core.delay import DelayLevels, queue_id_of_level
-from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC, dlq_topic
+from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, SCHEDULE_TOPIC, TIMER_TOPIC, dlq_topic
 from apogeemq.broker.core.properties import BrokerProperties, join_properties, read_properties
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
+from apogeemq.broker.core.timed import TIMER_KEYS
 from apogeemq.broker.core.topics import PERM_WRITE, PLANNED, Topic, TopicTable
 from apogeemq.broker.errors import (
     InvalidParameter,
     MessageIllegal,
     NoPermission,
-    RequestFailed,
     SubscriptionGroupNotExist,
 )
 from apogeemq.broker.service.delayed_form import DelayedForm
+from apogeemq.broker.service.timed_form import TimedForm
 from apogeemq.broker.service.transactions import QUEUE_ID as TRANSACTION_QUEUE_ID
 from apogeemq.broker.service.transactions import TransactionService
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.batch import decode_batch
 from apogeemq.remoting_codec.codes import MessageSysFlag
-from apogeemq.remoting_codec.errors import BodyInvalid
+from apogeemq.remoting_codec.errors import BodyInvalid, LocalProtocolError
+from apogeemq.remoting_codec.message_id import RecallHandle, encode_recall_handle
 from apogeemq.store.message_store import AppendResult
+from apogeemq.store.timer_store import TIMER_QUEUE
 
 MAX_RECONSUME_TIMES_VERSION_MIN = 121
 """Older clients' headers do not carry maxReconsumeTimes (V3_4_9)."""
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
-_TIMER_KEYS = frozenset({m.PROPERTY_TIMER_DELAY_SEC, m.PROPERTY_TIMER_DELAY_MS, m.PROPERTY_TIMER_DELIVER_MS})
-_DELAY_KEYS = _TIMER_KEYS | {m.PROPERTY_DELAY, m.PROPERTY_TIMER_DEL_UNIQKEY}
-_SPECIAL_KEYS = _TIMER_KEYS | {
+_DELAY_KEYS = TIMER_KEYS | {m.PROPERTY_DELAY, m.PROPERTY_TIMER_DEL_UNIQKEY}
+_SPECIAL_KEYS = TIMER_KEYS | {
     m.PROPERTY_DELAY,
     m.PROPERTY_TRAN_MSG,
     m.PROPERTY_TIMER_DEL_UNIQKEY,
@@ -87,6 +89,8 @@ class Sent(NamedTuple):
     end_offset: int
     topic: Topic
     wait: bool
+    recall_handle: str | None = None
+    """Of a timer message: what takes it back."""
 
 
 class SendService:
@@ -106,6 +110,8 @@ class SendService:
         is_ordered: whether a group consumes in order now.
         dead_letters: counts what goes to a DLQ, by (group, original topic).
         transactions: keeps half messages.
+        timed_form: for messages with TIMER_….
+        timer_arrived: is told of each that was stored.
     """
 
     def __init__(
@@ -126,6 +132,8 @@ class SendService:
         is_ordered: Callable[[str], bool],
         dead_letters: Counter[tuple[str, str]],
         transactions: TransactionService,
+        timed_form: TimedForm,
+        timer_arrived: Callable[[], None],
     ) -> None:
         self._topics = topics
         self._groups = groups
@@ -142,6 +150,8 @@ class SendService:
         self._is_ordered = is_ordered
         self._dead_letters = dead_letters
         self._transactions = transactions
+        self._timed_form = timed_form
+        self._timer_arrived = timer_arrived
 
     def send(self, request: SendRequest, body: bytes, born_host: bytes, client_version: int) -> Sent:
         """Store one message or one batch, as the request says.
@@ -172,6 +182,7 @@ class SendService:
                 properties = {key: value for key, value in properties.items() if key != m.PROPERTY_DELAY}
                 text = join_properties(properties)
         stored_topic, stored_queue_id = target, target_queue_id
+        recall_handle: str | None = None
         tags_code: int | None = m.tags_code(properties.get(m.PROPERTY_TAGS))
         if not _SPECIAL_KEYS.isdisjoint(properties):
             properties, stored_topic, stored_queue_id, tags_code = self._special(
@@ -202,8 +213,12 @@ class SendService:
         )
         if is_dead_letter:
             self._count_dead_letter(topic, properties)
-        elif stored_topic is not target and stored_topic is self._transactions.half_topic:
-            self._transactions.stored(result, properties)
+        elif stored_topic is not target:
+            if stored_topic is self._transactions.half_topic:
+                self._transactions.stored(result, properties)
+            elif stored_topic.name == TIMER_TOPIC:
+                self._timer_arrived()
+                recall_handle = self._recall_handle(target.name, unique_key, properties)
         return Sent(
             self._offset_message_id(result.physical_offset),
             queue_id,
@@ -212,7 +227,17 @@ class SendService:
             result.physical_offset + result.size_bytes,
             target,
             properties.get(m.PROPERTY_WAIT) != "false",
+            recall_handle,
         )
+
+    def _recall_handle(self, topic: str, unique_key: str, properties: dict[str, str]) -> str | None:
+        """What its sender takes a timer message back with; None for one whose own key has no place in a handle."""
+        # Apache's time, a millisecond into the slot: a message that recalls is then put into the same one.
+        slot_ms = int(properties[m.PROPERTY_TIMER_OUT_MS])
+        try:
+            return encode_recall_handle(RecallHandle(topic, self._broker_name, slot_ms + 1, unique_key))
+        except LocalProtocolError:
+            return None
 
     def check(self, request: SendRequest, body: bytes) -> tuple[Topic, int]:
         """The topic, perhaps only planned, and the queue that a message goes to. Raises BrokerError (refused)."""
@@ -301,11 +326,13 @@ class SendService:
                 raise MessageIllegal(f"property DELAY must be a whole number (a delay level), not {level[:50]!r}")
             if int(level) > 0:
                 return self._delayed(properties, topic, queue_id, self._delay_levels.clamp(int(level)))
-        if not _TIMER_KEYS.isdisjoint(properties) or m.PROPERTY_TIMER_DEL_UNIQKEY in properties:
-            raise RequestFailed(
-                "timer messages (TIMER_DELIVER_MS, TIMER_DELAY_SEC, TIMER_DELAY_MS) are not served by this version; "
-                "the 18 delay levels are"
-            )
+        # With TIMER_OUT_MS it was delivered by a timer before, and a consumer sends it on.
+        if not TIMER_KEYS.isdisjoint(properties) and m.PROPERTY_TIMER_OUT_MS not in properties:
+            timed = self._timed_form.properties(properties, topic.name, queue_id)
+            if timed is not None:
+                return timed, self._topics.require(TIMER_TOPIC), TIMER_QUEUE[1], tags_code
+        elif m.PROPERTY_TIMER_DEL_UNIQKEY in properties:
+            raise MessageIllegal("property TIMER_DEL_UNIQKEY names a message to be recalled, but no property its time")
         return properties, topic, queue_id, tags_code
 
     def _half(
@@ -319,7 +346,7 @@ class SendService:
     def _delayed(
         self, properties: dict[str, str], topic: Topic, queue_id: int, level: int
     ) -> tuple[dict[str, str], Topic, int, None]:
-        plain = {key: value for key, value in properties.items() if key not in _TIMER_KEYS}
+        plain = {key: value for key, value in properties.items() if key not in TIMER_KEYS}
         delayed = self._delayed_form.properties(plain, topic.name, queue_id, level)
         return delayed, self._topics.require(SCHEDULE_TOPIC), queue_id_of_level(level), None
 

@@ -146,9 +146,11 @@ class MessageRequests:
             return None
         if sent is None:
             return encode_response_frame(command.opaque, code, {}, remark)
-        if remark is None and code is ResponseCode.SUCCESS:
+        if remark is None and code is ResponseCode.SUCCESS and sent.recall_handle is None:
             return self._replies.encode(
                 command.opaque, sent.queue_id, sent.queue_offset, sent.message_id, sent.unique_key
             )
         fields = self._replies.ext_fields(sent.queue_id, sent.queue_offset, sent.message_id, sent.unique_key)
+        if sent.recall_handle is not None:
+            fields["recallHandle"] = sent.recall_handle
         return encode_response_frame(command.opaque, code, fields, remark)

@@ -1,0 +1,24 @@
+"""Where a message goes that waited in a topic of the system's: its real topic and queue, as its properties say."""
+
+from collections.abc import Mapping
+
+from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX
+from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.remoting_codec import message as m
+
+
+def real_place(topics: TopicTable, properties: Mapping[str, str]) -> tuple[Topic, int]:
+    """Topic and queue id; a group's retry topic is made where it is missing.
+
+    Errors: LookupError when they do not say, or the topic is gone; BrokerError when the retry topic can't be made.
+    """
+    name = properties.get(m.PROPERTY_REAL_TOPIC)
+    queue_id = properties.get(m.PROPERTY_REAL_QID, "")
+    if name is None or not queue_id.isdecimal():
+        raise LookupError("it does not say which topic and queue it is for (REAL_TOPIC, REAL_QID)")
+    topic = topics.get(name)
+    if topic is None and name.startswith(RETRY_TOPIC_PREFIX):
+        topic = topics.create_for_group(name, 1)
+    if topic is None:
+        raise LookupError(f"its topic {name} does not exist any more")
+    return topic, int(queue_id)
