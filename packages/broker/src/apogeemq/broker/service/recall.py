@@ -73,7 +73,7 @@ class RecallService:
             raise NoPermission("recall failed, operation is forbidden: recallMessageEnable is false")
         topic = self._topics.get(topic_name)
         if topic is None:
-            raise TopicNotExist(f"recall failed, the topic[{topic_name}] not exist")
+            raise TopicNotExist(f"recall failed, the topic[{topic_name[:300]}] not exist")
         handle = self._handle(topic_name, handle_text)
         given = {
             m.PROPERTY_UNIQ_KEY: handle.message_id,
@@ -113,6 +113,4 @@ class RecallService:
 
 
 def _too_late(handle: RecallHandle) -> IllegalOperation:
-    return IllegalOperation(
-        f"recall failed, timestamp invalid: the message of recallHandle was due at {handle.deliver_ms}"
-    )
+    return IllegalOperation(f"recall failed, timestamp invalid: recallHandle is of one due at {handle.deliver_ms}")

@@ -266,7 +266,9 @@ class TimerService:
 
         Raises StoreError; those not reached stay as they were.
         """
-        has_more = True
+        async with self._turn:
+            await self._take_in()
+        has_more = self._timer.pending_count > 0
         while has_more:
             async with self._turn:
                 has_more = await self._roll_some_forward(physical_offset)
