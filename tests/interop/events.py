@@ -116,13 +116,17 @@ class Assigned(msgspec.Struct, frozen=True):
 
 
 class QueueOffsets(msgspec.Struct, rename="camel", frozen=True):
-    """The offsets of one queue; `committed` is -1 when the group has none, `by_time` None when nobody asked."""
+    """The offsets of one queue; `committed` is -1 when the group has none, `by_time` None when nobody asked.
+
+    `earliest_ms` is when its oldest message was stored, -1 when there is none.
+    """
 
     queue_id: int = msgspec.field(name="queue")
     broker: str
     min: int
     max: int
     committed: int
+    earliest_ms: int
     by_time: int | None = None
 
 

@@ -206,6 +206,26 @@ def test_newer_compressions_come_back_too(
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# With names of fields written out
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def test_headers_with_long_names_are_served_alike(
+    client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
+) -> None:
+    """SEND_MESSAGE (10), as clients in other languages send; also when each queue began (32)."""
+    began_ms = int(time.time() * 1000) - 1_000
+    operator.send(topic, numbered("old"))
+    acks = client.send(topic, 8, prefix="long", long_headers=True)
+    consumer = running.enter_context(client.consume(topic, group, expect=8 + QUEUES))
+    consumer.end()
+    assert judge.misplaced(acks, consumer.events(Delivery)) == frozenset()
+    assert judge.renamed(acks, consumer.events(Delivery)) == frozenset()
+    earliest = [queue.earliest_ms for queue in client.offsets(topic)]
+    assert all(began_ms <= stored_ms <= time.time() * 1000 for stored_ms in earliest), earliest
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # Namespaces
 # --------------------------------------------------------------------------------------------------------------------
 

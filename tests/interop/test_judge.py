@@ -85,5 +85,6 @@ def test_order_is_judged_per_queue() -> None:
 
 def test_a_line_of_the_driver_becomes_an_event() -> None:
     """The first field names the event; camel-case fields become ours."""
-    line = '{"queue":3,"broker":"b","min":0,"max":7,"committed":-1,"byTime":2}'
-    assert events.parse(line) == events.QueueOffsets(queue_id=3, broker="b", min=0, max=7, committed=-1, by_time=2)
+    line = '{"queue":3,"broker":"b","min":0,"max":7,"committed":-1,"earliestMs":5,"byTime":2}'
+    expected = events.QueueOffsets(queue_id=3, broker="b", min=0, max=7, committed=-1, earliest_ms=5, by_time=2)
+    assert events.parse(line) == expected

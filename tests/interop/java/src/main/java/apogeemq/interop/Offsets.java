@@ -5,7 +5,8 @@ import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.message.MessageQueue;
 
 /**
- * Prints one {@code queue} line per queue: its min and max offset, the group's committed offset (-1: none) and, with {@code --timestamp-ms},
+ * Prints one {@code queue} line per queue: its min and max offset, the group's committed offset (-1: none), when its
+ * oldest message was stored (-1: there is none) and, with {@code --timestamp-ms},
  * the offset that the broker finds for that store time.
  */
 final class Offsets {
@@ -21,7 +22,8 @@ final class Offsets {
         try {
             for (MessageQueue queue : Pull.queues(consumer, topic)) {
                 Line line = Line.of("queue", queue.getQueueId()).and("broker", queue.getBrokerName()).and("min", consumer.minOffset(queue))
-                    .and("max", consumer.maxOffset(queue)).and("committed", consumer.fetchConsumeOffset(queue, true));
+                    .and("max", consumer.maxOffset(queue)).and("committed", consumer.fetchConsumeOffset(queue, true))
+                    .and("earliestMs", consumer.earliestMsgStoreTime(queue));
                 if (timestampMs >= 0) {
                     line.and("byTime", consumer.searchOffset(queue, timestampMs));
                 }

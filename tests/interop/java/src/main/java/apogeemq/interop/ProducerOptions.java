@@ -13,6 +13,7 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
  * --max-body N                             larger ones the client refuses itself (default: the client's, 4 MiB)
  * --accumulate                             the client makes batches of single sends (5.x)
  * --trace                                  what is sent is told to the trace topic
+ * --long-headers                           names of header fields are written out, as by clients before 3.4 and in other languages
  * --retries N, --timeout-ms N, --instance NAME
  * </pre>
  */
@@ -22,6 +23,9 @@ final class ProducerOptions {
 
     static DefaultMQProducer producer(Arguments arguments, String defaultInstance) {
         System.setProperty("rocketmq.message.compressType", arguments.text("compress-type", "ZLIB"));
+        if (arguments.flag("long-headers")) {
+            System.setProperty("org.apache.rocketmq.client.sendSmartMsg", "false");
+        }
         DefaultMQProducer producer = new DefaultMQProducer(arguments.required("group"), arguments.flag("trace"), null);
         producer.setNamesrvAddr(arguments.required("namesrv"));
         producer.setInstanceName(arguments.text("instance", defaultInstance));
