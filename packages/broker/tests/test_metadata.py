@@ -22,7 +22,7 @@ from apogeemq.store.memory_disk import Inode, MemoryDisk
 
 from packages.broker.tests.world import ROOT, World, consumer_beat, send_fields, until
 
-SLEEPERS = 8
+SLEEPERS = 9
 """Tasks of a started broker that wait for a time when nothing happens."""
 
 

@@ -29,7 +29,8 @@ class Assignment:
     async def name(self, wanted: dict[MessageQueue, Subscription]) -> None:
         """Read these queues and no others, from now on."""
         self._wanted = wanted
-        await self._round()
+        if not await self._round():
+            self._reading.wish.set()  # `run` sleeps long where all was well before
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
