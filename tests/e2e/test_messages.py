@@ -252,13 +252,13 @@ def test_a_failed_message_comes_back_on_the_retry_topic(server: Ready) -> None:
 def test_a_timer_message_comes_when_it_is_due_and_a_recalled_one_never(server: Ready) -> None:
     """Not before its millisecond, to a pull that waits for it."""
     with broker(server) as client:
-        sent = client.request(310, send_fields("E2E_Timer", 0, "TIMER_DELAY_MS\x01900\x02"), b"never")
+        sent = client.request(310, send_fields("E2E_Timer", 0, "TIMER_DELAY_MS\x012500\x02"), b"never")
         assert sent.ext_fields is not None
         recall = {"topic": "E2E_Timer", "recallHandle": sent.ext_fields["recallHandle"]}
         recalled = client.request(370, recall)
         assert recalled.code == ResponseCode.SUCCESS
         assert recalled.ext_fields == {"msgId": sent.ext_fields["transactionId"]}
-        deliver_ms = time.time_ns() // 1_000_000 + 1_200
+        deliver_ms = time.time_ns() // 1_000_000 + 3_000
         later = send_fields("E2E_Timer", 0, f"TIMER_DELIVER_MS\x01{deliver_ms}\x02")
         assert client.request(310, later, b"later").code == ResponseCode.SUCCESS
         pulled = client.request(11, pull_fields("E2E_Timer", "G_timer", 0, 0, sysFlag="6", suspendTimeoutMillis="8000"))

@@ -26,6 +26,7 @@ SERVED: dict[int, tuple[dict[str, str], str]] = {
     RequestCode.END_TRANSACTION: ({"producerGroup": "P", "tranStateTableOffset": "0"}, "commitLogOffset"),
     RequestCode.SEND_REPLY_MESSAGE: ({}, "producerGroup"),
     RequestCode.SEND_REPLY_MESSAGE_V2: ({}, "a"),
+    RequestCode.RECALL_MESSAGE: ({"topic": "T"}, "recallHandle"),
     RequestCode.PULL_MESSAGE: ({"topic": "T"}, "consumerGroup"),
     RequestCode.LITE_PULL_MESSAGE: ({}, "consumerGroup"),
     RequestCode.QUERY_CONSUMER_OFFSET: ({"consumerGroup": "G"}, "topic"),
