@@ -38,6 +38,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     versions = asked_versions or java.VERSIONS
     if "since_5" in metafunc.fixturenames:
         versions = [version for version in versions if version.startswith("5.")]
+    if "not_5_3_3" in metafunc.fixturenames:
+        versions = [version for version in versions if version != "5.3.3"]
     if "only_newest" in metafunc.fixturenames:
         versions = versions[:1]
     has_kind, has_version = ("deployment_kind" in metafunc.fixturenames, "java_version" in metafunc.fixturenames)
@@ -135,6 +137,11 @@ def only_ours() -> None:
 @pytest.fixture
 def since_5() -> None:
     """What a test uses that is about something that clients of 4.9 cannot do: it is not run with them."""
+
+
+@pytest.fixture
+def not_5_3_3() -> None:
+    """What a test uses that the client of 5.3.3 cannot do, whatever the broker; the test says what."""
 
 
 @pytest.fixture

@@ -125,20 +125,32 @@ def test_the_queues_of_a_killed_member_are_handed_over(
 # --------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-def test_a_request_gets_its_reply(
-    client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str, is_async: bool
+def check_replies(
+    client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str, **options: Option
 ) -> None:
-    """Each its own, over the topic there and over the broker back."""
     operator.send(topic, numbered("old"))  # requests of nobody: the replier can't answer them, and goes on
     replier = running.enter_context(client.replier(topic, group))
-    options: dict[str, Option] = {"async": True} if is_async else {}
     outcomes = client.request(topic, 20, **options)
     assert sorted(outcomes, key=lambda outcome: outcome.key) == sorted(
         (Answered(f"request-{number}", f"re: request-{number}") for number in range(20)), key=lambda each: each.key
     )
     assert {reply.status for reply in replier.events(Replied)} == {"SEND_OK"}
     replier.stop_consuming()
+
+
+def test_a_request_gets_its_reply(
+    client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
+) -> None:
+    """Each its own, over the topic there and over the broker back; all at once."""
+    check_replies(client, running, operator, topic, group, **{"async": True})
+
+
+@pytest.mark.usefixtures("not_5_3_3")
+def test_a_request_that_blocks_gets_its_reply(
+    client: JavaClient, running: contextlib.ExitStack, operator: Operator, topic: str, group: str
+) -> None:
+    """One after the other. The client of 5.3.3 gives up within milliseconds, at Apache's broker as well."""
+    check_replies(client, running, operator, topic, group)
 
 
 def test_a_request_that_nobody_answers_ends_in_time(client: JavaClient, operator: Operator, topic: str) -> None:
