@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, NotSupported, ReceiveFailed, RouteNotFound
 from apogeemq.client_api.filters import Sql
-from apogeemq.client_remoting import MessageQueue, PullConsumer, assignment, pull_consumer
+from apogeemq.client_remoting import MessageQueue, PullConsumer, assignment, reading
 from apogeemq.remoting_codec.bodies import ConsumeType, HeartbeatData
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from scripted_cluster import ScriptedCluster, refuse, succeed
@@ -92,7 +92,7 @@ async def test_leaving_with_an_error_does_not_commit_the_last_ones(queue: Queue)
 
 async def test_offsets_are_committed_every_few_seconds(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """By themselves, while the application goes on."""
-    monkeypatch.setattr(pull_consumer, "COMMIT_INTERVAL_S", 0.001)
+    monkeypatch.setattr(reading, "COMMIT_INTERVAL_S", 0.001)
     queue.add(b"one")
     async with subscribed(queue) as consumer:
         await bodies(consumer, 1)

@@ -21,6 +21,18 @@ logger = logging.getLogger(__name__)
 CHECK_TIMEOUT_S: Final = 3.0
 
 
+async def start_checked(
+    instance: ClientInstance, group: str, subscriptions: Iterable[Subscription], version_ms: int
+) -> None:
+    """Start a consumer's client and have its expressions checked. Raises StartFailed: nothing is open then."""
+    await instance.start()
+    try:
+        await check_expressions(instance, group, subscriptions, version_ms)
+    except BaseException:
+        await instance.close()
+        raise
+
+
 async def check_expressions(
     instance: ClientInstance, group: str, subscriptions: Iterable[Subscription], version_ms: int
 ) -> None:

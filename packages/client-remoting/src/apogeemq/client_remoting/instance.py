@@ -15,16 +15,15 @@ from dataclasses import dataclass
 
 from apogeemq.client_api.errors import ClientClosed, ConnectionBroken, RouteNotFound, StartFailed
 from apogeemq.client_remoting import link
-from apogeemq.client_remoting.connection import Connection
+from apogeemq.client_remoting.connection import Connection, NotSent
 from apogeemq.client_remoting.core.addresses import Address, parse_address, parse_addresses
 from apogeemq.client_remoting.core.route_cache import RouteCache, TooManyTopics, TopicRoute, borrowed_route, read_route
 from apogeemq.client_remoting.name_servers import NameServers, NoNameServer
 from apogeemq.remoting_codec.aio.channel import Channel, Handler, Reply
 from apogeemq.remoting_codec.aio.client import RemotingClient
-from apogeemq.remoting_codec.bodies import HeartbeatData
+from apogeemq.remoting_codec.bodies import HeartbeatData, MessageQueue
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand, request_code_not_supported
-from apogeemq.remoting_codec.errors import RemoteProtocolError
 from apogeemq.remoting_codec.framing import encode_frame
 
 logger = logging.getLogger(__name__)
@@ -160,6 +159,14 @@ class ClientInstance:
         if connection is None:
             connection = self._brokers[address] = self._connection(parse_address(address), greet_as_member=True)
         return connection
+
+    def master(self, queue: MessageQueue) -> Connection:
+        """The connection to the master of a queue's broker, by the topic's route as it is known. Raises NotSent."""
+        route = self.routes.get(queue.topic)
+        address = None if route is None else route.master(queue.broker_name)
+        if address is None:
+            raise NotSent(f"broker {queue.broker_name} has no master now", broker=queue.broker_name)
+        return self.broker(address)
 
     def _connection(self, address: Address, *, greet_as_member: bool = False) -> Connection:
         if greet_as_member:
@@ -301,13 +308,18 @@ class ClientInstance:
 
         One that cannot be reached is told in the log: it comes with the next heartbeats, or leaves the route.
         """
-        new = [self.broker(address) for address in addresses]
-        await asyncio.gather(*(self._beat(broker) for broker in new if not broker.is_open))
+        await asyncio.gather(*(self._open(self.broker(address)) for address in addresses))
+
+    async def _open(self, broker: Connection) -> None:
+        try:
+            await broker.open(GREETING_TIMEOUT_S)
+        except (ConnectionBroken, ClientClosed) as error:
+            logger.info("broker %s is not reached yet: %s", broker.address, error)
 
     async def _beat(self, broker: Connection) -> None:
         try:
             await link.heartbeat(broker, self._membership.beat(self.client_id))
-        except (ConnectionBroken, ClientClosed, TimeoutError, link.Refusal, RemoteProtocolError) as error:
+        except link.UNANSWERED as error:
             logger.info("heartbeat to %s failed: %s", broker.address, error)
 
     async def _cut_overdue(self) -> None:

@@ -7,8 +7,9 @@ business.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from apogeemq.client_api.errors import ClientClosed, ConnectionBroken
 from apogeemq.client_remoting.connection import Connection
 from apogeemq.remoting_codec.aio.client import RemotingClient
 from apogeemq.remoting_codec.bodies import (
@@ -22,6 +23,7 @@ from apogeemq.remoting_codec.bodies import (
 )
 from apogeemq.remoting_codec.codes import PullSysFlag, RequestCode, ResponseCode, response_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.errors import RemoteProtocolError
 from apogeemq.remoting_codec.headers import (
     CommandHeader,
     ConsumerSendMsgBackRequestHeader,
@@ -61,6 +63,10 @@ class Refusal(Exception):  # noqa: N818 — named like the client's errors
     def code_name(self) -> str:
         """RocketMQ's name of the code."""
         return response_code_name(self.code)
+
+
+UNANSWERED: Final = (ConnectionBroken, ClientClosed, TimeoutError, Refusal, RemoteProtocolError)
+"""What a call ends with that a later one may do better than."""
 
 
 class PullRequest(NamedTuple):

@@ -5,22 +5,17 @@ Only a master gives locks, and keeps them in memory: after its restart they are 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from apogeemq.client_api.errors import ClientClosed, ConnectionBroken
 from apogeemq.client_remoting import link
-from apogeemq.client_remoting.connection import Connection, NotSent
 from apogeemq.client_remoting.core.queue_locks import RENEW_INTERVAL_S, QueueLocks
 from apogeemq.client_remoting.instance import ClientInstance
 from apogeemq.remoting_codec.bodies import MessageQueue
-from apogeemq.remoting_codec.errors import RemoteProtocolError
 
 logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S: Final = 3.0
-
-_Unanswered = (ConnectionBroken, ClientClosed, TimeoutError, link.Refusal, RemoteProtocolError)
 
 
 class Locks:
@@ -39,14 +34,8 @@ class Locks:
         """Ask for a lock; gives whether this member has it."""
         asked = asyncio.get_running_loop().time()
         try:
-            given = await link.lock_queues(
-                self._master(queue.broker_name, queue.topic),
-                self._group,
-                self._instance.client_id,
-                [queue],
-                LOCK_TIMEOUT_S,
-            )
-        except _Unanswered as error:
+            given = await self._ask([queue])
+        except link.UNANSWERED as error:
             logger.info("the lock of %s cannot be asked for yet: %s", queue, error)
             return False
         if queue in given:
@@ -80,14 +69,8 @@ class Locks:
         """One broker's locks. Without an answer they stay as they are, and lapse."""
         asked = asyncio.get_running_loop().time()
         try:
-            given = await link.lock_queues(
-                self._master(queues[0].broker_name, queues[0].topic),
-                self._group,
-                self._instance.client_id,
-                queues,
-                LOCK_TIMEOUT_S,
-            )
-        except _Unanswered as error:
+            given = await self._ask(queues)
+        except link.UNANSWERED as error:
             logger.info("the locks at broker %s are not renewed: %s", queues[0].broker_name, error)
             return
         for queue in queues:
@@ -103,19 +86,16 @@ class Locks:
                 lost(queue)
 
     async def _release(self, queues: list[MessageQueue]) -> None:
-        broker_name = queues[0].broker_name
         try:
-            master = self._master(broker_name, queues[0].topic)
+            master = self._instance.master(queues[0])
             await link.unlock_queues(master, self._group, self._instance.client_id, queues, LOCK_TIMEOUT_S)
-        except _Unanswered as error:
-            logger.info("the locks at broker %s are not given back, they lapse: %s", broker_name, error)
+        except link.UNANSWERED as error:
+            logger.info("the locks at broker %s are not given back, they lapse: %s", queues[0].broker_name, error)
 
-    def _master(self, broker_name: str, topic: str) -> Connection:
-        route = self._instance.routes.get(topic)
-        address = None if route is None else route.master(broker_name)
-        if address is None:
-            raise NotSent(f"broker {broker_name} has no master now", broker=broker_name)
-        return self._instance.broker(address)
+    async def _ask(self, queues: list[MessageQueue]) -> Collection[MessageQueue]:
+        """Ask the broker of these queues for their locks; gives those that this member has."""
+        master = self._instance.master(queues[0])
+        return await link.lock_queues(master, self._group, self._instance.client_id, queues, LOCK_TIMEOUT_S)
 
 
 def _by_broker(queues: Iterable[MessageQueue]) -> list[list[MessageQueue]]:

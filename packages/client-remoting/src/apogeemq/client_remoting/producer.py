@@ -220,18 +220,15 @@ class Producer:
         with self._tracing.send(answer) as span:
             single = _Single(self, span.message, reply_properties(address))
             single.topic = topic  # the cluster's, in no namespace
-            route = await self._instance.route(topic, timeout_s)
-            queue = MessageQueue(topic, request.broker_name, 0)
-            await self._send_reply(single, route, queue, timeout_s)
+            await self._instance.route(topic, timeout_s)
+            await self._send_reply(single, MessageQueue(topic, request.broker_name, 0), timeout_s)
 
-    async def _send_reply(self, what: "_Single", route: TopicRoute, queue: MessageQueue, timeout_s: float) -> None:
-        address = route.master(queue.broker_name)
-        if address is None:
-            raise NotSent(f"broker {queue.broker_name} has no master now", broker=queue.broker_name)
+    async def _send_reply(self, what: "_Single", queue: MessageQueue, timeout_s: float) -> None:
+        broker = self._instance.master(queue)
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            await link.send_reply(self._instance.broker(address), what.ext_fields(queue), what.body, timeout_s)
+            await link.send_reply(broker, what.ext_fields(queue), what.body, timeout_s)
         except TimeoutError as error:
             raise SendTimeout(
                 f"no answer to a reply within {timeout_s:g} s",

@@ -19,7 +19,7 @@ from apogeemq.client_api.tracing import Tracing, find_tracer
 from apogeemq.client_remoting import link
 from apogeemq.client_remoting.assignment import Assignment
 from apogeemq.client_remoting.broker_requests import BrokerRequests, Profile, java_properties
-from apogeemq.client_remoting.checking import check_expressions
+from apogeemq.client_remoting.checking import check_expressions, start_checked
 from apogeemq.client_remoting.claims import NoClaims
 from apogeemq.client_remoting.consumer_group import check_group, consumer_heartbeat, read_subscriptions
 from apogeemq.client_remoting.core.offsets import Start, check_start, timestamp_ms
@@ -36,7 +36,6 @@ from apogeemq.client_remoting.settling import OffsetCommitter, Settler, broker_o
 from apogeemq.client_remoting.version import VERSION
 from apogeemq.remoting_codec.bodies import ConsumeType, HeartbeatData, MessageQueue, SubscriptionData
 
-COMMIT_INTERVAL_S: Final = 5.0
 ASK_TIMEOUT_S: Final = 3.0
 RETRIES_MAX: Final = 16
 """Told to brokers with a message whose body cannot be read, which goes to the DLQ."""
@@ -129,12 +128,7 @@ class PullConsumer:
 
     async def __aenter__(self) -> Self:
         """Reach a name server, have SQL expressions checked, and begin to fetch. Raises StartFailed."""
-        await self._instance.start()
-        try:
-            await check_expressions(self._instance, self._group, self._subscriptions.values(), self._started_ms)
-        except BaseException:
-            await self._instance.close()
-            raise
+        await start_checked(self._instance, self._group, self._subscriptions.values(), self._started_ms)
         self._instance.route_listeners.append(lambda _topic: self._reading.wish.set())
         if self._subscriptions:
             rebalance = Rebalance(self._instance, self._group, self._subscriptions, self._reading)
@@ -142,7 +136,7 @@ class PullConsumer:
         else:
             self._keeping = self._instance.run(self._assignment.run(), "assignment")
         if self._auto_commit:
-            self._instance.run(self._commit_offsets(), "offsets")
+            self._instance.run(self._reading.keep_committing(), "offsets")
         return self
 
     async def __aexit__(
@@ -325,12 +319,6 @@ class PullConsumer:
         for message in messages:
             self._buffer.put(receipt_of(message).queue, [message])
         self._filled.set()
-
-    async def _commit_offsets(self) -> None:
-        """Commit every few seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(COMMIT_INTERVAL_S)
-            await self._committer.commit_all(self._reading.in_hand)
 
     def _subscription_data(self) -> list[SubscriptionData]:
         return [subscription.data(self._started_ms) for subscription in self._subscriptions.values()]

@@ -22,7 +22,7 @@ from apogeemq.client_api.middleware import Middleware, around_handler
 from apogeemq.client_api.tracing import Tracing, find_tracer
 from apogeemq.client_remoting.broadcasting import DroppingSettler, EveryQueue
 from apogeemq.client_remoting.broker_requests import BrokerRequests, Profile, java_properties
-from apogeemq.client_remoting.checking import check_expressions
+from apogeemq.client_remoting.checking import start_checked
 from apogeemq.client_remoting.claims import NoClaims
 from apogeemq.client_remoting.consumer_group import check_group, consumer_heartbeat, read_subscriptions
 from apogeemq.client_remoting.core.delay_levels import nearest_delay_level
@@ -44,7 +44,6 @@ from apogeemq.client_remoting.settling import OffsetCommitter, Settler, Settling
 from apogeemq.client_remoting.version import VERSION
 from apogeemq.remoting_codec.bodies import ConsumeType, HeartbeatData, MessageModel, MessageQueue, SubscriptionData
 
-COMMIT_INTERVAL_S: Final = 5.0
 CONCURRENCY_DEFAULT: Final = 20
 """Handlers at once; Apache's consumeThreadMin."""
 
@@ -177,18 +176,13 @@ class PushConsumer:
     async def __aenter__(self) -> Self:
         """Reach a name server, have SQL expressions checked, and begin to receive. Raises StartFailed."""
         await self._offsets.load()
-        await self._instance.start()
-        try:
-            await check_expressions(self._instance, self._group, self._subscriptions.values(), self._sub_version_ms)
-        except BaseException:
-            await self._instance.close()
-            raise
+        await start_checked(self._instance, self._group, self._subscriptions.values(), self._sub_version_ms)
         self._instance.route_listeners.append(lambda _topic: self._reading.wish.set())
         self._delivery.start(self._reading.forsake)
         divide = EveryQueue if self._is_broadcasting else Rebalance
         rebalance = divide(self._instance, self._group, self._subscriptions, self._reading)
         self._balancing = self._instance.run(rebalance.run(), "rebalance")
-        self._instance.run(self._commit_offsets(), "offsets")
+        self._instance.run(self._reading.keep_committing(), "offsets")
         return self
 
     async def __aexit__(
@@ -263,12 +257,6 @@ class PushConsumer:
             queue_count=lambda: self._reading.queue_count,
         )
         return reader.run()
-
-    async def _commit_offsets(self) -> None:
-        """Commit every few seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(COMMIT_INTERVAL_S)
-            await self._offsets.commit_all(self._reading.in_hand)
 
     def _subscription_data(self) -> list[SubscriptionData]:
         return [subscription.data(self._sub_version_ms) for subscription in self._subscriptions.values()]

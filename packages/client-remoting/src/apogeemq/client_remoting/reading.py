@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from apogeemq.client_api.errors import ClientClosed, ConnectionBroken
 from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_remoting import link
 from apogeemq.client_remoting.claims import Claims
@@ -20,7 +19,6 @@ from apogeemq.client_remoting.messages import is_retry_topic
 from apogeemq.client_remoting.offset_store import OffsetStore
 from apogeemq.client_remoting.settling import broker_of
 from apogeemq.remoting_codec.bodies import MessageQueue
-from apogeemq.remoting_codec.errors import RemoteProtocolError
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +27,7 @@ ASK_TIMEOUT_S: Final = 3.0
 InHand = ProcessQueue[ReceivedMessage]
 Reader = Callable[[MessageQueue, Subscription, InHand], Coroutine[None, None, None]]
 
-UNANSWERED: Final = (ConnectionBroken, ClientClosed, TimeoutError, link.Refusal, RemoteProtocolError)
-"""What a question ends with when the next round may have an answer."""
+COMMIT_INTERVAL_S: Final = 5.0
 
 
 class Assigned(NamedTuple):
@@ -108,7 +105,7 @@ class ReadQueues:
             return False
         try:
             in_hand = await self._begin(queue, appeared_later=appeared_later)
-        except UNANSWERED as error:
+        except link.UNANSWERED as error:
             logger.info("%s cannot be taken up yet: %s", queue, error)
             return False
         self._start_reading(queue, subscription, in_hand)
@@ -141,6 +138,12 @@ class ReadQueues:
                     is_set = await self._offsets.set(queue, offset)
                     logger.warning("%s is reset to offset %d%s", queue, offset, "" if is_set else " in vain")
         self.wish.set()
+
+    async def keep_committing(self) -> None:
+        """Commit every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(COMMIT_INTERVAL_S)
+            await self._offsets.commit_all(self.in_hand)
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Stop all readers; gives their tasks, which are ending. What is in hand stays."""

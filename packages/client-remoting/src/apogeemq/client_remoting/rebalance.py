@@ -17,7 +17,7 @@ from apogeemq.client_remoting.core.assign import allocate_averagely
 from apogeemq.client_remoting.core.route_cache import TopicRoute
 from apogeemq.client_remoting.core.subscription import Subscription
 from apogeemq.client_remoting.instance import ClientInstance
-from apogeemq.client_remoting.reading import ASK_TIMEOUT_S, UNANSWERED, ReadQueues
+from apogeemq.client_remoting.reading import ASK_TIMEOUT_S, ReadQueues
 from apogeemq.remoting_codec.bodies import MessageQueue
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Rebalance:
             if route is None:
                 return True  # there is nothing to read; a new route wakes us
             share = await self._share(route)
-        except UNANSWERED as error:
+        except link.UNANSWERED as error:
             logger.info("the queues of %s stay as they are: %s", topic, error)
             return False
         reading = self._reading
@@ -92,7 +92,7 @@ class Rebalance:
         return all(taken) and share.is_final
 
     async def _share(self, route: TopicRoute) -> Share:
-        """This member's share of a topic. Raises what is in UNANSWERED."""
+        """This member's share of a topic. Raises what is in link.UNANSWERED."""
         client_ids = await self._members(route)
         client_id = self._instance.client_id
         ours = allocate_averagely(route.read_queues, client_ids, client_id)
@@ -121,7 +121,7 @@ class Rebalance:
         for broker in [broker for broker in brokers if broker.is_open]:
             try:
                 return list(await link.consumer_ids(broker, self._group, ASK_TIMEOUT_S))
-            except UNANSWERED as error:
+            except link.UNANSWERED as error:
                 failure = error
         raise failure
 

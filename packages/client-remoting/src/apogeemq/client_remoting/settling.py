@@ -199,7 +199,7 @@ class OffsetCommitter:
         try:
             broker = broker_of(self._instance, queue)
             await link.update_consumer_offset(broker, self._group, queue, offset, CALL_TIMEOUT_S)
-        except (ConnectionBroken, ClientClosed, TimeoutError, link.Refusal, RemoteProtocolError) as error:
+        except link.UNANSWERED as error:
             logger.info("offset %d of %s is not committed yet: %s", offset, queue, error)
             return False
         return True
