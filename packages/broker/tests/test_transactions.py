@@ -60,6 +60,14 @@ def send_half(client: Client, body: bytes = b"half", **fields: str) -> RemotingC
     return reply
 
 
+def start_with_producer(world: World) -> Client:
+    """A broker at work, and a producer of group P that it knows."""
+    world.broker.start()
+    producer = world.client()
+    producer.heartbeat(producer_beat("p1", "P"))
+    return producer
+
+
 def end_fields(record: Record, decision: int, *, group: str = "P", **more: str) -> dict[str, str]:
     return {
         "producerGroup": group,
@@ -150,9 +158,7 @@ async def test_a_question_is_as_recorded() -> None:
     """Its fields, and the message under its real topic, with the offsets of its newest copy."""
     (recorded,) = [command for _, direction, command in frames("transaction") if command.code == 39]
     async with make_world() as world:
-        world.broker.start()
-        producer = world.client()
-        producer.heartbeat(producer_beat("p1", "P"))
+        producer = start_with_producer(world)
         send_half(producer)
         await world.clock.run_for(6.1)
         (asked,) = producer.pushed()
@@ -317,9 +323,7 @@ async def test_with_sync_flush_the_end_is_told_when_it_is_on_disk() -> None:
 async def test_a_silent_producer_is_asked_after_its_time() -> None:
     """Not before; the half message is stored again with the count; then after growing waits."""
     async with make_world() as world:
-        world.broker.start()
-        producer = world.client()
-        producer.heartbeat(producer_beat("p1", "P"))
+        producer = start_with_producer(world)
         send_half(producer)
         await world.clock.run_for(5.9)
         assert questions(producer) == []
@@ -340,9 +344,7 @@ async def test_a_silent_producer_is_asked_after_its_time() -> None:
 async def test_any_copy_ends_the_transaction(copy: int) -> None:
     """The producer's own late word names the first, its answer to a question the newest; the other is void then."""
     async with make_world() as world:
-        world.broker.start()
-        producer = world.client()
-        producer.heartbeat(producer_beat("p1", "P"))
+        producer = start_with_producer(world)
         send_half(producer)
         await world.clock.run_for(6.1)
         assert len(questions(producer)) == 1
@@ -389,9 +391,7 @@ async def test_after_all_questions_it_is_given_up() -> None:
     """The message lies in TRANS_CHECK_MAX_TIME_TOPIC, and is not committed any more."""
     settings = TransactionsConfig(check_interval_ms=1_000, check_interval_ms_max=1_000, check_max=3)
     async with make_world(transactions=settings) as world:
-        world.broker.start()
-        producer = world.client()
-        producer.heartbeat(producer_beat("p1", "P"))
+        producer = start_with_producer(world)
         send_half(producer)
         await world.clock.run_for(60)
         assert len(questions(producer)) == 3
@@ -417,9 +417,7 @@ async def test_who_never_comes_back_loses_his_transaction() -> None:
 async def test_a_producer_may_ask_for_patience() -> None:
     """CHECK_IMMUNITY_TIME_IN_SECONDS is the time until the first question."""
     async with make_world() as world:
-        world.broker.start()
-        producer = world.client()
-        producer.heartbeat(producer_beat("p1", "P"))
+        producer = start_with_producer(world)
         send_half(producer, CHECK_IMMUNITY_TIME_IN_SECONDS="100")
         send_half(producer, key="U2", CHECK_IMMUNITY_TIME_IN_SECONDS="soon")
         await world.clock.run_for(7)

@@ -56,6 +56,7 @@ from apogeemq.broker.service.delayed_form import DelayedForm
 from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
 from apogeemq.broker.service.fetch import FetchService
 from apogeemq.broker.service.groups import GroupService
+from apogeemq.broker.service.log_reads import LogReads
 from apogeemq.broker.service.metadata import MetadataSaver
 from apogeemq.broker.service.offset_resets import OffsetResetService
 from apogeemq.broker.service.offsets import OffsetService
@@ -183,9 +184,11 @@ class Broker:
         delayed_form = DelayedForm(
             levels=levels, now_ms=clock.now_ms, store_timestamp_ms=lambda: store.store_timestamp_ms
         )
+        reads = LogReads(store, config.store.hot_window_bytes)
         self.transacting = Transacting(
             config,
             store=store,
+            reads=reads,
             topics=self.topics,
             offsets=self.offsets,
             clients=self.clients,
@@ -201,7 +204,7 @@ class Broker:
             topics=self.topics,
             writer=writer,
             clock=clock,
-            hot_window_bytes=config.store.hot_window_bytes,
+            reads=reads,
         )
         broker_properties = BrokerProperties(
             region=identity.region_id, cluster=identity.cluster_name, trace_on=config.topics.trace_on
@@ -272,7 +275,7 @@ class Broker:
             writer=writer,
             levels=levels,
             clock=clock,
-            hot_window_bytes=config.store.hot_window_bytes,
+            reads=reads,
             progress=files.load_delay_offsets(),
         )
         self.saver = MetadataSaver(
@@ -297,6 +300,7 @@ class Broker:
         self.popping = Popping(
             config,
             store=store,
+            reads=reads,
             topics=self.topics,
             groups=self.groups,
             offsets=self.offsets,
@@ -376,7 +380,7 @@ class Broker:
             transactions=self.transacting.service,
             acknowledger=self.acknowledger,
             disk_reads=self.disk_reads,
-            is_hot=lambda offset: store.written_offset - offset <= config.store.hot_window_bytes,
+            reads=reads,
             stats=self.stats,
         )
         recalls = RecallRequests(

@@ -10,6 +10,7 @@ from apogeemq.broker.core.pop import RetryMark
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.service.cold_reads import ColdReads
+from apogeemq.broker.service.log_reads import LogReads
 from apogeemq.broker.service.pop import PopService
 from apogeemq.broker.service.pop_waits import PopPolls
 from apogeemq.broker.service.revive import ReviveService
@@ -28,6 +29,7 @@ class Popping:
         config: BrokerConfig,
         *,
         store: MessageStore,
+        reads: LogReads,
         topics: TopicTable,
         groups: SubscriptionGroupTable,
         offsets: ConsumerOffsetTable,
@@ -59,7 +61,7 @@ class Popping:
             revive_log=self.log,
             clock=clock,
             retry_mark=marks[0],
-            hot_window_bytes=config.store.hot_window_bytes,
+            reads=reads,
             dead_letters=dead_letters,
             offset_message_id=offset_message_id,
         )

@@ -9,6 +9,7 @@ from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.core.transactions import TransactionTable
 from apogeemq.broker.faces.remoting.transactions import RemotingProducers
+from apogeemq.broker.service.log_reads import LogReads
 from apogeemq.broker.service.transaction_checks import TransactionCheckService
 from apogeemq.broker.service.transactions import CheckSchedule, TransactionService
 from apogeemq.broker.service.writer import MessageWriter
@@ -25,6 +26,7 @@ class Transacting:
         config: BrokerConfig,
         *,
         store: MessageStore,
+        reads: LogReads,
         topics: TopicTable,
         offsets: ConsumerOffsetTable,
         clients: ClientTable[Hashable],
@@ -67,7 +69,7 @@ class Transacting:
             ask=producers.ask,
             has_producer=producers.has_producer,
             offset_message_id=offset_message_id,
-            hot_window_bytes=config.store.hot_window_bytes,
+            reads=reads,
         )
         self._is_restored = False
 

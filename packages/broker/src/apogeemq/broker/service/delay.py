@@ -17,12 +17,14 @@ from apogeemq.broker.core.out_of_turn import OutOfTurn
 from apogeemq.broker.core.properties import encode_or_keep, join_properties
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
+from apogeemq.broker.service.due_sleep import WakeableSleep
+from apogeemq.broker.service.log_reads import LogReads, decoded
 from apogeemq.broker.service.real_place import real_place
 from apogeemq.broker.service.writer import MessageWriter
-from apogeemq.mesh.clock import Clock, within
+from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.errors import RecordInvalid
-from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.remoting_codec.record import Record
 from apogeemq.store.delivery_times import PROPERTY_DUE_MS
 from apogeemq.store.errors import MessageInvalid, MessageTooLarge, StoreError
 from apogeemq.store.message_store import MessageStore
@@ -40,7 +42,7 @@ class DelayService:
     Args:
         store, topics, writer, levels: as elsewhere.
         clock: wall time decides what is due.
-        hot_window_bytes: records this close to the end of the log are read without a thread.
+        reads: reads them back.
         progress: level → queue offset of its first undelivered message, as saved.
     """
 
@@ -52,7 +54,7 @@ class DelayService:
         writer: MessageWriter,
         levels: DelayLevels,
         clock: Clock,
-        hot_window_bytes: int,
+        reads: LogReads,
         progress: Mapping[int, int],
     ) -> None:
         self._store = store
@@ -60,8 +62,8 @@ class DelayService:
         self._writer = writer
         self._levels = levels
         self._clock = clock
-        self._hot_window_bytes = hot_window_bytes
-        self._arrived = asyncio.Event()
+        self._reads = reads
+        self._sleep = WakeableSleep(clock)
         self._turn = asyncio.Lock()
         """Delivering and rolling forward both move progress on."""
         self._out_of_turn = OutOfTurn()
@@ -86,7 +88,7 @@ class DelayService:
     def message_arrived(self, queue_id: int) -> None:
         """A message was stored in the queue of a level."""
         if 1 <= level_of_queue_id(queue_id) <= len(self._levels):
-            self._arrived.set()
+            self._sleep.wake()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -101,17 +103,7 @@ class DelayService:
             if next_due_ms is not None:
                 wait_s = min(max(next_due_ms - self._clock.now_ms(), 0) / 1000, IDLE_WAIT_S_MAX)
             if wait_s > 0:
-                await self._wait(wait_s)
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            await within(self._clock, seconds, self._wait_for_arrival())
-        except TimeoutError:
-            return
-
-    async def _wait_for_arrival(self) -> None:
-        await self._arrived.wait()
-        self._arrived.clear()
+                await self._sleep.sleep(wait_s)
 
     async def _deliver_due(self) -> int | None:
         """Deliver all that is due; gives when the next one is, or None when nothing waits."""
@@ -141,7 +133,7 @@ class DelayService:
                 return due_ms
             unit = self._store.queue_unit(SCHEDULE_TOPIC, queue_id_of_level(level), offset)
             if unit is not None:
-                self._deliver(unit[0], await self._record_at(unit[0]))
+                self._deliver(unit[0], await self._reads.record_at(unit[0]))
             self._out_of_turn.delivered(level)
         return self._clock.now_ms()
 
@@ -160,7 +152,7 @@ class DelayService:
                     due_ms = self._corrected_due_ms(level, offset, now_ms)
                 if due_ms > now_ms:
                     return due_ms
-                self._deliver(physical_offset, await self._record_at(physical_offset))
+                self._deliver(physical_offset, await self._reads.record_at(physical_offset))
             self._move_on(level, offset)
         return self._clock.now_ms()
 
@@ -189,15 +181,13 @@ class DelayService:
                 if unit is None or unit[0] >= physical_offset:
                     return False
                 if not self._out_of_turn.pass_over(level, offset):
-                    self._store_anew(level, unit[0], unit[2], await self._record_at(unit[0]))
+                    self._store_anew(level, unit[0], unit[2], await self._reads.record_at(unit[0]))
                 self._move_on(level, offset)
         return True
 
     def _store_anew(self, level: int, physical_offset: int, due_ms: int, data: bytes | None) -> None:
         try:
-            if data is None:
-                raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
-            record = decode_record(data)
+            record = decoded(data)
         except RecordInvalid as error:
             self.undeliverable += 1
             log.error("the delayed message at physical offset %d can't be kept: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more
@@ -229,17 +219,10 @@ class DelayService:
             self._at_latest[level] = end, deadline
         return now_ms + math.ceil((deadline - monotonic) * 1000)
 
-    async def _record_at(self, physical_offset: int) -> bytes | None:
-        if self._store.written_offset - physical_offset <= self._hot_window_bytes:
-            return self._store.record_at(physical_offset)
-        return await asyncio.to_thread(self._store.record_at, physical_offset)
-
     def _deliver(self, physical_offset: int, data: bytes | None) -> None:
         """Store the copy; what can never be stored is counted and left where it is."""
         try:
-            if data is None:
-                raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
-            record = decode_record(data)
+            record = decoded(data)
             properties = m.decode_properties(record.properties)
             topic, queue_id = real_place(self._topics, properties)
             self._put(record, properties, topic, queue_id)

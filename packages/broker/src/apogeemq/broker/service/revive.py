@@ -26,13 +26,14 @@ from apogeemq.broker.core.topics import PERM_READ_WRITE, Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.service.dead_letters import DeadLetters, with_origin
 from apogeemq.broker.service.due_sleep import DueSleep
+from apogeemq.broker.service.log_reads import LogReads, decoded
 from apogeemq.broker.service.revive_log import ReviveLog, revive_record_of
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.bodies import TopicConfig
 from apogeemq.remoting_codec.errors import RecordInvalid
-from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.remoting_codec.record import Record
 from apogeemq.store.errors import MessageInvalid, MessageTooLarge, StoreError
 from apogeemq.store.message_store import MessageStore
 
@@ -54,7 +55,7 @@ class ReviveService:
         revive_log: what was written down, and the table of it.
         clock: wall time decides what is due.
         retry_mark: the kind of retry topic that new failures go to.
-        hot_window_bytes: records this close to the end of the log are read without a thread.
+        reads: reads them back.
         dead_letters: counts messages that failed too often.
         offset_message_id: makes the id that names a physical offset.
     """
@@ -70,7 +71,7 @@ class ReviveService:
         revive_log: ReviveLog,
         clock: Clock,
         retry_mark: RetryMark,
-        hot_window_bytes: int,
+        reads: LogReads,
         dead_letters: Counter[tuple[str, str]],
         offset_message_id: Callable[[int], str],
     ) -> None:
@@ -83,7 +84,7 @@ class ReviveService:
         self._table = revive_log.table
         self._clock = clock
         self._retry_mark = retry_mark
-        self._hot_window_bytes = hot_window_bytes
+        self._reads = reads
         self._dead_letters = DeadLetters(topics=topics, writer=writer, counts=dead_letters)
         self._offset_message_id = offset_message_id
         self._sleep = DueSleep(clock)
@@ -197,15 +198,7 @@ class ReviveService:
         _, topic, queue_id = key
         try:
             unit = self._store.queue_unit(topic, queue_id, queue_offset)
-            if unit is None:
-                raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
-            if self._store.written_offset - unit[0] <= self._hot_window_bytes:
-                data = self._store.record_at(unit[0])
-            else:
-                data = await asyncio.to_thread(self._store.record_at, unit[0])
-            if data is None:
-                raise RecordInvalid("there is no record")  # noqa: TRY301 — as above
-            return decode_record(data)
+            return decoded(None if unit is None else await self._reads.record_at(unit[0]))
         except RecordInvalid as error:
             self.unreadable += 1
             log.error("the popped message %d of %s can't come again: %s", queue_offset, key, error)  # noqa: TRY400 — the trace says nothing more

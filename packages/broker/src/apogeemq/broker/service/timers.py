@@ -10,7 +10,6 @@ until the next timer is due or a message is stored in the queue. Source: archite
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from itertools import islice
 
 from apogeemq.broker.core.names import TIMER_TOPIC
@@ -18,13 +17,15 @@ from apogeemq.broker.core.properties import encode_or_keep
 from apogeemq.broker.core.timed import recalled, stored_deliver_ms
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.errors import BrokerError
+from apogeemq.broker.service.due_sleep import WakeableSleep
+from apogeemq.broker.service.log_reads import LogReads, decoded
 from apogeemq.broker.service.real_place import real_place
 from apogeemq.broker.service.writer import MessageWriter
-from apogeemq.mesh.clock import Clock, within
+from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.errors import RecordInvalid
 from apogeemq.remoting_codec.message import decode_properties, java_string_hash
-from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.remoting_codec.record import Record
 from apogeemq.store.delivery_times import PROPERTY_DUE_MS
 from apogeemq.store.errors import MessageInvalid, MessageTooLarge, StoreError
 from apogeemq.store.message_store import MessageStore
@@ -48,19 +49,19 @@ class TimerService:
     Args:
         store, topics, writer: as elsewhere.
         clock: wall time decides what is due.
-        hot_window_bytes: records this close to the end of the log are read without a thread.
+        reads: reads them back.
     """
 
     def __init__(
-        self, *, store: MessageStore, topics: TopicTable, writer: MessageWriter, clock: Clock, hot_window_bytes: int
+        self, *, store: MessageStore, topics: TopicTable, writer: MessageWriter, clock: Clock, reads: LogReads
     ) -> None:
         self._store = store
         self._timer = store.timer
         self._topics = topics
         self._writer = writer
         self._clock = clock
-        self._hot_window_bytes = hot_window_bytes
-        self._arrived = asyncio.Event()
+        self._reads = reads
+        self._sleep = WakeableSleep(clock)
         self._turn = asyncio.Lock()
         """Delivering and storing anew both take timers away."""
         self._has_delivered = asyncio.Event()
@@ -72,7 +73,7 @@ class TimerService:
 
     def message_arrived(self) -> None:
         """A message was stored in the timer queue."""
-        self._arrived.set()
+        self._sleep.wake()
 
     async def run(self) -> None:
         """Take in and deliver until cancelled."""
@@ -121,14 +122,7 @@ class TimerService:
         if seconds <= 0:
             await asyncio.sleep(0)  # a timer may be due at once, or in a bucket that is not sorted yet
             return
-        try:
-            await within(self._clock, seconds, self._wait_for_arrival())
-        except TimeoutError:
-            return
-
-    async def _wait_for_arrival(self) -> None:
-        await self._arrived.wait()
-        self._arrived.clear()
+        await self._sleep.sleep(seconds)
 
     # -- taking in -----------------------------------------------------------------------------------------------------
 
@@ -141,7 +135,7 @@ class TimerService:
                 units.append(unit)
             if not units:
                 return
-            records = await self._records_at([unit[0] for unit in units])
+            records = await self._reads.records_at([unit[0] for unit in units])
             for queue_offset, unit, data in zip(range(begin, begin + len(units)), units, records, strict=True):
                 await self._take_in_record(unit[0], unit[1], data)
                 self._timer.queue_offset = queue_offset + 1
@@ -149,7 +143,7 @@ class TimerService:
 
     async def _take_in_record(self, physical_offset: int, size_bytes: int, data: bytes | None) -> None:
         try:
-            record = _decoded(data)
+            record = decoded(data)
             properties = decode_properties(record.properties)
             deliver_ms = stored_deliver_ms(properties)
             if recalled(properties) is not None:
@@ -172,7 +166,7 @@ class TimerService:
 
         def is_it(entry: TimerEntry) -> bool:
             try:
-                found = decode_properties(_decoded(self._store.record_at(entry.physical_offset)).properties)
+                found = decode_properties(decoded(self._store.record_at(entry.physical_offset)).properties)
             except RecordInvalid:
                 return False
             return (found.get(m.PROPERTY_REAL_TOPIC), found.get(m.PROPERTY_UNIQ_KEY)) == wanted
@@ -184,9 +178,9 @@ class TimerService:
     async def _finish_recalls(self) -> None:
         """Do what Java's broker had noted and not come to."""
         for entry in self._timer.pending_deletions():
-            (data,) = await self._records_at([entry.physical_offset])
+            (data,) = await self._reads.records_at([entry.physical_offset])
             try:
-                await asyncio.to_thread(self._recall, decode_properties(_decoded(data).properties))
+                await asyncio.to_thread(self._recall, decode_properties(decoded(data).properties))
             except (RecordInvalid, LookupError) as error:
                 self._undeliverable(entry.physical_offset, error)
             self._timer.commit([entry])
@@ -208,7 +202,7 @@ class TimerService:
             entries = self._timer.due(self._clock.now_ms(), PER_TURN_MAX)
             done = 0
             try:
-                records = await self._records_at([entry.physical_offset for entry in entries])
+                records = await self._reads.records_at([entry.physical_offset for entry in entries])
                 for entry, data in zip(entries, records, strict=True):
                     self._deliver(entry, data)
                     done += 1
@@ -222,7 +216,7 @@ class TimerService:
     def _deliver(self, entry: TimerEntry, data: bytes | None) -> None:
         """Store the copy; what can never be stored is counted and left where it is."""
         try:
-            record = _decoded(data)
+            record = decoded(data)
             properties = decode_properties(record.properties)
             now_ms = self._clock.now_ms()
             if entry.is_rolled and stored_deliver_ms(properties) > now_ms:
@@ -278,7 +272,7 @@ class TimerService:
         waiting = self._timer.live_before(physical_offset)
         entries = await asyncio.to_thread(lambda: list(islice(waiting, PER_TURN_MAX)))
         entries = [entry for entry in entries if not self._timer.is_handed_out(entry)]
-        records = await self._records_at([entry.physical_offset for entry in entries])
+        records = await self._reads.records_at([entry.physical_offset for entry in entries])
         recalls = self.recalls
         await self._take_in()
         if self.recalls != recalls:
@@ -297,7 +291,7 @@ class TimerService:
 
     def _try_to_store_anew(self, entry: TimerEntry, data: bytes | None) -> None:
         try:
-            self._store_anew(_decoded(data))
+            self._store_anew(decoded(data))
         except RecordInvalid as error:
             self._undeliverable(entry.physical_offset, error)
 
@@ -309,24 +303,10 @@ class TimerService:
             properties=record.properties,
             tags_code=m.tags_code(decode_properties(record.properties).get(m.PROPERTY_TAGS)),
         )
-        self._arrived.set()
+        self._sleep.wake()
 
     # -- inside --------------------------------------------------------------------------------------------------------
-
-    async def _records_at(self, physical_offsets: Sequence[int]) -> list[bytes | None]:
-        """The records, in a thread unless all were written lately."""
-        hot_begin = self._store.written_offset - self._hot_window_bytes
-        if all(offset >= hot_begin for offset in physical_offsets):
-            return [self._store.record_at(offset) for offset in physical_offsets]
-        return await asyncio.to_thread(lambda: [self._store.record_at(offset) for offset in physical_offsets])
 
     def _undeliverable(self, physical_offset: int, error: Exception) -> None:
         self.undeliverable += 1
         log.error("the timer message at physical offset %d can't be delivered: %s", physical_offset, error)
-
-
-def _decoded(data: bytes | None) -> Record:
-    """Errors: RecordInvalid, also where there is no record."""
-    if data is None:
-        raise RecordInvalid("there is no record")
-    return decode_record(data)

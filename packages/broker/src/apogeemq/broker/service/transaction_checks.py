@@ -21,13 +21,14 @@ from apogeemq.broker.core.properties import encode_or_keep
 from apogeemq.broker.core.topics import PERM_READ_WRITE, Topic, TopicTable
 from apogeemq.broker.core.transactions import Decision, Transaction, TransactionTable
 from apogeemq.broker.service.due_sleep import DueSleep
+from apogeemq.broker.service.log_reads import LogReads, decoded
 from apogeemq.broker.service.transactions import QUEUE_ID, CheckSchedule, TransactionService
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.bodies import TopicConfig
 from apogeemq.remoting_codec.errors import RecordInvalid
-from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.remoting_codec.record import Record
 from apogeemq.store.errors import StoreError
 from apogeemq.store.message_store import MessageStore
 
@@ -66,7 +67,7 @@ class TransactionCheckService:
         ask: reaches the producers.
         has_producer: whether a group has one.
         offset_message_id: makes the id that names a physical offset.
-        hot_window_bytes: records this close to the end of the log are read without a thread.
+        reads: reads them back.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class TransactionCheckService:
         ask: AskProducer,
         has_producer: Callable[[str], bool],
         offset_message_id: Callable[[int], str],
-        hot_window_bytes: int,
+        reads: LogReads,
     ) -> None:
         self._store = store
         self._topics = topics
@@ -94,7 +95,7 @@ class TransactionCheckService:
         self._ask = ask
         self._has_producer = has_producer
         self._offset_message_id = offset_message_id
-        self._hot_window_bytes = hot_window_bytes
+        self._reads = reads
         self._turn = asyncio.Lock()
         """Asking and rolling forward both store copies."""
         self._turn_began = 0.0
@@ -255,13 +256,7 @@ class TransactionCheckService:
         """The newest copy; None, counted and told, when it can't be read any more: it is then given up."""
         physical_offset = transaction.physical_offset
         try:
-            if self._store.written_offset - physical_offset <= self._hot_window_bytes:
-                data = self._store.record_at(physical_offset)
-            else:
-                data = await asyncio.to_thread(self._store.record_at, physical_offset)
-            if data is None:
-                raise RecordInvalid("there is no record")  # noqa: TRY301 — same end as an unreadable one
-            return decode_record(data)
+            return decoded(await self._reads.record_at(physical_offset))
         except RecordInvalid as error:
             self._transactions.unreadable += 1
             log.error("the half message at physical offset %d is lost: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more

@@ -12,6 +12,7 @@ from apogeemq.broker.errors import RequestFailed
 from apogeemq.broker.faces.remoting.disk_reads import DiskReads, write_reply
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.broker.service.acknowledge import Acknowledger, Verdict
+from apogeemq.broker.service.log_reads import LogReads
 from apogeemq.broker.service.transaction_checks import TransactionCheck
 from apogeemq.broker.service.transactions import EndRequest, TransactionService
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
@@ -37,7 +38,7 @@ class TransactionRequests:
         transactions: the service.
         acknowledger: decides when an answer may go out, where one is wanted.
         disk_reads: for half messages that were stored long ago.
-        is_hot: whether a physical offset is read without waiting for the disk.
+        reads: knows which half messages are read without waiting for the disk.
         stats: counts answers.
     """
 
@@ -47,13 +48,13 @@ class TransactionRequests:
         transactions: TransactionService,
         acknowledger: Acknowledger,
         disk_reads: DiskReads,
-        is_hot: Callable[[int], bool],
+        reads: LogReads,
         stats: RequestStats,
     ) -> None:
         self._transactions = transactions
         self._acknowledger = acknowledger
         self._disk_reads = disk_reads
-        self._is_hot = is_hot
+        self._reads = reads
         self._stats = stats
 
     def handlers(self) -> dict[int, Handler]:
@@ -71,7 +72,7 @@ class TransactionRequests:
                 f"commitOrRollback is {header.commit_or_rollback}; it must be 8 (commit), 12 (roll back) or 0 (unknown)"
             )
         request = EndRequest(header.producer_group, header.tran_state_table_offset, header.commit_log_offset, decision)
-        self._acknowledger.check_room()
+        self._acknowledger.check_room(channel, 0)
 
         def end(half: Record) -> Reply:
             ended = self._transactions.end(request, half)
@@ -81,10 +82,10 @@ class TransactionRequests:
             def done(verdict: Verdict) -> None:
                 write_reply(channel, self._answer(command, verdict.code, verdict.remark))
 
-            self._acknowledger.when_safe(ended.topic, ended.end_offset, True, done)
+            self._acknowledger.when_safe(ended.topic, ended.end_offset, True, done, channel, 0)
             return None
 
-        if self._is_hot(request.physical_offset):
+        if self._reads.is_hot(request.physical_offset):
             return end(self._transactions.read(request))
         self._disk_reads.start(channel, command, lambda: self._transactions.read(request), end)
         return None
