@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "proto"
 # Folder of sources below proto/ → the source root that its stubs are written under.
 OUTPUTS = {
+    "apogeemq/controller": ROOT / "packages" / "controller" / "src",
     "apogeemq/mesh": ROOT / "packages" / "mesh" / "src",
     "apogeemq/proto": ROOT / "proto" / "src",
 }

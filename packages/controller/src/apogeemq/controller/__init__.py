@@ -1,0 +1,1 @@
+"""Broker-set membership and master election under etcd leases."""

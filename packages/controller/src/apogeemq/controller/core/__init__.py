@@ -1,0 +1,1 @@
+"""Decisions without socket, clock or chance inside: each is handed in."""
