@@ -7,6 +7,7 @@ from apogeemq.mesh.local_caller import LocalCaller
 from apogeemq.mesh.network import Req, Resp
 from apogeemq.mesh.v1 import broker_pb2 as pb
 from apogeemq.mesh.v1 import methods
+from apogeemq.remoting_codec.message_id import RecallHandle, encode_recall_handle
 from apogeemq.remoting_codec.record import encode_host
 from google.protobuf.message import Message
 from opentelemetry.trace import Tracer
@@ -77,6 +78,7 @@ def handles_of(reply: pb.PopMessageReply) -> list[pb.PopHandle]:
     ]
 
 
+RECALL_HANDLE = encode_recall_handle(RecallHandle("T", "broker-a", 1_700_000_009_000, "U1"))
 _HANDLE = pb.PopHandle(queue_offset=0, start_offset=0, pop_time_ms=1_700_000_000_000, invisible_time_ms=60_000)
 _CONSUMER = pb.ClientHeartbeatRequest.ConsumerData(
     group="G",
@@ -132,6 +134,11 @@ GOOD: dict[str, tuple[Call[Any, Any], Message]] = {
             pb.QueryOffsetRequest(topic="T", kind=pb.OFFSET_COMMITTED, consumer_group="G", timestamp_ms=1),
         ),
         (methods.UPDATE_OFFSET, pb.UpdateOffsetRequest(topic="T", consumer_group="G", queue_offset=0)),
+        (methods.RECALL_MESSAGE, pb.RecallMessageRequest(topic="T", recall_handle=RECALL_HANDLE)),
+        (
+            methods.FORWARD_TO_DEAD_LETTER_QUEUE,
+            pb.ForwardToDeadLetterQueueRequest(consumer_group="G", topic="T", handle=_HANDLE, reason="spoilt"),
+        ),
     )
 }
 """A request of each kind that a broker with topic T and group G serves, with every field set that has a bound."""

@@ -27,6 +27,8 @@ REQUIRED = {
     "UnregisterClient": {"client_id"},
     "QueryOffset": {"topic", "kind", "consumer_group"},
     "UpdateOffset": {"topic", "consumer_group"},
+    "RecallMessage": {"topic", "recall_handle"},
+    "ForwardToDeadLetterQueue": {"consumer_group", "topic", "handle", "handle.pop_time_ms"},
 }
 """What has to be there; 0, false and the empty text are right for the others."""
 

@@ -92,6 +92,8 @@ async def test_retry_max_times_2_gives_three_deliveries() -> None:
         dead = world.record("%DLQ%G")
         assert (dead.body, dead.reconsume_times) == (b"a", 3)
         assert properties_of(dead)["DLQ_ORIGIN_TOPIC"] == "T"
+        reason = "not acknowledged within 20000 ms of delivery 3; the maximum is 2 retries"
+        assert properties_of(dead)["APOGEEMQ_FAILURE_REASON"] == reason
         assert world.broker.dead_letters == {("G", "T"): 1}
         await let_it_be_over(world, 1_000)
         assert len(world.records("%RETRY%G_T")) == 2

@@ -1,17 +1,23 @@
 """Messages for any millisecond: taken in, delivered, recalled, kept over a crash and when their file goes."""
 
+import asyncio
 import itertools
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
-from apogeemq.broker.config import StoreSettings, TimersConfig
+from apogeemq.broker.config import FlushDiskType, StoreSettings, TimersConfig
 from apogeemq.broker.service.timers import PER_TURN_MAX
+from apogeemq.mesh.errors import CallRefused
+from apogeemq.mesh.v1 import broker_pb2 as pb
+from apogeemq.mesh.v1 import methods
+from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.message_id import RecallHandle, encode_recall_handle
 from apogeemq.store.memory_disk import MemoryDisk
 
+from packages.broker.tests.mesh_asking import Asker
 from packages.broker.tests.world import World, fields_of, properties_of, send_fields, until
 
 WHEEL = "rmq_sys_wheel_timer"
@@ -220,6 +226,39 @@ async def test_a_recalled_message_never_comes(world: World) -> None:
     await until(lambda: world.store.timer.pending_count == 1)
     await world.clock.run_for(60)
     assert bodies(world) == [b"kept"]
+
+
+async def test_a_message_of_a_proxy_is_recalled_through_it(world: World) -> None:
+    """The reply to a send over the mesh has the handle that the reply over Remoting has."""
+    world.mark_saved()
+    asker = Asker(world)
+    sent = await asker.send(properties=text(TIMER_DELIVER_MS=1_700_000_005_678, UNIQ_KEY="K1").encode())
+    assert urlsafe_b64decode(sent.recall_handle) == b"v1 T broker-a 1700000005001 K1"
+    assert (await asker.send(properties=b"UNIQ_KEY\x01K2\x02")).recall_handle == ""
+    request = pb.RecallMessageRequest(topic="T", recall_handle=sent.recall_handle)
+    assert (await asker.ask(methods.RECALL_MESSAGE, request)).message_id == "K1"
+    await world.clock.run_for(60)
+    assert bodies(world) == [b"hello"]
+    with pytest.raises(CallRefused) as too_late:
+        await asker.ask(methods.RECALL_MESSAGE, request)
+    assert too_late.value.code == 604
+
+
+async def test_a_recall_over_the_mesh_waits_for_its_flush() -> None:
+    """As over Remoting, and as a send does."""
+    async with World(store=StoreSettings(flush_disk_type=FlushDiskType.SYNC_FLUSH)) as world:
+        world.create_topic()
+        world.mark_saved()
+        handle = encode_recall_handle(RecallHandle("T", "broker-a", 1_700_000_009_000, "K"))
+        request = pb.RecallMessageRequest(topic="T", recall_handle=handle)
+        asking = asyncio.ensure_future(Asker(world).ask(methods.RECALL_MESSAGE, request))
+        await asyncio.sleep(0)
+        assert not asking.done()
+        assert world.broker.flush_line is not None
+        world.broker.flush_line.expire(1e9)
+        with pytest.raises(CallRefused) as late:
+            await asking
+        assert late.value.code == ResponseCode.FLUSH_DISK_TIMEOUT
 
 
 async def test_a_recall_of_another_topics_message_takes_nothing(world: World) -> None:

@@ -397,6 +397,8 @@ async def test_after_all_questions_it_is_given_up() -> None:
         assert len(questions(producer)) == 3
         given_up = world.record(GIVEN_UP_TOPIC)
         assert (given_up.body, properties_of(given_up)["REAL_TOPIC"]) == (b"half", "T")
+        reason = properties_of(given_up)["APOGEEMQ_FAILURE_REASON"]
+        assert reason == "its producer group P decided nothing in 3 checks"
         refused = end(producer, halves(world)[-1], COMMIT)
         assert (refused.code, delivered(world)) == (1, [])
         assert world.broker.transacting.service.ended == {("T", Decision.GIVEN_UP): 1}

@@ -21,8 +21,10 @@ from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.faces.mesh.answers import CallStats
 from apogeemq.broker.faces.mesh.clients import ClientAnswers
+from apogeemq.broker.faces.mesh.dead_letters import DeadLetterAnswers
 from apogeemq.broker.faces.mesh.offsets import OffsetAnswers
 from apogeemq.broker.faces.mesh.pops import PopAnswers
+from apogeemq.broker.faces.mesh.recalls import RecallAnswers
 from apogeemq.broker.faces.mesh.sends import SendAnswers
 from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.table import call_table
@@ -55,6 +57,7 @@ from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.delayed_form import DelayedForm
 from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
 from apogeemq.broker.service.fetch import FetchService
+from apogeemq.broker.service.forward_dead import ForwardDead
 from apogeemq.broker.service.groups import GroupService
 from apogeemq.broker.service.log_reads import LogReads
 from apogeemq.broker.service.metadata import MetadataSaver
@@ -383,21 +386,18 @@ class Broker:
             reads=reads,
             stats=self.stats,
         )
-        recalls = RecallRequests(
-            RecallService(
-                topics=self.topics,
-                writer=writer,
-                properties=broker_properties,
-                timed_form=timed_form,
-                timer_arrived=self.timers.message_arrived,
-                now_ms=clock.now_ms,
-                store_host=store_host,
-                broker_name=identity.broker_name,
-                is_enabled=config.timers.recall_message_enable,
-            ),
-            self.acknowledger,
-            self.stats,
+        recalls = RecallService(
+            topics=self.topics,
+            writer=writer,
+            properties=broker_properties,
+            timed_form=timed_form,
+            timer_arrived=self.timers.message_arrived,
+            now_ms=clock.now_ms,
+            store_host=store_host,
+            broker_name=identity.broker_name,
+            is_enabled=config.timers.recall_message_enable,
         )
+        forwards = ForwardDead(store=store, pops=self.popping.service, send_back=self.send_back, reads=reads)
         queries = QueryService(store)
         relays = RelayRequests(
             groups=self.group_service,
@@ -422,7 +422,7 @@ class Broker:
                 **messages.handlers(),
                 **replies.handlers(),
                 **transactions.handlers(),
-                **recalls.handlers(),
+                **RecallRequests(recalls, self.acknowledger, self.stats).handlers(),
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
                 **QueryRequests(queries, self.stats, self.disk_reads).handlers(),
@@ -447,8 +447,10 @@ class Broker:
         )
         self.calls = call_table(
             sends=SendAnswers(self.send, self.acknowledger, spans),
+            recalls=RecallAnswers(recalls, self.acknowledger),
             pops=PopAnswers(self.popping.polls, clock),
             settling=SettlingAnswers(self.popping.service),
+            dead_letters=DeadLetterAnswers(forwards, self.acknowledger),
             topics=TopicAnswers(self.topics, self.group_service, self.acknowledger),
             clients=ClientAnswers(self.group_service),
             offsets=OffsetAnswers(self.offset_service, self.cold_reads),

@@ -1,5 +1,11 @@
 """The dead letters of a group: what failed too often, kept for people to look at.
 
+A dead letter is the message as it was, its trace context and its keys among the rest, and says besides:
+```
+DLQ_ORIGIN_TOPIC, DLQ_ORIGIN_MESSAGE_ID   topic and id of the message before its first failure (Apache's)
+RETRY_TOPIC, ORIGIN_MESSAGE_ID            the same, as retries say it (Apache's)
+APOGEEMQ_FAILURE_REASON                   the last failure, in words: what the consumer said, else what the broker knows
+```
 Source: reference broker_behaviour.md §2.
 """
 
@@ -13,6 +19,10 @@ from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.record import Record
 from apogeemq.store.message_store import AppendResult
 
+PROPERTY_FAILURE_REASON = "APOGEEMQ_FAILURE_REASON"
+REASON_LENGTH_MAX = 1_000
+"""Characters; what is longer is cut."""
+
 
 def with_origin(properties: dict[str, str], record: Record, message_id: str) -> dict[str, str]:
     """The properties of a copy of a message that failed: they say where it came from, from its first failure on."""
@@ -24,6 +34,13 @@ def with_origin(properties: dict[str, str], record: Record, message_id: str) -> 
     }
 
 
+def with_reason(properties: dict[str, str], reason: str) -> dict[str, str]:
+    """The properties of a message that is given up, for this reason; an earlier one is replaced."""
+    # Divides properties, or spoils whatever shows it.
+    text = "".join(char if char.isprintable() else " " for char in reason[:REASON_LENGTH_MAX])
+    return {**properties, PROPERTY_FAILURE_REASON: text}
+
+
 class DeadLetters:
     """Stores dead letters, and counts them in `counts` by (group, topic of origin)."""
 
@@ -32,8 +49,10 @@ class DeadLetters:
         self._writer = writer
         self._counts = counts
 
-    def put(self, group: str, record: Record, properties: dict[str, str]) -> tuple[AppendResult, Topic]:
+    def put(self, group: str, record: Record, properties: dict[str, str], reason: str) -> tuple[AppendResult, Topic]:
         """Store a message that failed once more, with properties that name its origin; gives where.
+
+        `reason` says in words how it failed.
 
         Raises BrokerError when the group's DLQ can't be made, StoreError; nothing was stored then.
         """
@@ -46,7 +65,7 @@ class DeadLetters:
             topic,
             0,
             record,
-            properties=encode_or_keep(kept, record.properties),
+            properties=encode_or_keep(with_reason(kept, reason), record.properties),
             tags_code=m.tags_code(kept.get(m.PROPERTY_TAGS)),
         )
         # Only names of topics that exist: a property may hold anything, and each name is kept.

@@ -408,6 +408,11 @@ class PopService:
         """Whether an offset lies in a queue, its end included."""
         return self._store.min_offset(topic, queue_id) <= queue_offset <= self._store.max_offset(topic, queue_id)
 
+    def was_acknowledged(self, group: str, topic: str, handle: PopHandle) -> bool:
+        """Whether a handle's message was acknowledged with it, as far as that is still known."""
+        self._check_ready()
+        return self._was_acknowledged(_key(group, topic, handle), handle, self._now_ms())
+
     def ack(self, group: str, topic: str, handles: Sequence[PopHandle]) -> list[HandleResult]:
         """Acknowledge messages; one result per handle, in order.
 

@@ -213,7 +213,11 @@ class ReviveService:
         retry_max_times = RETRY_MAX_TIMES if config is None else config.retry_max_times
         try:
             if record.reconsume_times + 1 > retry_max_times:
-                self._dead_letters.put(group, record, properties)
+                reason = (
+                    f"not acknowledged within {checkpoint.invisible_time_ms} ms of delivery "
+                    f"{record.reconsume_times + 1}; the maximum is {retry_max_times} retries"
+                )
+                self._dead_letters.put(group, record, properties, reason)
             else:
                 self._put_retry(group, topic, record, properties)
         except (MessageTooLarge, MessageInvalid) as error:

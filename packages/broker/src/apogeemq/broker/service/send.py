@@ -27,6 +27,7 @@ from apogeemq.broker.errors import (
     NoPermission,
     SubscriptionGroupNotExist,
 )
+from apogeemq.broker.service.dead_letters import with_reason
 from apogeemq.broker.service.delayed_form import DelayedForm
 from apogeemq.broker.service.timed_form import TimedForm
 from apogeemq.broker.service.transactions import QUEUE_ID as TRANSACTION_QUEUE_ID
@@ -180,6 +181,8 @@ class SendService:
             if is_dead_letter:
                 # A dead letter goes there at once, whatever delay the consumer gave its next try.
                 properties = {key: value for key, value in properties.items() if key != m.PROPERTY_DELAY}
+                reason = f"sent to its retry topic by its consumer, {request.reconsume_times or 0} times until now"
+                properties = with_reason(properties, reason)
                 text = join_properties(properties)
         stored_topic, stored_queue_id = target, target_queue_id
         recall_handle: str | None = None

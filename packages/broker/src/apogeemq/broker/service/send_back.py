@@ -114,12 +114,16 @@ class SendBackService:
         except RecordInvalid as error:
             raise RequestFailed(f"look message by offset failed, {physical_offset}: {error}") from error
 
-    def store(self, retry: Retry, record: Record) -> tuple[int, Topic]:
-        """Store the retry, or the dead letter; gives the end of its record in the log, and where it will be found."""
+    def store(self, retry: Retry, record: Record, reason: str = "") -> tuple[int, Topic]:
+        """Store the retry, or the dead letter; gives the end of its record in the log, and where it will be found.
+
+        `reason` is the consumer's word on why the message goes to the dead letters; empty when it said none.
+        """
         message_id = self._offset_message_id(record.physical_offset)
         properties = with_origin(m.decode_properties(record.properties), record, message_id)
         if record.reconsume_times >= retry.reconsume_times_max or retry.delay_level < 0:
-            result, topic = self._dead_letters.put(retry.group, record, properties)
+            reason = reason or _reason(retry, record)
+            result, topic = self._dead_letters.put(retry.group, record, properties, reason)
             return result.physical_offset + result.size_bytes, topic
         level = retry.delay_level or DELAY_LEVEL_OF_FIRST_RETRY + record.reconsume_times
         return self._put_retry(record, properties, retry, self._delay_levels.clamp(level))
@@ -141,3 +145,11 @@ class SendBackService:
             tags_code=None,
         )
         return result.physical_offset + result.size_bytes, topic
+
+
+def _reason(retry: Retry, record: Record) -> str:
+    """Why a message goes to the dead letters whose consumer does not say it."""
+    delivery = record.reconsume_times + 1
+    if retry.delay_level < 0:
+        return f"given up by its consumer on delivery {delivery}"
+    return f"sent back by its consumer on delivery {delivery}; the maximum is {retry.reconsume_times_max} retries"

@@ -20,6 +20,7 @@ from apogeemq.broker.core.names import TRANS_CHECK_MAX_TIME_TOPIC
 from apogeemq.broker.core.properties import encode_or_keep
 from apogeemq.broker.core.topics import PERM_READ_WRITE, Topic, TopicTable
 from apogeemq.broker.core.transactions import Decision, Transaction, TransactionTable
+from apogeemq.broker.service.dead_letters import with_reason
 from apogeemq.broker.service.due_sleep import DueSleep
 from apogeemq.broker.service.log_reads import LogReads, decoded
 from apogeemq.broker.service.transactions import QUEUE_ID, CheckSchedule, TransactionService
@@ -228,12 +229,14 @@ class TransactionCheckService:
             transaction.checks,
             TRANS_CHECK_MAX_TIME_TOPIC,
         )
+        properties = m.decode_properties(half.properties)
+        reason = f"its producer group {transaction.group} decided nothing in {transaction.checks} checks"
         self._writer.put_copy(
             self._given_up_topic(),
             QUEUE_ID,
             half,
-            properties=half.properties,
-            tags_code=m.tags_code(m.decode_properties(half.properties).get(m.PROPERTY_TAGS)),
+            properties=encode_or_keep(with_reason(properties, reason), half.properties),
+            tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
         )
         self._transactions.settle(transaction, Decision.GIVEN_UP, self._topic_of(half))
 

@@ -105,20 +105,22 @@ class SendMessageRequest(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., queue_id: _Optional[int] = ..., producer_group: _Optional[str] = ..., flag: _Optional[int] = ..., sys_flag: _Optional[int] = ..., born_timestamp_ms: _Optional[int] = ..., born_host: _Optional[bytes] = ..., reconsume_times: _Optional[int] = ..., max_reconsume_times: _Optional[int] = ..., properties: _Optional[bytes] = ..., body: _Optional[bytes] = ..., batch: bool = ..., default_topic: _Optional[str] = ..., default_topic_queue_nums: _Optional[int] = ...) -> None: ...
 
 class SendMessageReply(_message.Message):
-    __slots__ = ("status", "offset_message_id", "message_id", "queue_id", "queue_offset", "transaction_id")
+    __slots__ = ("status", "offset_message_id", "message_id", "queue_id", "queue_offset", "transaction_id", "recall_handle")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUE_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    RECALL_HANDLE_FIELD_NUMBER: _ClassVar[int]
     status: SendStatus
     offset_message_id: str
     message_id: str
     queue_id: int
     queue_offset: int
     transaction_id: str
-    def __init__(self, status: _Optional[_Union[SendStatus, str]] = ..., offset_message_id: _Optional[str] = ..., message_id: _Optional[str] = ..., queue_id: _Optional[int] = ..., queue_offset: _Optional[int] = ..., transaction_id: _Optional[str] = ...) -> None: ...
+    recall_handle: str
+    def __init__(self, status: _Optional[_Union[SendStatus, str]] = ..., offset_message_id: _Optional[str] = ..., message_id: _Optional[str] = ..., queue_id: _Optional[int] = ..., queue_offset: _Optional[int] = ..., transaction_id: _Optional[str] = ..., recall_handle: _Optional[str] = ...) -> None: ...
 
 class PopMessageRequest(_message.Message):
     __slots__ = ("consumer_group", "topic", "queue_id", "max_msg_nums", "invisible_time_ms", "poll_time_ms", "init_mode", "expression_type", "expression", "attempt_id", "client_id")
@@ -251,6 +253,38 @@ class ExtendInvisibleReply(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedScalarFieldContainer[HandleResult]
     def __init__(self, results: _Optional[_Iterable[_Union[HandleResult, str]]] = ...) -> None: ...
+
+class RecallMessageRequest(_message.Message):
+    __slots__ = ("topic", "recall_handle")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    RECALL_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    recall_handle: str
+    def __init__(self, topic: _Optional[str] = ..., recall_handle: _Optional[str] = ...) -> None: ...
+
+class RecallMessageReply(_message.Message):
+    __slots__ = ("message_id",)
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    message_id: str
+    def __init__(self, message_id: _Optional[str] = ...) -> None: ...
+
+class ForwardToDeadLetterQueueRequest(_message.Message):
+    __slots__ = ("consumer_group", "topic", "handle", "reason")
+    CONSUMER_GROUP_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    consumer_group: str
+    topic: str
+    handle: PopHandle
+    reason: str
+    def __init__(self, consumer_group: _Optional[str] = ..., topic: _Optional[str] = ..., handle: _Optional[_Union[PopHandle, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ForwardToDeadLetterQueueReply(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: HandleResult
+    def __init__(self, result: _Optional[_Union[HandleResult, str]] = ...) -> None: ...
 
 class QueryTopicRequest(_message.Message):
     __slots__ = ("topic",)

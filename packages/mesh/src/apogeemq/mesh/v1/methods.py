@@ -85,3 +85,14 @@ QUERY_OFFSET = Call(
 UPDATE_OFFSET = Call(
     12, "UpdateOffset", broker.UpdateOffsetRequest, broker.UpdateOffsetReply, Channel.CONTROL, is_idempotent=True
 )
+RECALL_MESSAGE = Call(
+    13, "RecallMessage", broker.RecallMessageRequest, broker.RecallMessageReply, Channel.CONTROL, is_idempotent=True
+)
+FORWARD_TO_DEAD_LETTER_QUEUE = Call(
+    14,
+    "ForwardToDeadLetterQueue",
+    broker.ForwardToDeadLetterQueueRequest,
+    broker.ForwardToDeadLetterQueueReply,
+    Channel.CONTROL,
+    is_idempotent=True,
+)

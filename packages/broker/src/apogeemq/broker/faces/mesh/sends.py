@@ -106,6 +106,7 @@ def _reply(sent: Sent, status: SendStatus) -> SendMessageReply:
         queue_id=sent.queue_id,
         queue_offset=sent.queue_offset,
         transaction_id=sent.unique_key,
+        recall_handle=sent.recall_handle,
     )
 
 

@@ -35,7 +35,7 @@ class SettlingAnswers:
         """One gets a new time, and a new handle."""
         _check_names(request.consumer_group, request.topic)
         fields.check_range("invisible_time_ms", request.invisible_time_ms, 0, INVISIBLE_TIME_MS_MAX)
-        handle = _handle("handle", request.handle)
+        handle = pop_handle("handle", request.handle)
         changed = self._pops.change_invisible(request.consumer_group, request.topic, handle, request.invisible_time_ms)
         return pb.ChangeInvisibleTimeReply(
             result=RESULTS[changed.result],
@@ -60,11 +60,12 @@ def _check_names(group: str, topic: str) -> None:
 
 def _handles(handles: Sequence[pb.PopHandle]) -> list[PopHandle]:
     fields.check_count("handles", len(handles), 1, HANDLES_PER_CALL_MAX)
-    return [_handle("handles", handle) for handle in handles]
+    return [pop_handle("handles", handle) for handle in handles]
 
 
-def _handle(field: str, handle: pb.PopHandle) -> PopHandle:
-    """Read a handle. One look for the common case: what is wrong is said by `_refuse`."""
+def pop_handle(field: str, handle: pb.PopHandle) -> PopHandle:
+    """Read a handle; InvalidParameter names the field of one that is out of its bounds."""
+    # One look for the common case: what is wrong is said by `_refuse`.
     retry_mark, queue_id, revive_queue_id = handle.retry_mark, handle.queue_id, handle.revive_queue_id
     queue_offset, start_offset = handle.queue_offset, handle.start_offset
     pop_time_ms, invisible_time_ms = handle.pop_time_ms, handle.invisible_time_ms

@@ -4,8 +4,10 @@ from collections.abc import Callable, Hashable
 
 from apogeemq.broker.faces.mesh.answers import CallStats, answer
 from apogeemq.broker.faces.mesh.clients import ClientAnswers
+from apogeemq.broker.faces.mesh.dead_letters import DeadLetterAnswers
 from apogeemq.broker.faces.mesh.offsets import OffsetAnswers
 from apogeemq.broker.faces.mesh.pops import PopAnswers
+from apogeemq.broker.faces.mesh.recalls import RecallAnswers
 from apogeemq.broker.faces.mesh.sends import SendAnswers
 from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
@@ -17,8 +19,10 @@ from opentelemetry.trace import Tracer
 def call_table(
     *,
     sends: SendAnswers,
+    recalls: RecallAnswers,
     pops: PopAnswers,
     settling: SettlingAnswers,
+    dead_letters: DeadLetterAnswers,
     topics: TopicAnswers,
     clients: ClientAnswers,
     offsets: OffsetAnswers,
@@ -41,6 +45,8 @@ def call_table(
             answer(methods.UNREGISTER_CLIENT, clients.unregister_client, stats),
             answer(methods.QUERY_OFFSET, offsets.query_offset, stats),
             answer(methods.UPDATE_OFFSET, offsets.update_offset, stats),
+            answer(methods.RECALL_MESSAGE, recalls.recall_message, stats),
+            answer(methods.FORWARD_TO_DEAD_LETTER_QUEUE, dead_letters.forward_to_dead_letter_queue, stats),
         ],
         on_owner_gone=on_owner_gone,
         tracer=tracer,
