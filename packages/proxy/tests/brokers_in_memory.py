@@ -23,6 +23,7 @@ from apogeemq.proxy.errors import ProxyError
 from apogeemq.remoting_codec.batch import decode_batch
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.message import PROPERTY_TAGS, decode_properties
+from apogeemq.remoting_codec.message_id import RecallHandle, decode_recall_handle, encode_recall_handle
 from apogeemq.remoting_codec.record import Record, encode_record
 
 STORE_HOST = bytes([127, 0, 0, 1, 0, 0, 42, 159])
@@ -58,6 +59,8 @@ class BrokerInMemory:
                 Answer(methods.ACK_MESSAGE, self._waiting(self._ack)),
                 Answer(methods.CHANGE_INVISIBLE_TIME, self._waiting(self._change)),
                 Answer(methods.EXTEND_INVISIBLE, self._waiting(self._extend)),
+                Answer(methods.RECALL_MESSAGE, self._waiting(self._recall)),
+                Answer(methods.FORWARD_TO_DEAD_LETTER_QUEUE, self._waiting(self._forward)),
                 Answer(methods.QUERY_TOPIC, self._waiting(self._topic)),
                 Answer(methods.QUERY_GROUP, self._waiting(self._group)),
                 Answer(methods.CLIENT_HEARTBEAT, self._waiting(lambda request: mesh.ClientHeartbeatReply())),
@@ -119,7 +122,27 @@ class BrokerInMemory:
                 self.store(request.topic, inner.body, inner.properties)
         else:
             self.store(request.topic, request.body, request.properties, sys_flag=request.sys_flag)
-        return mesh.SendMessageReply(status=self.send_status, queue_id=request.queue_id, queue_offset=first)
+        handle = self._recall_handle(request)
+        return mesh.SendMessageReply(
+            status=self.send_status, queue_id=request.queue_id, queue_offset=first, recall_handle=handle
+        )
+
+    def _recall_handle(self, request: mesh.SendMessageRequest) -> str:
+        """What takes a message with a delay back; empty for others."""
+        properties = decode_properties(request.properties)
+        deliver_ms = int(properties.get("TIMER_DELIVER_MS", 0))
+        if deliver_ms <= self.clock.now_ms():
+            return ""
+        return encode_recall_handle(RecallHandle(request.topic, self.name, deliver_ms, properties["UNIQ_KEY"]))
+
+    def _recall(self, request: mesh.RecallMessageRequest) -> mesh.RecallMessageReply:
+        return mesh.RecallMessageReply(message_id=decode_recall_handle(request.recall_handle).message_id)
+
+    def _forward(self, request: mesh.ForwardToDeadLetterQueueRequest) -> mesh.ForwardToDeadLetterQueueReply:
+        result = self._judge(request.consumer_group, request.handle)
+        if result == mesh.HANDLE_OK:
+            self.acked[request.consumer_group].add(request.handle.queue_offset)
+        return mesh.ForwardToDeadLetterQueueReply(result=result)
 
     async def _pop(self, request: mesh.PopMessageRequest, info: CallInfo) -> mesh.PopMessageReply:
         await self._note(request)

@@ -13,6 +13,7 @@ from typing import Any
 from apogeemq.proto.v2 import definition_pb2 as defs
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proxy.core.durations import duration, timestamp
+from apogeemq.remoting_codec.message_id import RecallHandle, encode_recall_handle
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -80,9 +81,13 @@ REQUESTS: dict[str, Callable[[], Message]] = {
     ),
     "heartbeat": lambda: v2.HeartbeatRequest(group=G, client_type=defs.SIMPLE_CONSUMER),
     "notify_client_termination": lambda: v2.NotifyClientTerminationRequest(group=G),
-    "forward_message_to_dead_letter_queue": lambda: v2.ForwardMessageToDeadLetterQueueRequest(group=G, topic=T),
+    "forward_message_to_dead_letter_queue": lambda: v2.ForwardMessageToDeadLetterQueueRequest(
+        group=G, topic=T, receipt_handle="0 1 2 3 0 a 0 0 0", message_id="M1", delivery_attempt=2
+    ),
     "end_transaction": lambda: v2.EndTransactionRequest(topic=T),
-    "recall_message": lambda: v2.RecallMessageRequest(topic=T),
+    "recall_message": lambda: v2.RecallMessageRequest(
+        topic=T, recall_handle=encode_recall_handle(RecallHandle("T", "a", 4_000_000_000_000, "M1"))
+    ),
     "telemetry of a producer": lambda: good_settings(is_producer=True),
     "telemetry of a consumer": lambda: good_settings(is_producer=False),
 }

@@ -397,15 +397,43 @@ async def test_a_change_that_a_broker_refuses_is_told() -> None:
     assert caught.value.code == Code.FORBIDDEN
 
 
+@pytest.mark.parametrize(
+    ("attempt", "attempts_max", "reason"),
+    [
+        (3, 3, "forwarded by its consumer after attempt 3 of 3"),
+        (3, 0, "forwarded by its consumer after attempt 3"),
+        (0, 3, ""),
+    ],
+)
+async def test_a_message_that_is_given_up_is_forwarded(attempt: int, attempts_max: int, reason: str) -> None:
+    """To the broker that handed it out, with what the client says of its attempts; it is renewed no more."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    cluster.brokers["a"].store("T", b"1")
+    request = request_of("a")
+    request.auto_renew = True
+    parts = await received(service, cluster, request)
+    handle = parts[1].message.system_properties.receipt_handle
+    assert len(service.renewals) == 1
+    forward = v2.ForwardMessageToDeadLetterQueueRequest(
+        group=GROUP,
+        topic=TOPIC,
+        receipt_handle=handle,
+        message_id="M",
+        delivery_attempt=attempt,
+        max_delivery_attempts=attempts_max,
+    )
+    response = await service.forward_message_to_dead_letter_queue(forward, context_of(cluster.clock))
+    assert response.status.code == Code.OK
+    (asked,) = cluster.brokers["a"].asked(mesh.ForwardToDeadLetterQueueRequest)
+    assert (asked.consumer_group, asked.topic, asked.reason) == ("G", "T", reason)
+    assert asked.handle.queue_offset == 0
+    assert len(service.renewals) == 0
+
+
 async def test_calls_of_later_issues_say_that_they_are_not_served() -> None:
     """A status, not a broken stream: clients can tell."""
     cluster = cluster_of(ManualClock(), "a")
     service, context = service_of(cluster), context_of(cluster.clock)
-    statuses = [
-        (
-            await service.forward_message_to_dead_letter_queue(v2.ForwardMessageToDeadLetterQueueRequest(), context)
-        ).status,
-        (await service.end_transaction(v2.EndTransactionRequest(), context)).status,
-        (await service.recall_message(v2.RecallMessageRequest(), context)).status,
-    ]
-    assert {status.code for status in statuses} == {Code.NOT_IMPLEMENTED}
+    ended = await service.end_transaction(v2.EndTransactionRequest(), context)
+    assert ended.status.code == Code.NOT_IMPLEMENTED

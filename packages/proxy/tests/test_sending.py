@@ -19,6 +19,7 @@ from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.service.messaging import MessagingService
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.message import decode_properties
+from apogeemq.remoting_codec.message_id import RecallHandle, encode_recall_handle
 
 from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of, refuse
 
@@ -29,6 +30,10 @@ def message(message_id: str = "M1", body: bytes = b"hello", **system: Any) -> de
         system_properties=defs.SystemProperties(message_id=message_id, **system),
         body=body,
     )
+
+
+SOON = {"seconds": 1_700_000_005, "nanos": 678_900_000}
+"""Within a horizon of the clock's first moment."""
 
 
 def service_of(cluster: Cluster) -> MessagingService:
@@ -193,7 +198,13 @@ async def test_an_unknown_topic_is_not_found() -> None:
     ("system", "topic_type", "code"),
     [
         ({"message_type": defs.FIFO, "message_group": "g"}, "FIFO", Code.NOT_IMPLEMENTED),
-        ({"message_type": defs.DELAY}, "DELAY", Code.NOT_IMPLEMENTED),
+        ({"message_type": defs.DELAY}, "DELAY", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
+        ({"message_type": defs.DELAY, "delivery_timestamp": SOON}, "DELAY", None),
+        ({"message_type": defs.DELAY, "delivery_timestamp": SOON, "message_group": "g"}, "DELAY", None),
+        ({"message_type": defs.NORMAL, "delivery_timestamp": SOON}, "DELAY", None),
+        ({"delivery_timestamp": SOON}, "MIXED", None),
+        ({"delivery_timestamp": SOON}, "NORMAL", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
+        ({"delivery_timestamp": SOON}, "FIFO", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
         ({"message_type": defs.TRANSACTION}, "TRANSACTION", Code.NOT_IMPLEMENTED),
         ({"message_group": "g"}, "", Code.NOT_IMPLEMENTED),
         ({"message_type": defs.NORMAL}, "FIFO", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
@@ -202,7 +213,7 @@ async def test_an_unknown_topic_is_not_found() -> None:
     ],
 )
 async def test_messages_must_fit_their_topic(system: dict[str, Any], topic_type: str, code: Code | None) -> None:
-    """Only NORMAL messages are served, and only for topics that take them."""
+    """Of the kinds that are served, and only for topics that take them."""
     cluster = cluster_of(ManualClock(), "a")
     cluster.brokers["a"].topic_types["T"] = topic_type
     sending = service_of(cluster).send_message(
@@ -214,6 +225,64 @@ async def test_messages_must_fit_their_topic(system: dict[str, Any], topic_type:
         with pytest.raises(ProxyError) as caught:
             await sending
         assert caught.value.code == code
+
+
+async def test_a_message_with_a_time_waits_for_it_and_can_be_taken_back() -> None:
+    """The time in ms becomes TIMER_DELIVER_MS; the answer has what the broker takes it back by."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "MIXED"
+    service = service_of(cluster)
+    request = v2.SendMessageRequest(messages=[message("M1", delivery_timestamp=SOON)])
+    (entry,) = (await service.send_message(request, context_of(cluster.clock))).entries
+    assert decode_properties(cluster.brokers["a"].records[0].properties)["TIMER_DELIVER_MS"] == "1700000005678"
+    recall = v2.RecallMessageRequest(topic=defs.Resource(name="T"), recall_handle=entry.recall_handle)
+    recalled = await service.recall_message(recall, context_of(cluster.clock))
+    assert (recalled.status.code, recalled.message_id) == (Code.OK, "M1")
+    (asked,) = cluster.brokers["a"].asked(mesh.RecallMessageRequest)
+    assert (asked.topic, asked.recall_handle) == ("T", entry.recall_handle)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stored"), [(1_699_999_999, "1699999999000"), (1, "1000"), (-1, "0"), (-(2**62), "0")]
+)
+async def test_a_time_that_is_over_is_the_brokers_matter(seconds: int, stored: str) -> None:
+    """It delivers at once; a time before 1970 is one of those."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "MIXED"
+    request = v2.SendMessageRequest(messages=[message("M1", delivery_timestamp={"seconds": seconds})])
+    (entry,) = (await service_of(cluster).send_message(request, context_of(cluster.clock))).entries
+    assert (entry.status.code, entry.recall_handle) == (Code.OK, "")
+    assert decode_properties(cluster.brokers["a"].records[0].properties)["TIMER_DELIVER_MS"] == stored
+
+
+async def test_messages_with_a_time_go_one_by_one() -> None:
+    """A batch has no delays; what is beside them still goes as one."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "MIXED"
+    sent = [message("M1"), message("M2"), *(message(f"M{n}", delivery_timestamp=SOON) for n in (3, 4)), message("M5")]
+    response = await service_of(cluster).send_message(v2.SendMessageRequest(messages=sent), context_of(cluster.clock))
+    assert [entry.message_id for entry in response.entries] == ["M1", "M2", "M3", "M4", "M5"]
+    assert [bool(entry.recall_handle) for entry in response.entries] == [False, False, True, True, False]
+    assert [send.batch for send in cluster.brokers["a"].asked(mesh.SendMessageRequest)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("handle", "code"),
+    [
+        ("", Code.BAD_REQUEST),
+        ("rubbish", Code.BAD_REQUEST),
+        (encode_recall_handle(RecallHandle("T", "nobody", 1_700_000_005_000, "M1")), Code.BAD_REQUEST),
+        (encode_recall_handle(RecallHandle("T", "a", 1, "M1")), Code.BAD_REQUEST),
+    ],
+)
+async def test_what_is_no_recall_is_refused(handle: str, code: Code) -> None:
+    """By the proxy, or by the broker that the handle names: then the text is the broker's."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].before = refuse(ResponseCode.ILLEGAL_OPERATION, mesh.RecallMessageRequest)
+    request = v2.RecallMessageRequest(topic=defs.Resource(name="T"), recall_handle=handle)
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).recall_message(request, context_of(cluster.clock))
+    assert caught.value.code == code
 
 
 async def test_kinds_of_messages_may_be_of_no_matter() -> None:

@@ -29,7 +29,7 @@ _TYPES_OF_TOPIC: dict[str, tuple[MessageType, ...]] = {
     "TRANSACTION": (TRANSACTION,),
     "MIXED": (NORMAL, FIFO, DELAY, TRANSACTION),
 }
-SERVED_TYPES = (NORMAL,)
+SERVED_TYPES = (NORMAL, DELAY)
 
 _DELAYS = frozenset(
     {m.PROPERTY_DELAY, m.PROPERTY_TIMER_DELIVER_MS, m.PROPERTY_TIMER_DELAY_SEC, m.PROPERTY_TIMER_DELAY_MS}
@@ -55,8 +55,9 @@ def check_type(message: Message, topic_type: str, where: str) -> None:
     """Refuse a message that its topic does not take, or that this proxy does not serve.
 
     Raises:
-        ProxyError NOT_IMPLEMENTED: FIFO, DELAY and TRANSACTION messages, for now; LITE and PRIORITY ones.
-        ProxyError MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: the topic is for other messages.
+        ProxyError NOT_IMPLEMENTED: FIFO and TRANSACTION messages, for now; LITE and PRIORITY ones.
+        ProxyError MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: the topic is for other messages; a DELAY message has no time of
+            delivery, or another one has.
     """
     field = f"{where}.system_properties.message_type"
     message_type = type_of(message)
@@ -64,9 +65,13 @@ def check_type(message: Message, topic_type: str, where: str) -> None:
         known = message_type in MessageType.values()
         name = MessageType.Name(message_type) if known else str(int(message_type))
         raise ProxyError(Code.NOT_IMPLEMENTED, f"{field}: {name} messages are not served yet; send NORMAL ones")
+    if message_type != NORMAL and message.system_properties.HasField("delivery_timestamp") != (message_type == DELAY):
+        text = f"{where}.system_properties.delivery_timestamp: DELAY messages have one, and no others"
+        raise ProxyError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
     accepted = accepted_types(topic_type)
     if message_type not in accepted and MESSAGE_TYPE_UNSPECIFIED not in accepted:
-        text = f"{field}: {MessageType.Name(message_type)}, but the topic takes only {topic_type} messages"
+        name = MessageType.Name(message_type)
+        text = f"{field}: {name}, but the topic takes only {topic_type or 'NORMAL'} messages"
         raise ProxyError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
 
 

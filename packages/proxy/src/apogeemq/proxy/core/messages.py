@@ -5,6 +5,7 @@
 | user_properties                           | properties under the same keys                             |
 | tag, keys, message_id                     | TAGS, KEYS (joined by a space), UNIQ_KEY                   |
 | message_group, trace_context              | __SHARDINGKEY, TRACE_CONTEXT                               |
+| delivery_timestamp                        | TIMER_DELIVER_MS                                           |
 | born_host, born_timestamp                 | __BORNHOST, BORN_TIMESTAMP; born timestamp of the record   |
 | delivery_attempt                          | reconsume times + 1                                        |
 | body_encoding GZIP                        | system flag 1; the body stays as it was sent               |
@@ -84,6 +85,9 @@ def properties_of(message: Message, topic: str) -> bytes:
         PROPERTY_BORN_HOST: system.born_host,
         PROPERTY_PGROUP: topic,
     }
+    if system.HasField("delivery_timestamp"):
+        # A time before 1970 is over like any other that is.
+        properties[PROPERTY_TIMER_DELIVER_MS] = str(max(milliseconds(system.delivery_timestamp), 0))
     if system.HasField("born_timestamp"):
         properties[PROPERTY_BORN_TIMESTAMP] = str(milliseconds(system.born_timestamp))
     return encode_properties(properties)

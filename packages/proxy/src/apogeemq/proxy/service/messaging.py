@@ -19,6 +19,7 @@ from apogeemq.proxy.service.background import Background
 from apogeemq.proxy.service.broker_calls import BrokerCalls
 from apogeemq.proxy.service.clients import ClientService, TelemetrySession
 from apogeemq.proxy.service.metadata import Metadata
+from apogeemq.proxy.service.recalling import Recalling
 from apogeemq.proxy.service.receiving import Receiving
 from apogeemq.proxy.service.renewing import Renewing
 from apogeemq.proxy.service.routing import Routing
@@ -49,6 +50,7 @@ class MessagingService:
         self._routing = Routing(routes, calls, metadata)
         self._sending = Sending(routes, calls, metadata, clock, chance, limits)
         self._receiving = Receiving(routes, calls, self.clients, self.renewals, self._background, clock, chance, limits)
+        self._recalling = Recalling(calls)
         self._settling = Settling(calls, self.renewals, limits)
 
     async def run(self) -> None:
@@ -113,12 +115,11 @@ class MessagingService:
         """A client leaves."""
         return self.clients.notify_client_termination(request, context)
 
-    async def forward_message_to_dead_letter_queue(
+    def forward_message_to_dead_letter_queue(
         self, request: v2.ForwardMessageToDeadLetterQueueRequest, context: RequestContext
-    ) -> v2.ForwardMessageToDeadLetterQueueResponse:
-        """Not served yet."""
-        text = "ForwardMessageToDeadLetterQueue is not served yet; let the message come again, or acknowledge it"
-        return v2.ForwardMessageToDeadLetterQueueResponse(status=status(Code.NOT_IMPLEMENTED, text))
+    ) -> Awaitable[v2.ForwardMessageToDeadLetterQueueResponse]:
+        """A message is given up: it goes to its group's dead letters."""
+        return self._settling.forward_to_dead_letter_queue(request, context)
 
     async def end_transaction(
         self, request: v2.EndTransactionRequest, context: RequestContext
@@ -127,12 +128,11 @@ class MessagingService:
         text = "EndTransaction is not served yet, neither are TRANSACTION messages; send NORMAL ones"
         return v2.EndTransactionResponse(status=status(Code.NOT_IMPLEMENTED, text))
 
-    async def recall_message(
+    def recall_message(
         self, request: v2.RecallMessageRequest, context: RequestContext
-    ) -> v2.RecallMessageResponse:
-        """Not served yet."""
-        text = "RecallMessage is not served yet, neither are DELAY messages"
-        return v2.RecallMessageResponse(status=status(Code.NOT_IMPLEMENTED, text))
+    ) -> Awaitable[v2.RecallMessageResponse]:
+        """A DELAY message is taken back before its time."""
+        return self._recalling.recall_message(request, context)
 
     def open_telemetry(
         self,

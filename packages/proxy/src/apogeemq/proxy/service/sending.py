@@ -1,4 +1,4 @@
-"""SendMessage: one message, or several of one topic that go to one queue as a batch.
+"""SendMessage: one message, or several of one topic that go to one queue as a batch; one with a delay goes alone.
 
 A send goes to another broker only when the first one certainly did not take it: it could not be reached, or refused for
 a reason of its own. When a stream is lost or no answer comes, the outcome is unknown: the client is told so and may
@@ -63,7 +63,7 @@ class Sending:
         self._writable = WritableQueues()
 
     async def send_message(self, request: v2.SendMessageRequest, context: RequestContext) -> v2.SendMessageResponse:
-        """Send all messages; one entry each, in order. Messages that are compressed differently go separately."""
+        """Send all messages; one entry each, in order. What can't be in one batch goes separately."""
         now_ms = self._clock.now_ms()
         messages = list(request.messages)
         topic = check_send(messages, now_ms, self._limits)
@@ -81,7 +81,7 @@ class Sending:
             raise ProxyError(Code.FORBIDDEN, f"topic: no writable queue of {topic}; look at its permission and masters")
         if len(messages) == 1:
             return _response_to_one(messages[0], await self._send_run(topic, messages, queues, context))
-        runs = [list(run) for _, run in groupby(messages, key=sys_flag_of)]
+        runs = _runs(messages)
         if len(runs) == 1:
             entries = _entries(messages, await self._send_run(topic, messages, queues, context))
         else:
@@ -152,6 +152,19 @@ class _NotTakenError(Exception):
         self.refusal = refusal
 
 
+def _runs(messages: Sequence[Message]) -> list[list[Message]]:
+    """Messages that follow each other and may go as a batch: of one system flag, and without a delay."""
+    runs: list[list[Message]] = []
+    for (_, is_alone), group in groupby(messages, key=_batch_key):
+        run = list(group)
+        runs += [[message] for message in run] if is_alone else [run]
+    return runs
+
+
+def _batch_key(message: Message) -> tuple[int, bool]:
+    return sys_flag_of(message), message.system_properties.HasField("delivery_timestamp")
+
+
 def _mesh_request(
     topic: str, queue_id: int, run: list[Message], context: RequestContext, now_ms: int
 ) -> mesh.SendMessageRequest:
@@ -192,6 +205,8 @@ def _response_to_one(message: Message, reply: mesh.SendMessageReply) -> v2.SendM
     entry.message_id = message.system_properties.message_id
     entry.transaction_id = reply.transaction_id
     entry.offset = reply.queue_offset
+    if reply.recall_handle:
+        entry.recall_handle = reply.recall_handle
     return response
 
 
@@ -206,6 +221,7 @@ def _entries(run: list[Message], reply: mesh.SendMessageReply) -> list[v2.SendRe
             message_id=message.system_properties.message_id,
             transaction_id=reply.transaction_id,
             offset=reply.queue_offset + index,
+            recall_handle=reply.recall_handle,
         )
         for index, message in enumerate(run)
     ]

@@ -1,4 +1,4 @@
-"""AckMessage and ChangeInvisibleDuration: what becomes of messages that were handed out."""
+"""AckMessage, ChangeInvisibleDuration and ForwardMessageToDeadLetterQueue: what becomes of messages handed out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 
 from apogeemq.mesh.v1 import broker_pb2 as mesh
-from apogeemq.mesh.v1.methods import ACK_MESSAGE, CHANGE_INVISIBLE_TIME
+from apogeemq.mesh.v1.methods import ACK_MESSAGE, CHANGE_INVISIBLE_TIME, FORWARD_TO_DEAD_LETTER_QUEUE
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code, Status
 from apogeemq.proxy.core import receipt_handle
@@ -101,3 +101,25 @@ class Settling:
         if reply.result != mesh.HANDLE_OK:
             return v2.ChangeInvisibleDurationResponse(status=status_of_handle(reply.result))
         return v2.ChangeInvisibleDurationResponse(status=OK, receipt_handle=str(receipt_handle.renewed(handle, reply)))
+
+    async def forward_to_dead_letter_queue(
+        self, request: v2.ForwardMessageToDeadLetterQueueRequest, context: RequestContext
+    ) -> v2.ForwardMessageToDeadLetterQueueResponse:
+        """Move the message to its group's dead letters, and acknowledge it; may be repeated."""
+        topic, group = topic_of(request.topic, "topic"), group_of(request.group, "group")
+        handle = receipt_handle.parse(request.receipt_handle)
+        call = mesh.ForwardToDeadLetterQueueRequest(
+            consumer_group=group, topic=topic, handle=receipt_handle.to_mesh(handle), reason=_reason(request)
+        )
+        timeout_s = self._calls.timeout_s(context.deadline)
+        reply = await self._calls.call(handle.broker_name, FORWARD_TO_DEAD_LETTER_QUEUE, call, timeout_s=timeout_s)
+        self._renewals.settled(context.client_id, group, request.receipt_handle)
+        return v2.ForwardMessageToDeadLetterQueueResponse(status=status_of_handle(reply.result))
+
+
+def _reason(request: v2.ForwardMessageToDeadLetterQueueRequest) -> str:
+    """What the API lets a consumer say of its failures; empty when it says nothing."""
+    if request.delivery_attempt <= 0:
+        return ""
+    of_all = f" of {request.max_delivery_attempts}" if request.max_delivery_attempts > 0 else ""
+    return f"forwarded by its consumer after attempt {request.delivery_attempt}{of_all}"
