@@ -36,7 +36,7 @@ def test_every_message_is_received_and_acknowledged_once(
     """Ten thousand messages, by a simple and by a push consumer: none lost, none twice, each as it was sent."""
     grpc_deployment.make_topic(topic)
     rates = grpc_scenarios.many_messages(grpc_client, running, topic, COUNT)
-    record_property("rates", rates)
+    record_property("rates", dataclasses.asdict(rates))
     print(rates)
 
 
@@ -96,7 +96,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill(
     }
     recovery_ms = load.survive(*kills[victim])
     sent = load.end()
-    record_property("recovery_ms", recovery_ms)
+    record_property("recovery_ms", dict(recovery_ms))
     print(f"{len(sent)} messages, ms from the restart to the first success: {dict(recovery_ms)}")
 
 
