@@ -24,7 +24,7 @@ from tests.e2e.process import ManagedProcess, console_script, start_all_in_one, 
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILDER = ROOT / ".tools" / "bin" / "python"  # has poetry-core; ./task makes it
-SERVICES = ("namesrv", "controller", "broker", "proxy")
+SERVICES = ("namesrv", "broker", "proxy")  # the controller is parts alone as yet, with no command
 BUILD_TIMEOUT_S = 120
 INSTALL_TIMEOUT_S = 600
 COMMAND_TIMEOUT_S = 60
