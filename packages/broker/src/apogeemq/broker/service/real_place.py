@@ -8,7 +8,7 @@ from apogeemq.remoting_codec import message as m
 
 
 def real_place(topics: TopicTable, properties: Mapping[str, str]) -> tuple[Topic, int]:
-    """Topic and queue id; a group's retry topic is made where it is missing.
+    """Topic and queue id, see `served_queue_id`; a group's retry topic is made where it is missing.
 
     Errors: LookupError when they do not say, or the topic is gone; BrokerError when the retry topic can't be made.
     """
@@ -21,4 +21,12 @@ def real_place(topics: TopicTable, properties: Mapping[str, str]) -> tuple[Topic
         topic = topics.create_for_group(name, 1)
     if topic is None:
         raise LookupError(f"its topic {name} does not exist any more")
-    return topic, int(queue_id)
+    return topic, served_queue_id(topic, int(queue_id))
+
+
+def served_queue_id(topic: Topic, queue_id: int) -> int:
+    """The queue that a message was sent to; the last one where the topic has fewer queues now.
+
+    Apache's broker stores it in the queue that is gone, where nobody finds it.
+    """
+    return min(queue_id, max(topic.config.write_queue_nums, topic.config.read_queue_nums) - 1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from apogeemq.broker.core.names import TIMER_TOPIC
 from apogeemq.broker.core.properties import BrokerProperties, join_properties
 from apogeemq.broker.core.topics import Topic, TopicTable
-from apogeemq.broker.errors import IllegalOperation, NoPermission, TopicNotExist
+from apogeemq.broker.errors import IllegalOperation, MessageIllegal, NoPermission, TopicNotExist
 from apogeemq.broker.service.timed_form import TimedForm
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
@@ -80,7 +80,10 @@ class RecallService:
             m.PROPERTY_TIMER_DEL_UNIQKEY: f"{topic_name}+{handle.message_id}",
             m.PROPERTY_TIMER_DELIVER_MS: str(handle.deliver_ms),
         }
-        timed = self._timed_form.properties(given, topic_name, 0)
+        try:
+            timed = self._timed_form.properties(given, topic_name, 0)
+        except MessageIllegal as error:
+            raise IllegalOperation(f"recall failed, timestamp invalid: {error}") from error
         if timed is None:
             raise _too_late(handle)
         result = self._writer.put(

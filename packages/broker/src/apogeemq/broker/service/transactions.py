@@ -26,6 +26,7 @@ from apogeemq.broker.core.names import TRANS_GROUP, TRANS_HALF_TOPIC, TRANS_OP_H
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.core.transactions import Decision, Transaction, TransactionTable
 from apogeemq.broker.errors import MessageIllegal, NoPermission, RequestFailed
+from apogeemq.broker.service.real_place import served_queue_id
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
@@ -354,7 +355,7 @@ def _immunity_ms(properties: dict[str, str]) -> int | None:
 
 
 def _real_queue_id(properties: dict[str, str], topic: Topic) -> int:
-    """The queue that the message was sent to; the last one where there are fewer queues now."""
+    """The queue that the message goes to."""
     text = properties.get(m.PROPERTY_REAL_QID, "")
     queue_id = int(text) if _QUEUE_ID.fullmatch(text) else 0
-    return min(queue_id, max(topic.config.write_queue_nums, topic.config.read_queue_nums) - 1)
+    return served_queue_id(topic, queue_id)
