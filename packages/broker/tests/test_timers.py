@@ -104,6 +104,7 @@ async def test_what_waits_has_javas_form(world: World) -> None:
     record = world.record("T")
     expected = waited | {
         "WAIT": "false",
+        "TIMER_ENQUEUE_MS": "1700000000000",
         "TIMER_DEQUEUE_MS": "1700000005000",
         "APOGEEMQ_TIMER_OFFSET": str(world.record(WHEEL).physical_offset),
     }
@@ -233,7 +234,7 @@ async def test_a_recalled_message_never_comes(world: World) -> None:
     assert urlsafe_b64decode(handle) == b"v1 T broker-a 1700000005001 K1"
     await world.clock.run_for(1)
     reply = recall(world, handle)
-    assert (reply.code, fields_of(reply)) == (0, {"msgId": "K1"})
+    assert (reply.code, fields_of(reply)) == (0, {"msgId": "K1", "MSG_REGION": "DefaultRegion"})
     await until(lambda: world.store.timer.pending_count == 1)
     await world.clock.run_for(60)
     assert bodies(world) == [b"kept"]
@@ -285,7 +286,7 @@ async def test_a_recall_of_another_topics_message_takes_nothing(world: World) ->
 @pytest.mark.parametrize(
     ("handle", "topic", "code", "remark"),
     [
-        ("no handle", "T", 604, "not a recall handle"),
+        ("no handle", "T", 604, "recall handle is invalid"),
         (encode_recall_handle(RecallHandle("U", "broker-a", 1_700_000_009_000, "K")), "T", 604, "topic not match"),
         (encode_recall_handle(RecallHandle("T", "broker-b", 1_700_000_009_000, "K")), "T", 604, "another broker"),
         (encode_recall_handle(RecallHandle("T", "broker-a", 1_700_000_000_000, "K")), "T", 604, "timestamp invalid"),

@@ -8,7 +8,7 @@ import zlib
 
 from apogeemq.proto.v2 import definition_pb2 as defs
 from apogeemq.proxy.core.durations import timestamp
-from apogeemq.proxy.core.messages import message_of, properties_of, sys_flag_of
+from apogeemq.proxy.core.messages import message_of, properties_of, sys_flag_of, user_properties_of
 from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.compression import CompressionType, compress
 from apogeemq.remoting_codec.message import decode_properties, encode_properties
@@ -124,6 +124,17 @@ def test_the_type_follows_from_the_properties() -> None:
     timed = system_of({"TIMER_DELIVER_MS": "1500"})
     assert (timed.message_type, timed.delivery_timestamp.seconds) == (defs.DELAY, 1)
     assert system_of({"TRAN_MSG": "false"}).message_type == defs.NORMAL
+
+
+def test_what_a_timer_notes_is_no_property_of_the_users() -> None:
+    """Unlike the reason of a dead letter, which its reader is to find."""
+    properties = {
+        "APOGEEMQ_TIMER_OFFSET": "7",
+        "TIMER_OUT_MS": "1",
+        "APOGEEMQ_FAILURE_REASON": "spoilt",
+        "colour": "red",
+    }
+    assert user_properties_of(properties) == {"APOGEEMQ_FAILURE_REASON": "spoilt", "colour": "red"}
 
 
 def test_a_gzip_body_goes_through_as_it_is() -> None:

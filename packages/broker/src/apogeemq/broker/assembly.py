@@ -422,7 +422,7 @@ class Broker:
                 **messages.handlers(),
                 **replies.handlers(),
                 **transactions.handlers(),
-                **RecallRequests(recalls, self.acknowledger, self.stats).handlers(),
+                **RecallRequests(recalls, self.acknowledger, self.stats, region=identity.region_id).handlers(),
                 **self.pulls.handlers(),
                 **OffsetRequests(self.offset_service, self.stats, self.disk_reads).handlers(),
                 **QueryRequests(queries, self.stats, self.disk_reads).handlers(),

@@ -19,7 +19,7 @@ from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.service.due_sleep import WakeableSleep
 from apogeemq.broker.service.log_reads import LogReads, decoded
-from apogeemq.broker.service.real_place import real_place
+from apogeemq.broker.service.real_place import real_place, without_wait
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
@@ -235,17 +235,17 @@ class DelayService:
             topic,
             queue_id,
             record,
-            properties=_without_wait(record.properties, properties),
+            properties=_delivered(record.properties, properties),
             tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
         )
 
 
-def _without_wait(stored: bytes, properties: dict[str, str]) -> bytes:
+def _delivered(stored: bytes, properties: dict[str, str]) -> bytes:
     """As recorded from Apache 5.3.3: all properties stay, DELAY and REAL_… too; only WAIT is turned off.
 
-    Nobody waits for a delivered copy, so WAIT stays as it was where turning it off would make the properties too long.
+    WAIT stays as it was where turning it off would make the properties too long: nobody waits for a delivered copy.
     """
-    copied = {**properties, m.PROPERTY_WAIT: "false"}
+    copied = without_wait(properties)
     copied.pop(PROPERTY_DUE_MS, None)
     encoded = join_properties(copied).encode()
     return encoded if len(encoded) <= m.PROPERTIES_SIZE_BYTES_MAX else stored

@@ -1,9 +1,9 @@
-"""Where a message goes that waited in a topic of the system's: its real topic and queue, as its properties say."""
+"""Where a message goes that waited in a topic of the system's, as its properties say, and what it says there."""
 
 from collections.abc import Mapping
 
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX
-from apogeemq.broker.core.topics import Topic, TopicTable
+from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX, Topic, TopicTable
 from apogeemq.remoting_codec import message as m
 
 
@@ -14,7 +14,7 @@ def real_place(topics: TopicTable, properties: Mapping[str, str]) -> tuple[Topic
     """
     name = properties.get(m.PROPERTY_REAL_TOPIC)
     queue_id = properties.get(m.PROPERTY_REAL_QID, "")
-    if name is None or not queue_id.isdecimal():
+    if name is None or not queue_id.isdecimal() or int(queue_id[:9]) >= QUEUES_PER_TOPIC_MAX:
         raise LookupError("it does not say which topic and queue it is for (REAL_TOPIC, REAL_QID)")
     topic = topics.get(name)
     if topic is None and name.startswith(RETRY_TOPIC_PREFIX):
@@ -30,3 +30,11 @@ def served_queue_id(topic: Topic, queue_id: int) -> int:
     Apache's broker stores it in the queue that is gone, where nobody finds it.
     """
     return min(queue_id, max(topic.config.write_queue_nums, topic.config.read_queue_nums) - 1)
+
+
+def without_wait(properties: Mapping[str, str]) -> dict[str, str]:
+    """The properties of the copy that is delivered: where the sender said anything of WAIT, it is turned off."""
+    copied = dict(properties)
+    if m.PROPERTY_WAIT in copied:
+        copied[m.PROPERTY_WAIT] = "false"
+    return copied

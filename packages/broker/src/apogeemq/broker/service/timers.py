@@ -19,7 +19,7 @@ from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.service.due_sleep import WakeableSleep
 from apogeemq.broker.service.log_reads import LogReads, decoded
-from apogeemq.broker.service.real_place import real_place
+from apogeemq.broker.service.real_place import real_place, without_wait
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
@@ -224,8 +224,8 @@ class TimerService:
                 return
             topic, queue_id = real_place(self._topics, properties)
             copied = {
-                **properties,
-                m.PROPERTY_WAIT: "false",
+                **without_wait(properties),
+                m.PROPERTY_TIMER_ENQUEUE_MS: str(record.store_timestamp_ms),
                 m.PROPERTY_TIMER_DEQUEUE_MS: str(now_ms),
                 PROPERTY_TIMER_OFFSET: str(entry.physical_offset),
             }

@@ -62,7 +62,10 @@ from apogeemq.remoting_codec.message import (
 from apogeemq.remoting_codec.message_id import encode_offset_message_id
 from apogeemq.remoting_codec.record import Record, format_host
 
-_SHOWN_AS_FIELDS = RESERVED_PROPERTY_KEYS | {PROPERTY_SHARDING_KEY, PROPERTY_TRACE_CONTEXT}
+_TIMER_OFFSET = "APOGEEMQ_TIMER_OFFSET"
+"""Where a message lay until its time came: a matter between brokers."""
+
+_SHOWN_AS_FIELDS = RESERVED_PROPERTY_KEYS | {PROPERTY_SHARDING_KEY, PROPERTY_TRACE_CONTEXT, _TIMER_OFFSET}
 """Properties that a receiver finds in system_properties, or never."""
 
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -4,6 +4,7 @@ from apogeemq.broker.faces.remoting.disk_reads import write_reply
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
 from apogeemq.broker.service.acknowledge import Acknowledger, Verdict
 from apogeemq.broker.service.recall import Recalled, RecallService
+from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
@@ -18,12 +19,14 @@ class RecallRequests:
         recalls: the service.
         acknowledger: decides when an answer may go out.
         stats: counts answers.
+        region: MSG_REGION of the answers.
     """
 
-    def __init__(self, recalls: RecallService, acknowledger: Acknowledger, stats: RequestStats) -> None:
+    def __init__(self, recalls: RecallService, acknowledger: Acknowledger, stats: RequestStats, *, region: str) -> None:
         self._recalls = recalls
         self._acknowledger = acknowledger
         self._stats = stats
+        self._region = region
 
     def handlers(self) -> dict[int, Handler]:
         """Request code → function."""
@@ -48,4 +51,5 @@ class RecallRequests:
         if command.is_oneway:
             return None
         fields = RecallMessageResponseHeader(msg_id=recalled.unique_key).encode()
+        fields[m.PROPERTY_MSG_REGION] = self._region
         return encode_response_frame(command.opaque, code, fields, remark)
