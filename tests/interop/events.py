@@ -196,6 +196,39 @@ class Asked(msgspec.Struct, rename="camel", frozen=True):
     state: str
 
 
+class Delayed(msgspec.Struct, rename="camel", frozen=True):
+    """A message that waits for its time was taken; `handle` takes it back, where there is one."""
+
+    key: str = msgspec.field(name="delayed")
+    msg_id: str
+    status: str
+    sent_ms: int
+    handle: str | None
+
+
+class Undelayed(msgspec.Struct, frozen=True):
+    """A message with a delay was refused."""
+
+    key: str = msgspec.field(name="undelayed")
+    code: int
+    error: str
+
+
+class Recalled(msgspec.Struct, rename="camel", frozen=True):
+    """A message was taken back."""
+
+    handle: str = msgspec.field(name="recalled")
+    msg_id: str
+
+
+class Unrecalled(msgspec.Struct, frozen=True):
+    """A recall was refused."""
+
+    handle: str = msgspec.field(name="unrecalled")
+    code: int
+    error: str
+
+
 Event = (
     Started
     | Summary
@@ -218,6 +251,10 @@ Event = (
     | Unreplied
     | Half
     | Asked
+    | Delayed
+    | Undelayed
+    | Recalled
+    | Unrecalled
 )
 
 TYPES: dict[str, type[Event]] = {
@@ -242,6 +279,10 @@ TYPES: dict[str, type[Event]] = {
     "unreplied": Unreplied,
     "half": Half,
     "asked": Asked,
+    "delayed": Delayed,
+    "undelayed": Undelayed,
+    "recalled": Recalled,
+    "unrecalled": Unrecalled,
 }
 
 

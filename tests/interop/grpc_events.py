@@ -79,7 +79,14 @@ class ReceiveFailed(msgspec.Struct, frozen=True):
     at_ms: int
 
 
-Event = Started | Sent | SendFailed | Abandoned | Received | Settled | SettleFailed | ReceiveFailed
+class Recalled(msgspec.Struct, frozen=True):
+    """One message that was taken back before its time."""
+
+    key: str = msgspec.field(name="recalled")
+    msg_id: str
+
+
+Event = Started | Sent | SendFailed | Abandoned | Received | Settled | SettleFailed | ReceiveFailed | Recalled
 
 TYPES: dict[str, type[Event]] = {
     "started": Started,
@@ -90,6 +97,7 @@ TYPES: dict[str, type[Event]] = {
     "settled": Settled,
     "settle_failed": SettleFailed,
     "receive_failed": ReceiveFailed,
+    "recalled": Recalled,
 }
 
 

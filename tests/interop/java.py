@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tests.interop import events
 from tests.interop.driver_run import DriverRun, wait_for
@@ -92,6 +92,17 @@ class JavaClient:
         instance = str(options.get("instance", "transactor"))
         defaults: dict[str, Option] = {"topic": topic, "group": group, "count": count}
         return self.start(f"transact-{instance}", "transact", {**defaults, **options})
+
+    def delay(self, topic: str, by: str, after: Iterable[int], **options: Option) -> list[object]:
+        """Sends messages that wait, and takes back those of `recall`; waits for what becomes of each.
+
+        `by` and `after` as of the driver; keys are `<by>-0` and so on.
+        """
+        defaults: dict[str, Option] = {"topic": topic, "group": "interop_delayers", "by": by, "prefix": by}
+        numbers = ",".join(str(value) for value in after)
+        with self.start(f"delay-{by}", "delay", {**defaults, "after": numbers, **options}) as run:
+            run.end()
+            return run.events_from(0)
 
     def offsets(self, topic: str, group: str = "interop_nobody", **options: Option) -> list[events.QueueOffsets]:
         """The offsets of each queue of a topic, by queue id."""

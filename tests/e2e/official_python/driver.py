@@ -84,14 +84,18 @@ class Produce:
 
     def send_some(self) -> None:
         while not self.stopped.is_set() and (number := self.next_number()) is not None:
-            self.send(f"{self.options.prefix}-{number}")
+            key = f"{self.options.prefix}-{number}"
+            handle = self.send(key)
+            if self.options.recall_from is not None and number >= self.options.recall_from:
+                report(recalled=key, msg_id=self.producer.recall_message(self.options.topic, handle).message_id)
             self.stopped.wait(self.options.interval_ms / 1000)
 
     def next_number(self) -> int | None:
         with self.numbers_lock:
             return next(self.numbers, None)
 
-    def send(self, key: str) -> None:
+    def send(self, key: str) -> str | None:
+        """Gives what takes the message back, where the server says something."""
         attempt = 1
         while True:
             try:
@@ -100,11 +104,12 @@ class Produce:
                 report(failed=key, attempt=attempt, at_ms=now_ms(), error=describe(error))
             else:
                 report(sent=key, msg_id=receipt.message_id, attempts=attempt, at_ms=now_ms())
-                return
+                handle: str | None = receipt.recall_handle
+                return handle
             if time.monotonic() > self.deadline:
                 self.abandoned += 1
                 report(abandoned=key, attempts=attempt)
-                return
+                return None
             attempt += 1
             time.sleep(RETRY_PAUSE_S)
 
@@ -115,6 +120,8 @@ class Produce:
         message.keys = key
         if self.options.tag:
             message.tag = self.options.tag
+        if self.options.delay_ms is not None:
+            message.delivery_timestamp = (now_ms() + self.options.delay_ms) // 1000
         if self.options.property:
             message.add_property(*self.options.property.split("=", 1))
         return message
@@ -258,6 +265,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     produce.add_argument("--size-bytes", type=int, default=0)
     produce.add_argument("--tag")
     produce.add_argument("--property", metavar="NAME=VALUE")
+    produce.add_argument("--delay-ms", type=int, help="to be delivered so long after it is sent, to the second")
+    produce.add_argument("--recall-from", type=int, metavar="N", help="take back the messages from number N on")
     produce.add_argument("--interval-ms", type=int, default=0)
     produce.add_argument("--deadline-s", type=float, default=60.0)
 

@@ -16,6 +16,8 @@ import org.apache.rocketmq.client.apis.producer.SendReceipt;
 /**
  * Sends {@code --count} messages from {@code --threads} threads, each again and again until it is acknowledged; ends
  * early when it is asked to stop. Lines: {@code sent}, {@code failed} and {@code abandoned}. A property is given as {@code --property name=value}.
+ * With {@code --delay-ms D} each is to be delivered D ms from when it is sent; those from number {@code --recall-from N} on are taken back at once,
+ * with a line {@code recalled}.
  */
 final class GrpcProduce {
     private static final long RETRY_PAUSE_MS = 50;
@@ -29,6 +31,8 @@ final class GrpcProduce {
     private final int sizeBytes;
     private final int threads;
     private final long intervalMs;
+    private final String delayMs;
+    private final int recallFrom;
     private final long deadlineNanos;
     private final Producer producer;
     private final AtomicInteger next = new AtomicInteger();
@@ -43,6 +47,8 @@ final class GrpcProduce {
         sizeBytes = arguments.integer("size-bytes", 0);
         threads = arguments.integer("threads", 2);
         intervalMs = arguments.wide("interval-ms", 0);
+        delayMs = arguments.text("delay-ms", "");
+        recallFrom = arguments.integer("recall-from", count);
         deadlineNanos = System.nanoTime() + TimeUnit.SECONDS.toNanos(arguments.wide("deadline-s", 60));
         producer = provider.newProducerBuilder().setClientConfiguration(GrpcDriver.configuration(arguments)).setTopics(topic).build();
         arguments.refuseUnknown();
@@ -65,25 +71,37 @@ final class GrpcProduce {
 
     private void sendUntil(Stop stop) {
         for (int number = next.getAndIncrement(); number < count && !stop.asked(); number = next.getAndIncrement()) {
-            send(prefix + "-" + number);
+            SendReceipt receipt = send(prefix + "-" + number);
+            if (number >= recallFrom) {
+                recall(prefix + "-" + number, receipt);
+            }
             pause(intervalMs);
         }
     }
 
-    private void send(String key) {
+    private void recall(String key, SendReceipt receipt) {
+        try {
+            Line.of("recalled", key).and("msg_id", producer.recallMessage(topic, receipt.getRecallHandle()).getMessageId()).print();
+        } catch (ClientException error) {
+            throw new IllegalStateException("what waits can be taken back", error);
+        }
+    }
+
+    /** Gives the receipt, or null for a message that was given up. */
+    private SendReceipt send(String key) {
         for (int attempt = 1; ; attempt++) {
             try {
                 SendReceipt receipt = producer.send(message(key));
                 Line.of("sent", key).and("msg_id", receipt.getMessageId()).and("attempts", attempt)
                     .and("at_ms", System.currentTimeMillis()).print();
-                return;
+                return receipt;
             } catch (ClientException | RuntimeException error) {
                 Line.of("failed", key).and("attempt", attempt).and("error", error).and("at_ms", System.currentTimeMillis()).print();
             }
             if (System.nanoTime() - deadlineNanos > 0) {
                 abandoned.incrementAndGet();
                 Line.of("abandoned", key).and("attempts", attempt).print();
-                return;
+                return null;
             }
             pause(RETRY_PAUSE_MS);
         }
@@ -93,6 +111,9 @@ final class GrpcProduce {
         MessageBuilder builder = provider.newMessageBuilder().setTopic(topic).setKeys(key).setBody(body(key));
         if (!tag.isEmpty()) {
             builder.setTag(tag);
+        }
+        if (!delayMs.isEmpty()) {
+            builder.setDeliveryTimestamp(System.currentTimeMillis() + Long.parseLong(delayMs));
         }
         if (property.length == 2) {
             builder.addProperty(property[0], property[1]);

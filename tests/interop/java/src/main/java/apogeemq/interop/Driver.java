@@ -52,9 +52,11 @@ public final class Driver {
                 return Query.run(arguments);
             case "transact":
                 return new Transact(arguments).run();
+            case "delay":
+                return new Delay(arguments).run();
             default:
                 throw new IllegalArgumentException("unknown command " + arguments.command()
-                    + "; known: produce, consume, offsets, pull, lite-pull, request, reply, query, transact");
+                    + "; known: produce, consume, offsets, pull, lite-pull, request, reply, query, transact, delay");
         }
     }
 }

@@ -56,7 +56,7 @@ final class ProducerOptions {
     }
 
     /** Calls what a client of 4.9, with which this is compiled too, does not have. */
-    private static void call(Class<?> type, Object target, String method, Class<?> parameter, Object value) {
+    static void call(Class<?> type, Object target, String method, Class<?> parameter, Object value) {
         try {
             type.getMethod(method, parameter).invoke(target, value);
         } catch (ReflectiveOperationException error) {
