@@ -1,7 +1,7 @@
 """Official Java Remoting clients with messages that wait: by level, by the millisecond, taken back, over a crash.
 
-Every scenario must also hold against Apache's servers (`--deployment apache`), but for those of `only_ours`; timers tick
-once a second there, and a message may come up to that much early.
+Every scenario must also hold against Apache's servers (`--deployment apache`), but for those of `only_ours`. There
+timers tick once a second, and a message may come up to that much early.
 """
 
 import contextlib

@@ -87,7 +87,7 @@ class Produce:
             key = f"{self.options.prefix}-{number}"
             handle = self.send(key)
             if self.options.recall_from is not None and number >= self.options.recall_from:
-                report(recalled=key, msg_id=self.producer.recall_message(self.options.topic, handle).message_id)
+                report(recalled=key, msg_id=self.producer.recall_message(self.options.topic, handle))
             self.stopped.wait(self.options.interval_ms / 1000)
 
     def next_number(self) -> int | None:
