@@ -105,7 +105,7 @@ class RecallService:
         try:
             handle = decode_recall_handle(text)
         except RemoteProtocolError as error:
-            raise IllegalOperation(f"recall handle is invalid: {error}") from error
+            raise IllegalOperation(f"recall handle is invalid: recallHandle: {error}") from error
         if handle.topic != topic_name:
             raise IllegalOperation("recall failed, topic not match: recallHandle is of another")
         if handle.broker_name != self._broker_name:
