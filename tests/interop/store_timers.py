@@ -1,6 +1,6 @@
 """Timers put into a stopped store through its own timer, in the order that decision 0016 gives a broker.
 
-Our broker takes no TIMER_… messages yet; this is the small program that stands for one that does.
+So a test says to the millisecond what waits, what was delivered, and what was settled when the kill came.
 """
 
 import dataclasses

@@ -37,6 +37,8 @@ LEVEL_OF_PENDING = {Owner.OURS: 3, Owner.APACHE: 4}
 """10 s and 20 s: Apache's stop takes some ten seconds, and what is pending must stay so."""
 SAVE_TIMEOUT_S = 30.0
 WRITER_TIMEOUT_S = 30.0
+JAVAS_LEFT_MS = 25_000
+"""Its stop takes some ten seconds: long after it."""
 SOON_MS = 10_000
 """Apache's broker is up by then, and its store's timer runs; if it is not, all is late, and nothing else."""
 
@@ -99,7 +101,10 @@ def test_a_store_of_a_killed_broker_goes_over(java_command: str, tmp_path: pathl
 
 
 def test_timers_go_over(java_command: str, tmp_path: pathlib.Path) -> None:
-    """Apache's delivers what waits in our timer, none early or twice, none that we delivered; the rest comes back."""
+    """Apache's delivers what waits in our timer, none early or twice, none that we delivered; the rest comes back.
+
+    What it took in itself our broker delivers, or takes back by the handle that Apache's gave.
+    """
     store, ledger = SharedStore(tmp_path), Ledger()
     with store.start(Owner.OURS) as process:
         with WireClient(store.address) as client:
@@ -126,17 +131,38 @@ def test_timers_go_over(java_command: str, tmp_path: pathlib.Path) -> None:
         with WireClient(store.address) as client:
             look_at_all(ledger, client)
             succeed(client, RequestCode.SEND_MESSAGE_V2, fields_of(javas), javas.body)
+            left = [Timer(f"LEFT{number}", now_ms() + JAVAS_LEFT_MS + number * 501) for number in range(4)]
+            handles = [send_timer(client, timer) for timer in left]
             ledger.fill(client, "turn1", SMALL_COUNT)
             assert len(pull_all(client, TIMED, GROUP)) == 1 + len(overdue) + len(soon)
         store.stop(Owner.APACHE, process)
     with open_store(store.path) as opened:
         read_timer_queue(opened)
         assert opened.timer.due(now_ms(), 10) == []
-        assert pending_bodies(opened) == {javas.body} | {timer.body for timer in far}
-        assert opened.timer.pending_count == len(far) + 1
+        assert pending_bodies(opened) == {javas.body} | {timer.body for timer in [*far, *left]}
+        assert opened.timer.pending_count == len(far) + 1 + len(left)
         deliver_ms = sorted(entry.deliver_ms for entry in opened.timer.live_before(opened.written_offset))
         assert [timer.deliver_ms in deliver_ms for timer in far] == [True] * len(far)
     store.check()
+    with store.start(Owner.OURS) as process:
+        with WireClient(store.address) as client:
+            succeed(
+                client, RequestCode.RECALL_MESSAGE, {"producerGroup": "P", "topic": TIMED, "recallHandle": handles[0]}
+            )
+            ledger.pending = [Due(TIMED, timer.unique_key, timer.body, timer.deliver_ms) for timer in left[1:]]
+            look_at_all(ledger, client)
+            assert len(pull_all(client, TIMED, GROUP)) == 1 + len(overdue) + len(soon) + len(left) - 1
+        store.stop(Owner.OURS, process)
+    store.check()
+
+
+def send_timer(client: WireClient, timer: Timer) -> str:
+    """Send it to the broker; gives the handle that takes it back."""
+    properties = {"TIMER_DELIVER_MS": str(timer.deliver_ms), "UNIQ_KEY": timer.unique_key}
+    sent = dataclasses.replace(message(TIMED, "java", 0), properties=properties)
+    reply = succeed(client, RequestCode.SEND_MESSAGE_V2, fields_of(sent), timer.body)
+    assert reply.ext_fields is not None
+    return reply.ext_fields["recallHandle"]
 
 
 def look_at_all(ledger: Ledger, client: WireClient) -> None:

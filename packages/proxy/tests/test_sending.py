@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from apogeemq.mesh.chance import SeededChance
 from apogeemq.mesh.clock import ManualClock
-from apogeemq.mesh.errors import StreamLost
+from apogeemq.mesh.errors import CallRefused, StreamLost
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.proto.v2 import definition_pb2 as defs
 from apogeemq.proto.v2 import service_pb2 as v2
@@ -253,6 +253,24 @@ async def test_a_time_that_is_over_is_the_brokers_matter(seconds: int, stored: s
     (entry,) = (await service_of(cluster).send_message(request, context_of(cluster.clock))).entries
     assert (entry.status.code, entry.recall_handle) == (Code.OK, "")
     assert decode_properties(cluster.brokers["a"].records[0].properties)["TIMER_DELIVER_MS"] == stored
+
+
+async def test_a_brokers_horizon_may_be_nearer_than_the_proxys() -> None:
+    """Its refusal begins with the words of Apache's; the API has a code for it. Other refusals keep theirs."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "DELAY"
+    for text, code in (("timer message illegal, 9 s", Code.ILLEGAL_DELIVERY_TIME), ("too large", Code.BAD_REQUEST)):
+        error = CallRefused(ResponseCode.MESSAGE_ILLEGAL, text)
+
+        def refuse_it(request: object, error: CallRefused = error) -> None:
+            if isinstance(request, mesh.SendMessageRequest):
+                raise error
+
+        cluster.brokers["a"].before = refuse_it
+        request = v2.SendMessageRequest(messages=[message("M1", delivery_timestamp=SOON)])
+        with pytest.raises(ProxyError) as caught:
+            await service_of(cluster).send_message(request, context_of(cluster.clock))
+        assert (caught.value.code, caught.value.message) == (code, text)
 
 
 async def test_messages_with_a_time_go_one_by_one() -> None:

@@ -42,6 +42,9 @@ _CODE_OF_REFUSAL: dict[int, Code] = {
     ResponseCode.SERVICE_NOT_AVAILABLE: Code.INTERNAL_SERVER_ERROR,
 }
 
+_TIMER_REFUSAL = "timer message illegal"
+"""What the remark of any broker begins with, ours and Apache's, that can't keep a message until its time."""
+
 _STATUS_OF_SEND: dict[mesh.SendStatus, tuple[Code, str]] = {
     mesh.FLUSH_DISK_TIMEOUT: (
         Code.MASTER_PERSISTENCE_TIMEOUT,
@@ -93,6 +96,13 @@ def error_of(error: MeshError) -> ProxyError:
         case StreamLost() | ChannelClosed():
             return ProxyError(Code.PROXY_TIMEOUT, f"{error}; whether it was done is not known")
     return ProxyError(Code.INTERNAL_SERVER_ERROR, str(error))
+
+
+def error_of_send(error: CallRefused) -> ProxyError:
+    """The same for a send that was refused: a broker's horizon may be nearer than what a proxy lets through."""
+    if error.code == ResponseCode.MESSAGE_ILLEGAL and error.text.startswith(_TIMER_REFUSAL):
+        return ProxyError(Code.ILLEGAL_DELIVERY_TIME, error.text)
+    return error_of(error)
 
 
 def status_of_send(send_status: mesh.SendStatus) -> Status:

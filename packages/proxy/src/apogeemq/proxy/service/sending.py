@@ -24,7 +24,7 @@ from apogeemq.proxy.core.message_kinds import check_type
 from apogeemq.proxy.core.messages import properties_of, sys_flag_of
 from apogeemq.proxy.core.queue_choice import QueueChooser
 from apogeemq.proxy.core.routes import WritableQueue, WritableQueues
-from apogeemq.proxy.core.status import OK, common_status, error_of, status_of, status_of_send
+from apogeemq.proxy.core.status import OK, common_status, error_of, error_of_send, status_of, status_of_send
 from apogeemq.proxy.core.validation import check_send
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.ports import Routes
@@ -132,7 +132,7 @@ class Sending:
             raise _NotTakenError(error_of(error)) from error
         except CallRefused as error:
             if error.code not in _REFUSED_BY_THIS_BROKER:
-                raise error_of(error) from error
+                raise error_of_send(error) from error
             if error.code == ResponseCode.TOPIC_NOT_EXIST:
                 self._routes.forget(topic)
             self._chooser.failed(queue.broker_name, self._clock.monotonic())
