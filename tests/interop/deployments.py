@@ -22,11 +22,12 @@ from tests.e2e.process import (
     console_script,
     fixed_ports,
     free_port,
+    poll_until,
     set_options,
     start_all_in_one,
     start_service,
 )
-from tests.e2e.wire_client import WireClient
+from tests.e2e.wire_client import WireClient, route_of
 from tests.interop import build, wheels
 
 BROKER_NAME = "broker-a"
@@ -306,6 +307,12 @@ class Apache(Deployment):
         self._start("namesrv", "org.apache.rocketmq.namesrv.NamesrvStartup", ["-c", os.fspath(config)])
         self.start_broker()
         if self.with_proxy:
+            # The proxy gives up when the name server does not know the cluster yet, which comes a moment later.
+            poll_until(
+                lambda: route_of(self.namesrv, "DefaultCluster") is not None,
+                APACHE_START_TIMEOUT_S,
+                lambda: self.processes["broker"].failure("is not registered"),
+            )
             self.start_proxy()
 
     def start_broker(self) -> None:
