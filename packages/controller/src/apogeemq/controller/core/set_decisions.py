@@ -1,0 +1,351 @@
+"""The decisions about one broker set, one after the other, each a transaction of etcd: a step machine.
+
+```
+ requests ──▶ line ──head──▶ rules(view) ──▶ nothing to change ───────────────▶ Answer
+               ▲                 │ Commit(active key, state, replicas unchanged?)
+               │                 ▼
+               │             in flight ──succeeded──▶ view ──▶ Answer, Changed
+               └── again ◀── failed: view from what it read; unknown: Commit that only reads
+```
+
+The view is a copy of what etcd holds, each key with the revision that wrote it; every transaction compares those it
+rests on and the active controller's key (architecture §6.1). A failed one brings back the keys as they are, and the
+rules look again. What others change arrives through a watch (`Seen`).
+A vacancy is filled by the machine itself: when the master is gone, then every ELECT_AGAIN_MS until it is filled.
+Times are milliseconds of a clock that never goes back. Effects are run in their order. Not durable: etcd is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from apogeemq.controller.core.broker_set import NEW_SET, NO_MASTER, Replica, SetKeys, SyncState, decode, encode
+from apogeemq.controller.core.election import Candidate, Refusal
+from apogeemq.controller.core.etcd import (
+    Compare,
+    Outcome,
+    Put,
+    Read,
+    StoredKey,
+    Transaction,
+    end_of_prefix,
+    is_same_key,
+    is_unchanged,
+)
+from apogeemq.controller.core.requests import (
+    Accepted,
+    Answer,
+    AskElection,
+    ChangeSet,
+    Refused,
+    Register,
+    Request,
+    SetLearner,
+)
+from apogeemq.controller.core.set_rules import Decision, SetRules, View
+
+WAITING_MAX = 64
+"""Requests in line; more are refused, and come again."""
+TRIES_MAX = 5
+"""Looks at one request; only a set that changes all the time needs more."""
+ELECT_AGAIN_MS = 200
+"""Between two looks at a vacancy."""
+_BY_ITSELF = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """This controller is active, by the key of this revision: read the set."""
+
+    create_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """It is active no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A broker's beat: how far its log goes."""
+
+    broker_id: int
+    incarnation: int
+    epoch: int
+    end_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Who counts as alive now, and whose stream is open."""
+
+    broker_ids: frozenset[int]
+    connected: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A transaction ended; None where nobody knows how."""
+
+    ticket: int
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A watch saw a key of the set written."""
+
+    stored: StoredKey
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+Event: TypeAlias = Begin | End | Reported | Alive | Committed | Seen | Tick | Request
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Run the transaction and say how it ended, by its ticket."""
+
+    ticket: int
+    transaction: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer a request."""
+
+    request_id: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """etcd holds this state now: tell the brokers (§6.6)."""
+
+    state: SyncState
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The set was read: who is known to it."""
+
+    broker_ids: tuple[int, ...]
+
+
+Effect: TypeAlias = Commit | Reply | Changed | Loaded
+
+
+@dataclass(slots=True)
+class _Head:
+    """The request at work."""
+
+    request: Request
+    tries: int = 0
+    decision: Decision | None = None
+
+
+class SetDecisions:
+    """The decisions about one broker set."""
+
+    def __init__(self, keys: SetKeys, rules: SetRules) -> None:
+        self._keys = keys
+        self._rules = rules
+        self._active_revision = 0
+        self._loaded = False
+        self._stored: dict[bytes, StoredKey] = {}
+        self._state = NEW_SET
+        self._replicas: dict[int, Replica] = {}
+        self._reports: dict[int, Reported] = {}
+        self._alive: frozenset[int] = frozenset()
+        self._connected: frozenset[int] = frozenset()
+        self._line: deque[Request] = deque()
+        self._head: _Head | None = None
+        self._ticket = 0
+        self._in_flight = False
+        self._elect_due_ms = 0
+
+    @property
+    def state(self) -> SyncState:
+        """The set as this controller saw it last."""
+        return self._state
+
+    def step(self, event: Event, now_ms: int) -> tuple[Effect, ...]:
+        """What to do now."""
+        effects: list[Effect] = []
+        match event:
+            case Begin():
+                self._begin(event, effects)
+            case End():
+                self._end(effects)
+            case Reported():
+                self._reports[event.broker_id] = event
+            case Alive():
+                if self._state.master_id not in event.broker_ids:
+                    self._elect_due_ms = min(self._elect_due_ms, now_ms)
+                self._alive, self._connected = event.broker_ids, event.connected
+            case Committed():
+                self._committed(event, effects)
+            case Seen():
+                self._see(event.stored, effects)
+            case Tick():
+                pass
+            case _:
+                self._enqueue(event, effects)
+        self._fill_vacancy(now_ms)
+        self._work(effects)
+        return tuple(effects)
+
+    def _begin(self, event: Begin, effects: list[Effect]) -> None:
+        self._end(effects)
+        self._active_revision = event.create_revision
+        self._head = None
+        self._read(effects)
+
+    def _end(self, effects: list[Effect]) -> None:
+        """Whoever waits is sent to the next active controller."""
+        waiting = [self._head.request] if self._head is not None else []
+        waiting += self._line
+        refused = Refused(Refusal.NOT_LEADER, "another controller is active")
+        effects += [Reply(each.request_id, refused) for each in waiting if each.request_id != _BY_ITSELF]
+        self._line.clear()
+        self._head = None
+        self._active_revision = 0
+        self._loaded = False
+        self._in_flight = False
+
+    def _enqueue(self, request: Request, effects: list[Effect]) -> None:
+        if not self._active_revision:
+            effects.append(Reply(request.request_id, Refused(Refusal.NOT_LEADER, "another controller is active")))
+        elif len(self._line) >= WAITING_MAX:
+            text = f"{WAITING_MAX} requests of this broker set are waiting: ask again"
+            effects.append(Reply(request.request_id, Refused(Refusal.ELECT_MASTER_FAILED, text)))
+        else:
+            self._line.append(request)
+
+    def _fill_vacancy(self, now_ms: int) -> None:
+        state = self._state
+        if not self._loaded or self._head is not None or self._line or now_ms < self._elect_due_ms:
+            return
+        if state.members and state.master_id not in self._alive and self._rules.candidates(self._view()):
+            asker_id = state.master_id or min(self._replicas)
+            self._line.append(AskElection(_BY_ITSELF, asker_id, state.master_epoch))
+        self._elect_due_ms = now_ms + ELECT_AGAIN_MS
+
+    def _work(self, effects: list[Effect]) -> None:
+        while self._loaded and not self._in_flight and (self._head is not None or self._line):
+            if self._head is None:
+                self._head = _Head(self._line.popleft())
+            self._look(self._head, effects)
+
+    def _look(self, head: _Head, effects: list[Effect]) -> None:
+        head.tries += 1
+        decided = self._decide(head.request)
+        if isinstance(decided, Refused):
+            self._answer(decided, effects)
+        elif decided.state is None and decided.replica is None:
+            self._answer(Accepted(decided.broker_id, self._state), effects)
+        elif head.tries > TRIES_MAX:
+            text = f"the broker set changed {TRIES_MAX} times meanwhile: ask again"
+            self._answer(Refused(Refusal.ELECT_MASTER_FAILED, text), effects)
+        else:
+            head.decision = decided
+            self._commit(self._transaction(decided), effects)
+
+    def _decide(self, request: Request) -> Decision | Refused:
+        view = self._view()
+        match request:
+            case Register():
+                return self._rules.register(view, request)
+            case AskElection():
+                return self._rules.ask_election(view, request)
+            case ChangeSet():
+                return self._rules.change_set(view, request)
+            case SetLearner():
+                return self._rules.set_learner(view, request)
+
+    def _view(self) -> View:
+        reachable = tuple(
+            Candidate(self._replicas[each.broker_id], each.epoch, each.end_offset)
+            for each in self._reports.values()
+            if each.broker_id in self._alive & self._connected
+            and each.broker_id in self._replicas
+            and each.incarnation == self._replicas[each.broker_id].incarnation
+        )
+        return View(self._state, self._replicas, self._alive, reachable)
+
+    def _transaction(self, decision: Decision) -> Transaction:
+        """Both the state and the replicas that it rests on are compared, whatever is written."""
+        keys = [self._keys.state]
+        keys += [self._keys.replica(each) for each in dict.fromkeys((decision.broker_id, *decision.rests_on))]
+        conditions: list[Compare] = [is_same_key(self._keys.active, self._active_revision)]
+        conditions += [is_unchanged(key, self._revision_of(key)) for key in keys]
+        puts = []
+        if decision.state is not None:
+            puts.append(Put(self._keys.state, encode(decision.state)))
+        if decision.replica is not None:
+            puts.append(Put(self._keys.replica(decision.broker_id), encode(decision.replica)))
+        return Transaction(tuple(conditions), (*puts, self._all()), (self._all(),))
+
+    def _all(self) -> Read:
+        return Read(self._keys.prefix, end_of_prefix(self._keys.prefix))
+
+    def _revision_of(self, key: bytes) -> int:
+        return self._stored[key].mod_revision if key in self._stored else 0
+
+    def _read(self, effects: list[Effect]) -> None:
+        self._commit(Transaction((), (self._all(),)), effects)
+
+    def _commit(self, transaction: Transaction, effects: list[Effect]) -> None:
+        self._ticket += 1
+        self._in_flight = True
+        effects.append(Commit(self._ticket, transaction))
+
+    def _committed(self, event: Committed, effects: list[Effect]) -> None:
+        if event.ticket != self._ticket or not self._in_flight:
+            return
+        self._in_flight = False
+        if event.outcome is None:
+            self._read(effects)
+            return
+        first = not self._loaded
+        self._loaded = True
+        for stored in event.outcome.found[-1]:
+            self._see(stored, effects)
+        if first:
+            effects += [Loaded(tuple(sorted(self._replicas))), Changed(self._state)]
+        head = self._head
+        if head is not None and head.decision is not None and event.outcome.succeeded and not first:
+            self._settle(head.decision, effects)
+
+    def _settle(self, decision: Decision, effects: list[Effect]) -> None:
+        """Only if the state is what was decided: a plain read succeeds too, and then the rules look again."""
+        state_holds = decision.state in (None, self._state)
+        replica_holds = decision.replica in (None, self._replicas.get(decision.broker_id))
+        if state_holds and replica_holds:
+            self._answer(Accepted(decision.broker_id, self._state), effects)
+
+    def _answer(self, answer: Answer, effects: list[Effect]) -> None:
+        assert self._head is not None
+        if self._head.request.request_id != _BY_ITSELF:
+            effects.append(Reply(self._head.request.request_id, answer))
+        self._head = None
+
+    def _see(self, stored: StoredKey, effects: list[Effect]) -> None:
+        """Take over what etcd holds, unless something newer is known already."""
+        if stored.mod_revision <= self._revision_of(stored.key):
+            return
+        self._stored[stored.key] = stored
+        if stored.key == self._keys.state:
+            self._state = decode(SyncState, stored)
+            if self._state.master_id == NO_MASTER:
+                self._elect_due_ms = 0
+            effects.append(Changed(self._state))
+        else:
+            replica = decode(Replica, stored)
+            self._replicas[replica.broker_id] = replica

@@ -1,0 +1,194 @@
+"""What a request makes of a broker set: functions from what etcd holds to what it shall hold, without I/O.
+
+Each is asked again after a transaction whose end nobody knows, with what etcd holds then: a request that was carried
+out the first time changes nothing the second time and is accepted (architecture §6.13: never blindly again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from apogeemq.controller.core.broker_set import NO_MASTER, Replica, SyncState
+from apogeemq.controller.core.election import Candidate, Refusal, elect, electable, vacant
+from apogeemq.controller.core.requests import BY_OPERATOR, AskElection, ChangeSet, Refused, Register, SetLearner
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A broker set as etcd holds it, who of it is alive, and who of those can be told that it is master."""
+
+    state: SyncState
+    replicas: Mapping[int, Replica]
+    alive: frozenset[int]
+    reachable: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What shall hold. None is "as it is"; `rests_on` are the brokers whose keys must not have changed meanwhile."""
+
+    broker_id: int
+    state: SyncState | None = None
+    replica: Replica | None = None
+    rests_on: tuple[int, ...] = ()
+
+
+class SetRules:
+    """The rules, with the settings of the cluster.
+
+    Args:
+        unclean: enableElectUncleanMaster: elections may go outside the SyncStateSet, and lose what was acknowledged.
+    """
+
+    def __init__(self, *, unclean: bool = False) -> None:
+        self._unclean = unclean
+
+    def register(self, view: View, request: Register) -> Decision | Refused:
+        """Who the broker is, and whether it keeps its place (§6.5).
+
+        A new broker gets the next id; its check code finds it again when the answer was lost. Another broker's id, and
+        a start older than the last one seen, are refused: two brokers claim one id, or a directory was copied.
+        """
+        broker_id = request.broker_id or _id_of(view, request.check_code)
+        known = view.replicas.get(broker_id)
+        if known is not None and known.check_code != request.check_code:
+            return Refused(Refusal.BROKER_ID_INVALID, f"broker id {broker_id} belongs to {known.address}")
+        if known is not None and request.incarnation < known.incarnation:
+            text = f"broker {broker_id} started {known.incarnation} times already, this is start {request.incarnation}"
+            return Refused(Refusal.BROKER_ID_INVALID, text)
+        replica = Replica(
+            broker_id,
+            request.check_code,
+            request.address,
+            request.incarnation,
+            request.boot_id,
+            max(request.last_epoch, known.last_epoch if known else 0),
+            request.priority,
+            known.is_learner if known is not None else request.is_learner,
+        )
+        if replica == known:
+            return Decision(broker_id)
+        state = view.state
+        if known is not None and known.incarnation != request.incarnation and self.lost_its_place(known, request):
+            state = _without(state, broker_id)
+        return Decision(broker_id, state if state != view.state else None, replica)
+
+    def lost_its_place(self, known: Replica, request: Register) -> bool:
+        """Whether what it acknowledged may be gone: an unclean stop with another boot, or bytes dropped (§6.5)."""
+        return request.lost_unsynced or (not request.clean_stop and request.boot_id != known.boot_id)
+
+    def ask_election(self, view: View, request: AskElection) -> Decision | Refused:
+        """A master for the set (§6.6), unless it has one that is alive and did not itself ask.
+
+        A master that asks was started anew: nobody resumes mastership in its old epoch (§6.5).
+        """
+        state = view.state
+        by_operator = request.asker_id == BY_OPERATOR
+        if not by_operator and state.master_epoch > request.over_epoch:
+            return Decision(state.master_id)
+        if not by_operator and request.asker_id not in view.replicas:
+            return Refused(Refusal.BROKER_NEED_TO_BE_REGISTERED, f"broker {request.asker_id} has to register first")
+        if not by_operator and state.master_id not in {NO_MASTER, request.asker_id} and state.master_id in view.alive:
+            return Refused(Refusal.MASTER_STILL_EXIST, f"broker {state.master_id} is master, and alive")
+        if not state.members and any(each.last_epoch for each in view.replicas.values()):
+            text = "brokers remember epochs that etcd does not: it was emptied; recover the set by hand"
+            return Refused(Refusal.ELECT_MASTER_FAILED, text)
+        order = self.candidates(view)
+        if request.designated_id:
+            order = tuple(each for each in order if each.replica.broker_id == request.designated_id)
+        if not order:
+            text = f"none of the SyncStateSet {list(state.members)} is alive and may be elected"
+            return Refused(Refusal.MASTER_NOT_AVAILABLE, text)
+        return self.decide(view, order[0])
+
+    def candidates(self, view: View) -> tuple[Candidate, ...]:
+        """Whom an election may choose, the best first."""
+        return electable(view.state, view.reachable, unclean=self._unclean)
+
+    def decide(self, view: View, master: Candidate) -> Decision:
+        """Elect this one. Who stays in the set must still be the start that was looked at (§6.5)."""
+        learners = {each.broker_id for each in view.replicas.values() if each.is_learner}
+        reported = max([each.last_epoch for each in view.replicas.values()] + [each.epoch for each in view.reachable])
+        state = elect(view.state, master, stay=view.alive - learners, reported_epoch=reported)
+        return Decision(master.replica.broker_id, state, rests_on=state.members)
+
+    def change_set(self, view: View, request: ChangeSet) -> Decision | Refused:
+        """Another SyncStateSet by compare-and-swap (§6.3–6.6): of this master, this epoch and this set only.
+
+        Who is new in it must be registered, alive, no learner, and the very start that copied the log.
+        """
+        state = view.state
+        wanted = tuple(sorted(each.broker_id for each in request.members))
+        refused = self.fence(state, request)
+        if refused is not None:
+            return refused
+        if request.set_epoch + 1 == state.set_epoch and wanted == state.members:
+            return Decision(request.master_id)
+        if request.set_epoch != state.set_epoch:
+            text = f"the set is at epoch {state.set_epoch}, the proposal was made at {request.set_epoch}"
+            return Refused(Refusal.FENCED_SYNC_STATE_SET_EPOCH, text)
+        if request.master_id not in wanted or wanted == state.members:
+            return Refused(Refusal.ALTER_SYNC_STATE_SET_FAILED, "the set has to change, and to hold its master")
+        new = [each for each in request.members if each.broker_id not in state.members]
+        for each in new:
+            refused = self.check_new_member(view, each.broker_id, each.incarnation)
+            if refused is not None:
+                return refused
+        changed = replace(state, members=wanted, set_epoch=state.set_epoch + 1)
+        return Decision(request.master_id, changed, rests_on=tuple(each.broker_id for each in new))
+
+    def fence(self, state: SyncState, request: ChangeSet) -> Refused | None:
+        """None for the master of this epoch."""
+        if request.master_epoch != state.master_epoch:
+            text = f"the master epoch is {state.master_epoch}, not {request.master_epoch}"
+            return Refused(Refusal.FENCED_MASTER_EPOCH, text)
+        if request.master_id != state.master_id:
+            return Refused(Refusal.INVALID_MASTER, f"broker {state.master_id} is master, not {request.master_id}")
+        return None
+
+    def check_new_member(self, view: View, broker_id: int, incarnation: int) -> Refused | None:
+        """None for one that may enter the set."""
+        replica = view.replicas.get(broker_id)
+        if replica is None or replica.is_learner or replica.incarnation != incarnation:
+            text = f"broker {broker_id} is unknown, a learner, or was started anew since it copied the log"
+            return Refused(Refusal.INVALID_REPLICAS, text)
+        if broker_id not in view.alive:
+            return Refused(Refusal.BROKER_NOT_ALIVE, f"broker {broker_id} is not alive")
+        return None
+
+    def set_learner(self, view: View, request: SetLearner) -> Decision | Refused:
+        """A learner copies only: it leaves the set by the same transaction that makes it one (§6.6)."""
+        replica = view.replicas.get(request.broker_id)
+        if replica is None:
+            return Refused(Refusal.BROKER_NEED_TO_BE_REGISTERED, f"broker {request.broker_id} has to register first")
+        if request.is_learner and view.state.master_id == request.broker_id:
+            return Refused(Refusal.ALTER_SYNC_STATE_SET_FAILED, "it is master: elect another one first")
+        if request.is_learner and view.state.members == (request.broker_id,):
+            return Refused(Refusal.ALTER_SYNC_STATE_SET_FAILED, "it is the only member of the SyncStateSet")
+        if replica.is_learner == request.is_learner:
+            return Decision(request.broker_id)
+        state = _without(view.state, request.broker_id) if request.is_learner else view.state
+        changed = replace(replica, is_learner=request.is_learner)
+        return Decision(request.broker_id, state if state != view.state else None, changed)
+
+
+def _id_of(view: View, check_code: str) -> int:
+    for broker_id, replica in view.replicas.items():
+        if replica.check_code == check_code:
+            return broker_id
+    return max(view.replicas, default=0) + 1
+
+
+def _without(state: SyncState, broker_id: int) -> SyncState:
+    """The set without one member; the last one stays, with a warning (§6.5).
+
+    If it was master, or elected and not told yet, its epoch is over: the next one says what may be lost.
+    """
+    if broker_id not in state.members:
+        return state
+    rest = vacant(state) if state.master_id == broker_id else state
+    if state.members == (broker_id,):
+        return replace(rest, possible_loss=True, set_epoch=state.set_epoch + 1)
+    members = tuple(each for each in state.members if each != broker_id)
+    return replace(rest, members=members, set_epoch=state.set_epoch + 1)

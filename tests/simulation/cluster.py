@@ -1,0 +1,134 @@
+"""A cluster under faults that a seed chooses: three brokers and perhaps a learner, two controllers, etcd, a client.
+
+```
+ 0 s ──── begin ──── 3 s ──── faults, one after the other ──── 25 s ──── all healed ──── 35 s: progress?
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from apogeemq.controller.core.set_rules import SetRules
+
+from tests.simulation.broker_node import BrokerNode, Machines
+from tests.simulation.checkers import Checkers
+from tests.simulation.controller_node import ControllerNode
+from tests.simulation.lease_store import LeaseStore
+from tests.simulation.network import Network
+from tests.simulation.world import World
+
+FAULTS_FROM_MS = 3_000
+FAULTS_UNTIL_MS = 25_000
+END_MS = 35_000
+SEND_MS = 50
+READ_MS = 90
+OPERATOR_MS = 2_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What runs: a mutant puts its own classes in."""
+
+    broker: type[BrokerNode] = BrokerNode
+    machines: Machines = field(default_factory=Machines)
+    rules: SetRules = field(default_factory=SetRules)
+    brokers: int = 3
+    controllers: int = 2
+
+
+class Cluster:
+    """The processes, the client, and the operator who gives up a halted broker."""
+
+    def __init__(self, seed: int, settings: Settings | None = None) -> None:
+        settings = settings or Settings()
+        self.world = World(seed)
+        chance = self.world.chance
+        self.network = Network(self.world)
+        self.etcd = LeaseStore(self.world)
+        self.checkers = Checkers(self.world, self.etcd)
+        self.controllers = [
+            ControllerNode(self.world, f"c{number}", self.network, self.etcd, settings.rules)
+            for number in range(1, settings.controllers + 1)
+        ]
+        learners = {settings.brokers + 1} if chance.random() < 0.4 else set()
+        peers: dict[int, BrokerNode] = {}
+        self.brokers = [
+            settings.broker(
+                self.world, f"b{number}", self.network, self.checkers, settings.machines, is_learner=number in learners
+            )
+            for number in range(1, settings.brokers + 1 + len(learners))
+        ]
+        for broker in self.brokers:
+            broker.peers = peers
+            broker.controllers = self.controllers
+        self.checkers.brokers = self.brokers
+        self._message_count = 0
+
+    def begin(self) -> None:
+        """Start everything."""
+        for process in (*self.controllers, *self.brokers):
+            self.world.after(self.world.chance.randrange(1_000), process.start)
+        self._again(SEND_MS, self._send)
+        self._again(READ_MS, self._read)
+        self._again(OPERATOR_MS, self._operate)
+
+    def heal(self) -> None:
+        """End every fault."""
+        self.world.note("", "all is healed")
+        self.network.heal()
+        self.network.loss = self.network.copies = self.etcd.lost_answers = 0.0
+        self.etcd.outage(0)
+        for process in (*self.controllers, *self.brokers):
+            if process.is_up:
+                process.thaw()
+            else:
+                process.start()
+
+    def _again(self, interval_ms: int, happens: Callable[[], None]) -> None:
+        def again() -> None:
+            happens()
+            self._again(interval_ms, happens)
+
+        self.world.after(interval_ms, again)
+
+    def _send(self) -> None:
+        """To whoever thinks that it is master, also to two of them."""
+        for broker in self.brokers:
+            if broker.is_leading and not broker.is_frozen:
+                self._message_count += 1
+                broker.send(self._message_count)
+
+    def _read(self) -> None:
+        for broker in self.brokers:
+            if broker.is_leading and not broker.is_frozen:
+                self.checkers.read(broker)
+
+    def _operate(self) -> None:
+        """A person gives up a broker that halted: after an allowed loss, the master's side goes on."""
+        for broker in self.brokers:
+            if broker.is_halted and not broker.is_frozen:
+                broker.note("is emptied by an operator")
+                broker.stop(power=True)
+                broker.disk.clear()
+                broker.start()
+
+
+def run(seed: int, settings: Settings | None = None, *, end_ms: int = END_MS) -> Cluster:
+    """One run. Errors: InvariantBrokenError, with the end of the trace in its notes."""
+    from tests.simulation.faults import Faults
+
+    cluster = Cluster(seed, settings)
+    faults = Faults(cluster)
+    cluster.begin()
+    cluster.world.after(FAULTS_FROM_MS, faults.next)
+    cluster.world.after(FAULTS_UNTIL_MS, cluster.heal)
+    try:
+        cluster.world.run_until(end_ms)
+        if cluster.checkers.last_acknowledged_ms < end_ms - 1_000:
+            cluster.checkers.fail(f"nothing was acknowledged after {cluster.checkers.last_acknowledged_ms} ms")
+    except Exception as error:
+        error.add_note("\n".join(cluster.world.trace[-60:]) + f"\nseed {seed}")
+        raise
+    return cluster
