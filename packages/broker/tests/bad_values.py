@@ -204,7 +204,6 @@ _POPS: Values = [
     *_each("exp", [" || ", "t" * 65_537], R.SUBSCRIPTION_PARSE_FAILED, "expression"),
     ({"exp": "a >", "expType": "SQL92"}, R.SUBSCRIPTION_PARSE_FAILED, "expression"),
     *_each("expType", ["XPATH", "X" * 40_000], R.SYSTEM_ERROR, "filter message by X"),
-    ({"order": "true"}, R.SYSTEM_ERROR, "order"),
     ({"bornTime": "1"}, R.POLLING_TIMEOUT, "timeout"),
 ]
 
@@ -223,7 +222,6 @@ _HANDLES: Values = [
     *_topics(R.TOPIC_NOT_EXIST),
     *_each("queueId", NO_QUEUES, R.MESSAGE_ILLEGAL, "queueId"),
     *_each("offset", ["-1", str(FAR), str(INT64_MAX)], R.NO_MESSAGE, "offset"),
-    ({"extraInfo": "0 1 60000 999 0 broker-a 0 0"}, R.SYSTEM_ERROR, "ordered"),
 ]
 
 _NO_MESSAGE_IDS = ("", "x", "G" * 32, "0" * 31, "0" * 33, "0" * 40_000, "ü" * 32)

@@ -36,7 +36,6 @@ def request(
     init_mode: int = InitMode.MIN,
     expression_type: str | None = None,
     expression: str | None = None,
-    order: bool = False,
 ) -> PopRequest:
     return PopRequest(
         group=group,
@@ -47,7 +46,6 @@ def request(
         init_mode=init_mode,
         expression_type=expression_type,
         expression=expression,
-        order=order,
     )
 
 
@@ -280,7 +278,6 @@ async def test_sql_pops_what_matches() -> None:
         (request(queue_id=-2), InvalidParameter, "queueId"),
         (request(group="Disabled"), NoPermission, "Disabled"),
         (request(group="no good"), InvalidParameter, "group"),
-        (request(order=True), RequestFailed, "order=true"),
         (request(init_mode=2), InvalidParameter, "initMode"),
         (request(expression_type="XPATH"), RequestFailed, "XPATH"),
         (request(expression_type="SQL92", expression="a >"), SubscriptionParseFailed, "line 1, column 4"),

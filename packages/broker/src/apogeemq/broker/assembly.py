@@ -15,6 +15,7 @@ from apogeemq.broker.core.delay import DelayLevels
 from apogeemq.broker.core.in_flight import InFlight, Limit
 from apogeemq.broker.core.long_polling import HeldLimits, LongPollingTable
 from apogeemq.broker.core.message_ids import MessageIds
+from apogeemq.broker.core.names import order_topic
 from apogeemq.broker.core.properties import BrokerProperties
 from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
@@ -67,6 +68,7 @@ from apogeemq.broker.service.queries import QueryService
 from apogeemq.broker.service.recall import RecallService
 from apogeemq.broker.service.replies import ReplyService
 from apogeemq.broker.service.roll_forward import RollForward
+from apogeemq.broker.service.saved_tables import SavedPopOrders
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
 from apogeemq.broker.service.timed_form import TimedForm
@@ -281,6 +283,7 @@ class Broker:
             reads=reads,
             progress=files.load_delay_offsets(),
         )
+        orders, order_log_position = files.load_pop_orders()
         self.saver = MetadataSaver(
             files=files,
             topics=self.topics,
@@ -288,6 +291,7 @@ class Broker:
             offsets=self.offsets,
             delay=self.delay,
             modes=modes,
+            orders=SavedPopOrders(orders, lambda: store.max_offset(order_topic(identity.cluster_name), 0)),
             topic_line=self.topic_line,
             mode_line=self.mode_line,
             flush_log=store.flush,
@@ -314,6 +318,8 @@ class Broker:
             store_host=store_host,
             offset_message_id=ids.offset_message_id,
             dead_letters=self.dead_letters,
+            orders=orders,
+            order_log_position=order_log_position,
         )
         self.sliced_pulls = SlicedPulls(
             fetch=self.fetch, disk_reads=self.disk_reads, refuse=self._refuse, monotonic=clock.monotonic
@@ -478,7 +484,7 @@ class Broker:
         """An operator set a group's offsets: tell those of the group who wait for messages."""
         queues = tuple(queue_ids)
         self.pulls.offsets_reset(topic, group, queues)
-        self.popping.polls.offsets_reset(topic, group, queues)
+        self.popping.offsets_reset(topic, group, queues)
 
     def channel_closed(self, channel: Channel) -> None:
         """A client's connection is gone."""
@@ -554,7 +560,7 @@ class Broker:
             await self._clock.sleep(TICK_S)
             now = self._clock.monotonic()
             self.pulls.expire()
-            self.popping.polls.expire()
+            self.popping.expire()
             self.topic_line.expire(now)
             self.mode_line.expire(now)
             if self.flush_line is not None:

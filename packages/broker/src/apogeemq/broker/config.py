@@ -150,6 +150,9 @@ class PopConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether they lie in %RETRY%group+topic instead of %RETRY%group_topic."""
     retrieve_retry_topic_v1: Annotated[bool, setting("retrieveMessageFromPopRetryTopicV1")] = True
     """With retry_topic_v2: whether those in %RETRY%group_topic are popped too."""
+    message_group_in_flight_max: int = 1
+    """Of one message group, in ordered pops: messages that are out and not acknowledged, 1 to 32; own. With 1 nothing
+    follows a message before it is acknowledged, whatever the consumer does; more is faster for long groups."""
     default_message_request_mode: Annotated[MessageRequestMode, setting("defaultMessageRequestMode")] = (
         MessageRequestMode.PULL
     )
@@ -163,6 +166,8 @@ class PopConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Raise ValueError naming the setting that is out of range."""
         if not 1 <= self.revive_queue_num <= REVIVE_QUEUES_MAX:
             raise ValueError(f"revive_queue_num is {self.revive_queue_num}; it must be 1 to {REVIVE_QUEUES_MAX}")
+        if not 1 <= self.message_group_in_flight_max <= 32:
+            raise ValueError(f"message_group_in_flight_max is {self.message_group_in_flight_max}; it must be 1 to 32")
         if not 0 <= self.retry_probability_percent <= 100:
             raise ValueError(f"retry_probability_percent is {self.retry_probability_percent}; it must be 0 to 100")
 

@@ -1,5 +1,5 @@
 """The broker's tables as the JSON files that Apache writes under config/: topics, subscriptionGroup, consumerOffset,
-delayOffset and messageRequestMode; beside each its journal.
+delayOffset, messageRequestMode and consumerOrderInfo; beside each its journal.
 
 A change in a journal has the form of the file itself, with the entries alone that are now so: loading reads the file,
 then each change in the same way. Formats: reference broker_behaviour.md §6, §9; docs/formats/store.md for the journals.
@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
+from apogeemq.broker.core.consumer_offsets import TOPIC_GROUP_SEPARATOR, ConsumerOffsetTable
+from apogeemq.broker.core.order_infos import queue_order
+from apogeemq.broker.core.pop_orders import PopOrders
 from apogeemq.broker.core.request_modes import RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.remoting_codec.bodies import (
     ConsumerOffsetSerializeWrapper,
+    ConsumerOrderInfoWrapper,
     DelayOffsetSerializeWrapper,
     SubscriptionGroupWrapper,
     TopicConfigSerializeWrapper,
@@ -30,13 +33,14 @@ BodyT = TypeVar("BodyT", bound=JsonBody)
 
 @dataclass(slots=True)
 class MetadataFiles:
-    """The five files of one broker, and what goes in and out of them."""
+    """The six files of one broker, and what goes in and out of them."""
 
     topics: JournaledFile
     groups: JournaledFile
     consumer_offsets: JournaledFile
     delay_offsets: JournaledFile
     request_modes: JournaledFile
+    pop_orders: JournaledFile
 
     def load_topics(self, table: TopicTable) -> None:
         """Read topics.json into the table."""
@@ -71,6 +75,21 @@ class MetadataFiles:
                 table.load(groups.values())
         return table
 
+    def load_pop_orders(self) -> tuple[PopOrders, int | None]:
+        """Read consumerOrderInfo.json: the table, and up to where in the order log it goes.
+
+        A file that Apache's broker wrote tells no place there: nothing of that log is newer than it.
+        """
+        table = PopOrders()
+        position: int | None = 0
+        for body in _read(self.pop_orders, ConsumerOrderInfoWrapper):
+            for key, queues in body.table.items():
+                topic, _, group = key.partition(TOPIC_GROUP_SEPARATOR)
+                for queue_id, info in queues.items():
+                    table.load((group, topic, queue_id), queue_order(info))
+            position = body.order_log_offset
+        return table, position
+
 
 def _read(file: JournaledFile, body_type: type[BodyT]) -> Iterator[BodyT]:
     """The file's body, then those of the changes since; nothing where there is no file."""
@@ -89,4 +108,5 @@ def metadata_files(disk: Disk, root: Path) -> MetadataFiles:
         consumer_offsets=JournaledFile(disk, directory / "consumerOffset.json"),
         delay_offsets=JournaledFile(disk, directory / "delayOffset.json"),
         request_modes=JournaledFile(disk, directory / "messageRequestMode.json"),
+        pop_orders=JournaledFile(disk, directory / "consumerOrderInfo.json"),
     )

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 
 from apogeemq.broker.config import BrokerConfig
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.pop import RetryMark
+from apogeemq.broker.core.pop_orders import PopOrders
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.service.cold_reads import ColdReads
 from apogeemq.broker.service.log_reads import LogReads
+from apogeemq.broker.service.order_log import OrderLog
+from apogeemq.broker.service.ordered_pops import OrderedPops
 from apogeemq.broker.service.pop import PopService
 from apogeemq.broker.service.pop_waits import PopPolls
 from apogeemq.broker.service.revive import ReviveService
@@ -40,6 +43,8 @@ class Popping:
         store_host: bytes,
         offset_message_id: Callable[[int], str],
         dead_letters: Counter[tuple[str, str]],
+        orders: PopOrders,
+        order_log_position: int | None,
     ) -> None:
         identity, limits = config.identity, config.limits
         marks = _retry_topic_marks(v2=config.pop.retry_topic_v2, v1_too=config.pop.retrieve_retry_topic_v1)
@@ -65,12 +70,32 @@ class Popping:
             dead_letters=dead_letters,
             offset_message_id=offset_message_id,
         )
+        self.order_log = OrderLog(
+            store=store,
+            topics=topics,
+            writer=writer,
+            orders=orders,
+            position=order_log_position,
+            cluster=identity.cluster_name,
+            store_host=store_host,
+            now_ms=clock.now_ms,
+        )
+        self.ordered = OrderedPops(
+            store=store,
+            offsets=offsets,
+            log=self.order_log,
+            now_ms=clock.now_ms,
+            monotonic=clock.monotonic,
+            size_bytes_max=limits.pull_size_bytes_max,
+            per_group_max=config.pop.message_group_in_flight_max,
+        )
         self.service = PopService(
             store=store,
             topics=topics,
             groups=groups,
             offsets=offsets,
             log=self.log,
+            ordered=self.ordered,
             now_ms=clock.now_ms,
             monotonic=clock.monotonic,
             randrange=chance.randrange,
@@ -90,15 +115,28 @@ class Popping:
             hold_s_max=limits.pull_hold_s_max,
             cold_reads=cold_reads,
         )
+        self.ordered.on_freed = lambda topic, group, queue_id: self.polls.offsets_reset(topic, group, (queue_id,))
 
     async def restore(self) -> None:
         """Read back what was popped before this start; until then every pop and handle is refused."""
         await self.revive.restore()
+        await self.ordered.restore()
         self.service.ready = True
 
     def start(self) -> asyncio.Task[None]:
         """Begin to revive what is due."""
         return asyncio.create_task(self.revive.run(), name="revive")
+
+    def expire(self) -> None:
+        """Answer whose poll time is over, and wake who waits for messages whose time is over."""
+        self.polls.expire()
+        self.ordered.tick()
+
+    def offsets_reset(self, topic: str, group: str, queue_ids: Collection[int]) -> None:
+        """A group's offsets were set by an operator: what is in hand in order belongs to the old ones."""
+        for queue_id in queue_ids:
+            self.ordered.position_set(topic, group, queue_id)
+        self.polls.offsets_reset(topic, group, queue_ids)
 
     def owner_gone(self, owner: Hashable) -> None:
         """Whoever asked is gone: nothing is popped for it any more."""

@@ -411,6 +411,47 @@ class ConsumerOffsetSerializeWrapper(TableBody, frozen=True, kw_only=True):
     group_topic_map: dict[str, list[str]] | None = None
 
 
+class OrderedQueue(JsonBody, frozen=True, kw_only=True):
+    """What ApogeeMQ's broker adds to an OrderInfo: several pops at a time, and message groups. Java passes it over.
+
+    `held`: [queue offset, message group, pop time, visible from, times handed out, attempt id]; in ms since 1970.
+    """
+
+    floor: int
+    held: list[tuple[int, str, int, int, int, str]] = msgspec.field(default_factory=list)
+    acked: list[int] = msgspec.field(default_factory=list)
+
+
+class OrderInfo(JsonBody, frozen=True, kw_only=True):
+    """The last ordered pop of one queue by one group.
+
+    i    invisible time, ms                       ot   queue offset → visible from, ms since 1970, where it was changed
+    o    queue offsets: the first, then distances from it      oc   queue offset → how often it was handed out before
+    l    last consumption, ms since 1970          cm   bit n: the message o[n] is acknowledged; at most 64
+    a    attempt id
+    """
+
+    pop_time: int = 0
+    i: int | None = None
+    o: list[int] = msgspec.field(default_factory=list)
+    ot: dict[int, int] = msgspec.field(default_factory=dict)
+    oc: dict[int, int] = msgspec.field(default_factory=dict)
+    l: int = 0  # noqa: E741 — Java's name
+    cm: int = 0
+    a: str | None = None
+    ordered_queue: OrderedQueue | None = None
+
+
+class ConsumerOrderInfoWrapper(TableBody, frozen=True, kw_only=True):
+    """Ordered pops: config/consumerOrderInfo.json. "topic@group" → queue id → OrderInfo, bare keys.
+
+    `order_log_offset` is ApogeeMQ's: up to where in its order log the table goes; None where Java wrote the file.
+    """
+
+    table: dict[str, dict[int, OrderInfo]] = msgspec.field(default_factory=dict)
+    order_log_offset: int | None = None
+
+
 class DelayOffsetSerializeWrapper(TableBody, frozen=True, kw_only=True):
     """How far each delay level was delivered: config/delayOffset.json. Level → queue offset, bare keys."""
 

@@ -9,6 +9,7 @@ RETRY_TOPIC_PREFIX = "%RETRY%"
 DLQ_TOPIC_PREFIX = "%DLQ%"
 SYSTEM_TOPIC_PREFIX = "rmq_sys_"
 REVIVE_TOPIC_PREFIX = "rmq_sys_REVIVE_LOG_"
+ORDER_TOPIC_PREFIX = "rmq_sys_ORDER_LOG_"
 REVIVE_GROUP = "CID_RMQ_SYS_REVIVE_GROUP"
 TRANS_GROUP = "CID_RMQ_SYS_TRANS"
 
@@ -72,6 +73,11 @@ def dlq_topic(group: str) -> str:
 def revive_topic(cluster: str) -> str:
     """The topic where the broker writes down what was popped and acknowledged."""
     return REVIVE_TOPIC_PREFIX + cluster
+
+
+def order_topic(cluster: str) -> str:
+    """The topic where the broker writes down what was popped in order; ours, Apache's have none."""
+    return ORDER_TOPIC_PREFIX + cluster
 
 
 def is_system_topic(topic: str, own_names: frozenset[str] = frozenset()) -> bool:

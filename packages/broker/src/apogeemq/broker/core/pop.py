@@ -52,7 +52,8 @@ class PopRequest:
     """What a consumer wants.
 
     `queue_id` -1 means all queues of the broker. `invisible_time_ms` is a duration. `expression_type` None or empty
-    means TAG. `client` names the asker in remarks.
+    means TAG. `order`: keep the order of each message group; `attempt_id` then names the asking, so that it can be
+    repeated. `client` names the asker in remarks.
     """
 
     group: str
@@ -64,6 +65,7 @@ class PopRequest:
     expression_type: str | None = None
     expression: str | None = None
     order: bool = False
+    attempt_id: str = ""
     client: str = ""
 
 
@@ -107,6 +109,8 @@ class PoppedRun:
     """Messages of one queue that were popped together.
 
     `buffers` are records of the log, back to back; may be views into it. `queue_offsets` are theirs, ascending.
+    `times` says of ordered pops how often each went out by now, this time included; empty for others, whose records
+    say how often they failed.
     """
 
     retry_mark: RetryMark
@@ -115,6 +119,7 @@ class PoppedRun:
     count: int
     buffers: Sequence[bytes | memoryview]
     queue_offsets: Sequence[int]
+    times: Sequence[int] = ()
 
 
 @dataclass(slots=True, frozen=True)

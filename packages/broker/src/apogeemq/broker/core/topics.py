@@ -18,6 +18,7 @@ from apogeemq.broker.core.names import (
     BENCHMARK_TOPIC,
     NOT_SENDABLE_TOPICS,
     OFFSET_MOVED_EVENT_TOPIC,
+    ORDER_TOPIC_PREFIX,
     REVIVE_TOPIC_PREFIX,
     SCHEDULE_TOPIC,
     SELF_TEST_TOPIC,
@@ -62,7 +63,9 @@ class Topic:
         self.name = config.topic_name
         self.version = version
         # Apache's clients may write into the revive log; whoever does would decide over other groups' messages.
-        self.is_sendable = self.name not in NOT_SENDABLE_TOPICS and not self.name.startswith(REVIVE_TOPIC_PREFIX)
+        self.is_sendable = self.name not in NOT_SENDABLE_TOPICS and not self.name.startswith(
+            (REVIVE_TOPIC_PREFIX, ORDER_TOPIC_PREFIX)
+        )
         self.messages_in = 0
         self.bytes_in = 0
         self.messages_out = 0

@@ -109,7 +109,7 @@ def read_filtered(
         if result.status not in (ReadStatus.FOUND, ReadStatus.MESSAGE_WAS_REMOVING):
             break
         at = result.next_offset
-        for index, (record, record_offset) in enumerate(_records(result)):
+        for index, (record, record_offset) in enumerate(records_of(result)):
             if index % _CLOCK_INTERVAL == 0 and record_offset > queue_offset and is_over():
                 return _ended(result, record_offset, found, total_size_bytes)
             if not predicate(decode_properties(peek_properties(record))):
@@ -134,7 +134,7 @@ def _ended(result: ReadResult, next_offset: int, found: list[memoryview | bytes]
     )
 
 
-def _records(result: ReadResult) -> Iterator[tuple[memoryview, int]]:
+def records_of(result: ReadResult) -> Iterator[tuple[memoryview, int]]:
     """(record, its queue offset) of what was read, one by one: whoever ends early pays for no more."""
     for buffer in result.buffers:
         view, position = memoryview(buffer), 0

@@ -25,6 +25,7 @@ from apogeemq.broker.service.saved_tables import (
     SavedConsumerOffsets,
     SavedDelayProgress,
     SavedGroups,
+    SavedPopOrders,
     SavedRequestModes,
     SavedTopics,
 )
@@ -59,7 +60,7 @@ class MetadataSaver:
 
     Args:
         files: where to.
-        topics, groups, offsets, delay, modes: what.
+        topics, groups, offsets, delay, modes, orders: what.
         topic_line: acknowledgements that wait until their topic is written.
         mode_line: answers that wait until their mode is written.
         flush_log: flushes the commit log in a thread, up to where it is now.
@@ -77,6 +78,7 @@ class MetadataSaver:
         offsets: ConsumerOffsetTable,
         delay: DelayService,
         modes: RequestModeTable,
+        orders: SavedPopOrders,
         topic_line: AcknowledgementLine,
         mode_line: AcknowledgementLine,
         flush_log: Callable[[], None],
@@ -100,6 +102,7 @@ class MetadataSaver:
         self._offset_saver = TableSaver(SavedConsumerOffsets(offsets), files.consumer_offsets, before_write=flush_log)
         self._delay_saver = TableSaver(SavedDelayProgress(delay), files.delay_offsets, before_write=flush_log)
         self._mode_saver = TableSaver(SavedRequestModes(modes), files.request_modes)
+        self._order_saver = TableSaver(orders, files.pop_orders, before_write=flush_log)
         self._tasks: list[asyncio.Task[None]] = []
         topics.on_change(lambda _: self._topics_changed.set())
         groups.on_change(self._groups_changed.set)
@@ -164,8 +167,12 @@ class MetadataSaver:
         self._let_go()
 
     async def save_consumer_offsets(self) -> None:
-        """If an offset was committed since: flush the log, then write what changed of consumerOffset.json."""
+        """If an offset was committed since: flush the log, then write what changed of consumerOffset.json.
+
+        The same for consumerOrderInfo.json.
+        """
         await self._offset_saver.save()
+        await self._order_saver.save()
 
     async def save_delay_progress(self) -> None:
         """If a delayed message was delivered since: flush the log, then write what changed of delayOffset.json."""
@@ -184,7 +191,8 @@ class MetadataSaver:
         return [saver.save_whole for saver in self._savers()]
 
     def _savers(self) -> tuple[Saver, ...]:
-        return self._topic_saver, self._group_saver, self._mode_saver, self._offset_saver, self._delay_saver
+        pointers = self._offset_saver, self._order_saver, self._delay_saver
+        return self._topic_saver, self._group_saver, self._mode_saver, *pointers
 
     async def _after_changes(self, changed: asyncio.Event, save: Callable[[], Awaitable[None]]) -> None:
         wait_s = RETRY_WAIT_S

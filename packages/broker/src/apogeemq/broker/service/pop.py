@@ -16,6 +16,7 @@ from typing import NamedTuple
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX
 from apogeemq.broker.core.pop import (
+    ORDER_REVIVE_QUEUE_ID,
     POP_MESSAGES_MAX,
     Changed,
     HandleResult,
@@ -30,7 +31,7 @@ from apogeemq.broker.core.pop import (
 from apogeemq.broker.core.pop_table import Checkpoint, QueueKey
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import PERM_READ, Topic, TopicTable
-from apogeemq.broker.errors import InvalidParameter, NoPermission, RequestFailed, ServiceNotAvailable, SystemBusy
+from apogeemq.broker.errors import InvalidParameter, NoPermission, ServiceNotAvailable, SystemBusy
 from apogeemq.broker.filter.message_filter import (
     EVERYTHING,
     MessageFilter,
@@ -39,6 +40,7 @@ from apogeemq.broker.filter.message_filter import (
     slice_time,
 )
 from apogeemq.broker.service.offsets import is_young
+from apogeemq.broker.service.ordered_pops import ColdRead, OrderedPop, OrderedPops
 from apogeemq.broker.service.revive_log import ReviveLog
 from apogeemq.remoting_codec.record import peek_head
 from apogeemq.store.errors import StoreError
@@ -66,6 +68,8 @@ class Pop:
     init_mode: int
     wanted: MessageFilter
     retry_topics: tuple[tuple[RetryMark, str], ...]
+    order: bool = False
+    attempt_id: str = ""
 
 
 class Source(NamedTuple):
@@ -118,6 +122,7 @@ class PopService:
     Args:
         store, topics, groups, offsets: what it looks at.
         log: where it writes down what it did; its table holds what is popped and not acknowledged.
+        ordered: pops in order, and the handles of those.
         now_ms: wall clock.
         monotonic: seconds.
         randrange: chance, for how often the retry topic comes first.
@@ -138,6 +143,7 @@ class PopService:
         groups: SubscriptionGroupTable,
         offsets: ConsumerOffsetTable,
         log: ReviveLog,
+        ordered: OrderedPops,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
         randrange: Callable[[int], int],
@@ -155,6 +161,7 @@ class PopService:
         self._offsets = offsets
         self._log = log
         self._table = log.table
+        self._ordered = ordered
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._randrange = randrange
@@ -176,7 +183,7 @@ class PopService:
         """The checks of a pop, in Apache's order. Raises BrokerError.
 
         NoPermission (16), InvalidParameter (29), TopicNotExist (17), SubscriptionGroupNotExist (26),
-        SubscriptionParseFailed (23), RequestFailed (1) for what this version does not serve.
+        SubscriptionParseFailed (23).
         """
         self._check_ready()
         if not self.permission & PERM_READ:
@@ -195,10 +202,6 @@ class PopService:
         group = self._groups.plan(request.group) if known is None else known
         if not group.consume_enable:
             raise NoPermission(f"subscription group no permission, {request.group}")
-        if request.order:
-            raise RequestFailed(
-                "ordered pop (order=true) is not served by this version: pop without order, or pull with queue locks"
-            )
         if request.init_mode not in tuple(InitMode):
             raise InvalidParameter(f"initMode[{request.init_mode}] is illegal, it must be 0 (MIN) or 1 (MAX)")
         wanted = message_filter(request.expression_type, request.expression, sql_enabled=self._sql_enabled)
@@ -213,7 +216,9 @@ class PopService:
             request.invisible_time_ms,
             request.init_mode,
             wanted,
-            self._retry_topics(request.group, topic.name),
+            () if request.order else self._retry_topics(request.group, topic.name),
+            request.order,
+            request.attempt_id,
         )
 
     def pop(self, pop: Pop) -> Popped | NothingPopped | ColdPop:
@@ -223,6 +228,8 @@ class PopService:
         nothing is popped).
         """
         self._check_room(pop.count_max)
+        if pop.order:
+            return self._pop_in_order(pop)
         basket = self._basket(pop)
         for source in self._sources(pop):
             self._take(pop, source, basket)
@@ -230,9 +237,33 @@ class PopService:
                 return basket.cold
         return self._popped(pop, basket)
 
+    def _pop_in_order(self, pop: Pop) -> Popped | NothingPopped | ColdPop:
+        outcome = self._ordered.pop(
+            OrderedPop(
+                group=pop.group,
+                topic=pop.topic.name,
+                queues=self._queues(pop),
+                count_max=pop.count_max,
+                invisible_time_ms=pop.invisible_time_ms,
+                attempt_id=pop.attempt_id,
+                wanted=pop.wanted,
+                position=lambda key: self._cursor(Source(RetryMark.NORMAL, key, pop.wanted), pop.init_mode),
+            )
+        )
+        if isinstance(outcome, bool):
+            return NothingPopped(outcome)
+        if isinstance(outcome, ColdRead):
+            return ColdPop(pop, Source(RetryMark.NORMAL, outcome.key, pop.wanted), 0, outcome.read)
+        for run in outcome.runs:
+            pop.topic.messages_out += run.count
+            pop.topic.bytes_out += sum(map(len, run.buffers))
+        return outcome
+
     def finish_cold(self, cold: ColdPop, result: ReadResult) -> Popped | NothingPopped:
         """Go on with what a thread has read. Raises as `pop`."""
         self.release_cold(cold)
+        if cold.pop.order:
+            return NothingPopped(more=True)  # it is in memory now: who waits pops it
         self._check_room(cold.pop.count_max)
         basket = self._basket(cold.pop)
         start = self._cursor(cold.source, cold.pop.init_mode)
@@ -264,17 +295,19 @@ class PopService:
         retry_first = bool(retries) and self._randrange(100) < self._retry_first_percent
         if retry_first:
             yield from retries
-        if pop.queue_id >= 0:
-            yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, pop.queue_id), pop.wanted)
-        else:
-            queues = pop.topic.config.read_queue_nums
-            start = self._next_start
-            self._next_start += 1
-            for index in range(queues):
-                queue_id = (start + index) % queues
-                yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, queue_id), pop.wanted)
+        for queue_id in self._queues(pop):
+            yield Source(RetryMark.NORMAL, (pop.group, pop.topic.name, queue_id), pop.wanted)
         if not retry_first:
             yield from retries
+
+    def _queues(self, pop: Pop) -> Sequence[int]:
+        """The topic's queues to look at, beginning with another one each time."""
+        if pop.queue_id >= 0:
+            return (pop.queue_id,)
+        queues = pop.topic.config.read_queue_nums
+        start = self._next_start % queues
+        self._next_start += 1
+        return (*range(start, queues), *range(start))
 
     def _take(self, pop: Pop, source: Source, basket: _Basket) -> None:
         """Take from one queue what still fits."""
@@ -411,7 +444,10 @@ class PopService:
     def was_acknowledged(self, group: str, topic: str, handle: PopHandle) -> bool:
         """Whether a handle's message was acknowledged with it, as far as that is still known."""
         self._check_ready()
-        return self._was_acknowledged(_key(group, topic, handle), handle, self._now_ms())
+        key = _key(group, topic, handle)
+        if _is_ordered(handle):
+            return self._ordered.was_acknowledged(key, handle)
+        return self._was_acknowledged(key, handle, self._now_ms())
 
     def ack(self, group: str, topic: str, handles: Sequence[PopHandle]) -> list[HandleResult]:
         """Acknowledge messages; one result per handle, in order.
@@ -424,6 +460,9 @@ class PopService:
         taken: dict[Checkpoint, dict[int, None]] = {}
         for handle in handles:
             key = _key(group, topic, handle)
+            if _is_ordered(handle):
+                results.append(self._settled(key, handle, self._ordered.ack(key, [handle])[0]))
+                continue
             checkpoint = self._live(key, handle, now_ms)
             if checkpoint is not None:
                 taken.setdefault(checkpoint, {})[handle.queue_offset] = None
@@ -445,6 +484,9 @@ class PopService:
         _check_invisible_time(invisible_time_ms, minimum_ms=0)
         now_ms = self._now_ms()
         key = _key(group, topic, handle)
+        if _is_ordered(handle):
+            changed = self._ordered.change_invisible(key, handle, invisible_time_ms)
+            return Changed(self._dead(key, handle)) if changed is None else changed
         checkpoint = self._live(key, handle, now_ms)
         if checkpoint is None:
             return Changed(self._dead(key, handle))
@@ -470,6 +512,9 @@ class PopService:
         taken: dict[Checkpoint, set[int]] = {}
         for handle in handles:
             key = _key(group, topic, handle)
+            if _is_ordered(handle):
+                results.append(self._settled(key, handle, self._ordered.extend(key, handle, invisible_time_ms)))
+                continue
             checkpoint = self._live(key, handle, now_ms)
             if checkpoint is None:
                 results.append(self._dead(key, handle))
@@ -506,6 +551,9 @@ class PopService:
         is_over = pop_time_ms + handle.invisible_time_ms <= now_ms
         return not is_over and self._has_message(key, handle)
 
+    def _settled(self, key: QueueKey, handle: PopHandle, is_done: bool) -> HandleResult:
+        return HandleResult.OK if is_done else self._dead(key, handle)
+
     def _dead(self, key: QueueKey, handle: PopHandle) -> HandleResult:
         return HandleResult.EXPIRED if self._has_message(key, handle) else HandleResult.NO_MESSAGE
 
@@ -514,9 +562,10 @@ class PopService:
         return 0 <= handle.queue_offset < self._store.max_offset(topic, queue_id)
 
     def _check_room(self, count: int) -> None:
-        if len(self._table) + count > self._messages_max:
+        popped = len(self._table) + len(self._ordered)
+        if popped + count > self._messages_max:
             raise SystemBusy(
-                f"[OVERLOAD] {len(self._table)} messages are popped and not acknowledged, the limit "
+                f"[OVERLOAD] {popped} messages are popped and not acknowledged, the limit "
                 f"(limits.popped_messages_max) is {self._messages_max}",
                 limit="limits.popped_messages_max",
             )
@@ -528,6 +577,10 @@ class PopService:
 
 def _key(group: str, topic: str, handle: PopHandle) -> QueueKey:
     return group, pop_retry_topic(group, topic, handle.retry_mark), handle.queue_id
+
+
+def _is_ordered(handle: PopHandle) -> bool:
+    return handle.revive_queue_id == ORDER_REVIVE_QUEUE_ID
 
 
 def _check_invisible_time(invisible_time_ms: int, *, minimum_ms: int) -> None:

@@ -5,17 +5,22 @@ Entries may change between two slices. That does no harm: they are in `changed` 
 """
 
 import asyncio
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable, QueueKey
+from apogeemq.broker.core.consumer_offsets import TOPIC_GROUP_SEPARATOR, ConsumerOffsetTable, QueueKey
+from apogeemq.broker.core.order_events import QueueKey as OrderKey
+from apogeemq.broker.core.order_infos import order_info
+from apogeemq.broker.core.pop_orders import PopOrders
 from apogeemq.broker.core.request_modes import ModeKey, RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.remoting_codec.bodies import (
     ConsumerOffsetSerializeWrapper,
+    ConsumerOrderInfoWrapper,
     DelayOffsetSerializeWrapper,
+    OrderInfo,
     SubscriptionGroupConfig,
     SubscriptionGroupWrapper,
     TopicConfig,
@@ -177,6 +182,40 @@ class SavedDelayProgress(_Pointers):
     async def whole(self) -> DelayOffsetSerializeWrapper:
         """See SavedTable."""
         return DelayOffsetSerializeWrapper(offset_table=dict(self._delay.progress))
+
+
+class SavedPopOrders(_Pointers):
+    """consumerOrderInfo.json, with up to where in the order log each copy goes.
+
+    Args:
+        table: the queues.
+        position: one past the last event in the order log.
+    """
+
+    def __init__(self, table: PopOrders, position: Callable[[], int]) -> None:
+        self._table = table
+        self._position = position
+        self.changed = table.changed
+
+    async def part(self, keys: Collection[OrderKey]) -> ConsumerOrderInfoWrapper:
+        """See SavedTable."""
+        return await self._copy(list(keys))
+
+    async def whole(self) -> ConsumerOrderInfoWrapper:
+        """See SavedTable."""
+        return await self._copy(self._table.queues())
+
+    async def _copy(self, keys: Sequence[OrderKey]) -> ConsumerOrderInfoWrapper:
+        position = self._position()  # before the copy: an event that is in both does no harm, one in neither would
+        table: dict[str, dict[int, OrderInfo]] = {}
+        for some in _slices(keys, ENTRIES_PER_SLICE):
+            for key in some:
+                queue = self._table.get(key)
+                if queue is not None:
+                    group, topic, queue_id = key
+                    table.setdefault(f"{topic}{TOPIC_GROUP_SEPARATOR}{group}", {})[queue_id] = order_info(queue)
+            await asyncio.sleep(0)
+        return ConsumerOrderInfoWrapper(table=table, order_log_offset=position)
 
 
 class SavedRequestModes:

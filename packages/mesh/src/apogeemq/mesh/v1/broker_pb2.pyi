@@ -123,7 +123,7 @@ class SendMessageReply(_message.Message):
     def __init__(self, status: _Optional[_Union[SendStatus, str]] = ..., offset_message_id: _Optional[str] = ..., message_id: _Optional[str] = ..., queue_id: _Optional[int] = ..., queue_offset: _Optional[int] = ..., transaction_id: _Optional[str] = ..., recall_handle: _Optional[str] = ...) -> None: ...
 
 class PopMessageRequest(_message.Message):
-    __slots__ = ("consumer_group", "topic", "queue_id", "max_msg_nums", "invisible_time_ms", "poll_time_ms", "init_mode", "expression_type", "expression", "attempt_id", "client_id")
+    __slots__ = ("consumer_group", "topic", "queue_id", "max_msg_nums", "invisible_time_ms", "poll_time_ms", "init_mode", "expression_type", "expression", "attempt_id", "client_id", "order")
     CONSUMER_GROUP_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     QUEUE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class PopMessageRequest(_message.Message):
     EXPRESSION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
     consumer_group: str
     topic: str
     queue_id: int
@@ -146,7 +147,8 @@ class PopMessageRequest(_message.Message):
     expression: str
     attempt_id: str
     client_id: str
-    def __init__(self, consumer_group: _Optional[str] = ..., topic: _Optional[str] = ..., queue_id: _Optional[int] = ..., max_msg_nums: _Optional[int] = ..., invisible_time_ms: _Optional[int] = ..., poll_time_ms: _Optional[int] = ..., init_mode: _Optional[_Union[PopInitMode, str]] = ..., expression_type: _Optional[str] = ..., expression: _Optional[str] = ..., attempt_id: _Optional[str] = ..., client_id: _Optional[str] = ...) -> None: ...
+    order: bool
+    def __init__(self, consumer_group: _Optional[str] = ..., topic: _Optional[str] = ..., queue_id: _Optional[int] = ..., max_msg_nums: _Optional[int] = ..., invisible_time_ms: _Optional[int] = ..., poll_time_ms: _Optional[int] = ..., init_mode: _Optional[_Union[PopInitMode, str]] = ..., expression_type: _Optional[str] = ..., expression: _Optional[str] = ..., attempt_id: _Optional[str] = ..., client_id: _Optional[str] = ..., order: bool = ...) -> None: ...
 
 class PopMessageReply(_message.Message):
     __slots__ = ("status", "pop_time_ms", "invisible_time_ms", "revive_queue_id", "rest_num", "runs")
@@ -165,18 +167,20 @@ class PopMessageReply(_message.Message):
     def __init__(self, status: _Optional[_Union[PopStatus, str]] = ..., pop_time_ms: _Optional[int] = ..., invisible_time_ms: _Optional[int] = ..., revive_queue_id: _Optional[int] = ..., rest_num: _Optional[int] = ..., runs: _Optional[_Iterable[_Union[PoppedRun, _Mapping]]] = ...) -> None: ...
 
 class PoppedRun(_message.Message):
-    __slots__ = ("retry_mark", "queue_id", "start_offset", "count", "records")
+    __slots__ = ("retry_mark", "queue_id", "start_offset", "count", "records", "delivery_attempts")
     RETRY_MARK_FIELD_NUMBER: _ClassVar[int]
     QUEUE_ID_FIELD_NUMBER: _ClassVar[int]
     START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     retry_mark: RetryMark
     queue_id: int
     start_offset: int
     count: int
     records: bytes
-    def __init__(self, retry_mark: _Optional[_Union[RetryMark, str]] = ..., queue_id: _Optional[int] = ..., start_offset: _Optional[int] = ..., count: _Optional[int] = ..., records: _Optional[bytes] = ...) -> None: ...
+    delivery_attempts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, retry_mark: _Optional[_Union[RetryMark, str]] = ..., queue_id: _Optional[int] = ..., start_offset: _Optional[int] = ..., count: _Optional[int] = ..., records: _Optional[bytes] = ..., delivery_attempts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PopHandle(_message.Message):
     __slots__ = ("retry_mark", "queue_id", "queue_offset", "start_offset", "pop_time_ms", "invisible_time_ms", "revive_queue_id")

@@ -84,6 +84,8 @@ def _checked(request: PopMessageRequest) -> PopRequest:
         init_mode=request.init_mode,
         expression_type=request.expression_type or None,
         expression=request.expression or None,
+        order=request.order,
+        attempt_id=request.attempt_id,
         client=request.client_id,
     )
 
@@ -96,6 +98,7 @@ def _reply(popped: Popped) -> PopMessageReply:
             start_offset=run.start_offset,
             count=run.count,
             records=b"".join(run.buffers),
+            delivery_attempts=run.times,
         )
         for run in popped.runs
     ]

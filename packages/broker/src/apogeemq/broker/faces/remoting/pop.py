@@ -6,7 +6,7 @@ its handle as property POP_CK, and shows the topic that was asked for. Acknowled
 message (a late one is lost silently), as long as the queue has it. Source: reference broker_behaviour.md §8.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 from apogeemq.broker.core.pop import (
@@ -154,9 +154,11 @@ class PopRequests:
             raise NoMessage(f"offset is illegal, queue:[{header.topic}, {header.queue_id}], offset:[{header.offset}]")
         # A dead handle gets an answer too, as Apache gives it: the handle made from it is just as dead.
         is_changed = changed.result is HandleResult.OK
+        is_ordered = is_changed and changed.revive_queue_id == ORDER_REVIVE_QUEUE_ID
         ext_fields = {
             "popTime": str(changed.pop_time_ms if is_changed else self._now_ms()),
-            "invisibleTime": str(header.invisible_time),
+            # The time of an ordered pop's handle counts from its pop: the handle stays.
+            "invisibleTime": str(changed.invisible_time_ms if is_ordered else header.invisible_time),
             "reviveQid": str(changed.revive_queue_id if is_changed else handle.revive_queue_id),
         }
         return self._success(command, ext_fields)
@@ -164,8 +166,6 @@ class PopRequests:
     def _handle(self, header: AckMessageRequestHeader | ChangeInvisibleTimeRequestHeader) -> PopHandle:
         """The handle of a request. Its queue and offset stand twice in it: what the header says counts."""
         handle = parse_receipt_handle(header.extra_info)
-        if handle.revive_queue_id == ORDER_REVIVE_QUEUE_ID:
-            raise RequestFailed("handles of ordered pops are not served by this version")
         if not self._pops.has_queue(header.topic, header.queue_id):
             raise MessageIllegal(f"queueId[{header.queue_id}] is illegal, topic:[{header.topic}]")
         return handle._replace(queue_id=header.queue_id, queue_offset=header.offset)
@@ -190,6 +190,8 @@ class PopRequests:
             "startOffsetInfo": ";".join(starts),
             "msgOffsetInfo": ";".join(offsets),
         }
+        if header.order:
+            ext_fields["orderCountInfo"] = ";".join(_order_counts(outcome))
         size_bytes = sum(map(len, buffers))
         head = encode_response_head(command.opaque, ResponseCode.SUCCESS, ext_fields, "FOUND", size_bytes)
         return [head, *buffers]
@@ -250,8 +252,19 @@ def _pop_request(header: PopMessageRequestHeader, client: str) -> PopRequest:
         expression_type=header.exp_type,
         expression=header.exp,
         order=header.order,
+        attempt_id=header.attempt_id or "",
         client=client,
     )
+
+
+def _order_counts(popped: Popped) -> Iterator[str]:
+    """How often messages failed before: per queue the least of its messages, then each that did (Apache 5.x)."""
+    for run in popped.runs:
+        failures = [times - 1 for times in run.times]
+        yield f"{run.retry_mark:d} {run.queue_id} {min(failures, default=0)}"
+        for offset, count in zip(run.queue_offsets, failures, strict=True):
+            if count:
+                yield f"{run.retry_mark:d} qo{run.queue_id}%{offset} {count}"
 
 
 def _handles_of(ack: BatchAck) -> list[PopHandle]:
