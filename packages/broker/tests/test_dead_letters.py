@@ -166,17 +166,20 @@ async def test_a_reason_spoils_no_property(given: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "maximum", "reason"),
+    ("level", "maximum", "given", "reason"),
     [
-        (-1, 16, "given up by its consumer on delivery 1"),
-        (0, 0, "sent back by its consumer on delivery 1; the maximum is 0 retries"),
+        (-1, 16, {}, "given up by its consumer on delivery 1"),
+        (0, 0, {}, "sent back by its consumer on delivery 1; the maximum is 0 retries"),
+        (-1, 16, {"failureReason": "an order without content"}, "an order without content"),
     ],
 )
-async def test_a_message_that_is_sent_back_says_why_it_is_dead(level: int, maximum: int, reason: str) -> None:
-    """A consumer of Remoting gives no reason: the broker says what it knows."""
+async def test_a_message_that_is_sent_back_says_why_it_is_dead(
+    level: int, maximum: int, given: dict[str, str], reason: str
+) -> None:
+    """Official clients give no reason: the broker says what it knows."""
     async with await world_with_message() as world:
         client = world.client()
-        fields = {"offset": "0", "group": "G", "delayLevel": str(level), "maxReconsumeTimes": str(maximum)}
+        fields = {"offset": "0", "group": "G", "delayLevel": str(level), "maxReconsumeTimes": str(maximum), **given}
         client.send(RequestCode.CONSUMER_SEND_MSG_BACK, fields)
         await until(lambda: world.records("%DLQ%G") != [])
         properties = properties_of(world.record("%DLQ%G"))

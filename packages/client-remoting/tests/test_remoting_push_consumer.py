@@ -109,7 +109,9 @@ async def test_the_last_attempt(queue: Queue) -> None:
         await until(lambda: bool(queue.sent_back()))
     assert queue.sent_back() == [(0, -1)]
     (command,) = queue.broker.of(RequestCode.CONSUMER_SEND_MSG_BACK)
-    assert (command.ext_fields or {})["maxReconsumeTimes"] == "2"
+    fields = command.ext_fields or {}
+    assert fields["maxReconsumeTimes"] == "2"
+    assert fields["failureReason"] == "delivered 3 times; the last failure was ValueError"
 
 
 async def test_a_message_that_the_broker_does_not_take_back(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

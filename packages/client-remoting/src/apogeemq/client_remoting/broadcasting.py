@@ -36,7 +36,7 @@ class DroppingSettler:
             logger.warning("message %s from %s is dropped: %s", message.message_id, message.topic, settlement)
         self.done(message)
 
-    async def send_back(self, message: ReceivedMessage, _delay_level: int) -> None:
+    async def send_back(self, message: ReceivedMessage, _delay_level: int, _reason: str = "") -> None:
         """Raises NotSupported."""
         raise NotSupported(
             f"message {message.message_id} was broadcast and is not delivered again",

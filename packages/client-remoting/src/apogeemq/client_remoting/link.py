@@ -43,10 +43,14 @@ from apogeemq.remoting_codec.headers import (
     UnregisterClientRequestHeader,
     UpdateConsumerOffsetRequestHeader,
 )
+from apogeemq.remoting_codec.headers.send import FAILURE_REASON_FIELD
 from apogeemq.remoting_codec.route import TopicRouteData
 
 LONG_POLL_MARGIN_S = 5.0
 """A pull's own time-out is so much longer than the broker may hold it."""
+
+REASON_LENGTH_MAX = 1_000
+"""Characters of the reason why a message is given up; brokers keep no more."""
 
 _HEARTBEAT_TIMEOUT_S = 3.0
 
@@ -130,9 +134,16 @@ async def send_reply(connection: Connection, ext_fields: dict[str, str], body: b
     _successful(await connection.request(command, timeout_s))
 
 
-async def send_message_back(connection: Connection, header: ConsumerSendMsgBackRequestHeader, timeout_s: float) -> None:
-    """CONSUMER_SEND_MSG_BACK (36)."""
-    _successful(await _request(connection, RequestCode.CONSUMER_SEND_MSG_BACK, header, b"", timeout_s))
+async def send_message_back(
+    connection: Connection, header: ConsumerSendMsgBackRequestHeader, timeout_s: float, *, reason: str = ""
+) -> None:
+    """CONSUMER_SEND_MSG_BACK (36); `reason` tells in words why the message is given up, empty for one to be retried."""
+    fields = header.encode()
+    if reason:
+        fields[FAILURE_REASON_FIELD] = reason[:REASON_LENGTH_MAX]
+    _successful(
+        await connection.request(RemotingCommand(RequestCode.CONSUMER_SEND_MSG_BACK, ext_fields=fields), timeout_s)
+    )
 
 
 # -- receiving

@@ -173,7 +173,7 @@ class Lanes:
         """To the DLQ; while no broker takes it there, it is tried on."""
         logger.warning("message %s from %s goes to the DLQ: %s", message.message_id, message.topic, reason)
         try:
-            await self._settler.send_back(message, DLQ_LEVEL)
+            await self._settler.send_back(message, DLQ_LEVEL, reason)
         except (SettleFailed, ConnectionBroken, ClientClosed, RemoteProtocolError) as error:
             logger.warning("message %s stays where it is: %s", message.message_id, error)
             return SUSPEND_DEFAULT_S

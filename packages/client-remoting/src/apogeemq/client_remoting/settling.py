@@ -44,8 +44,8 @@ class Settling(Protocol):
         """Carry out a decision."""
         ...
 
-    async def send_back(self, message: ReceivedMessage, delay_level: int) -> None:
-        """Give a message back to its broker, once.
+    async def send_back(self, message: ReceivedMessage, delay_level: int, reason: str = "") -> None:
+        """Give a message back to its broker, once; `reason` is why it is given up, for who looks at the DLQ.
 
         Raises SettleFailed, ConnectionBroken, ClientClosed, NotSupported.
         """
@@ -97,12 +97,15 @@ class Settler:
                     self._group,
                     reason,
                 )
-                await self._send_back_patiently(message, DLQ_LEVEL, LOCAL_RETRY_S)
+                await self._send_back_patiently(message, DLQ_LEVEL, LOCAL_RETRY_S, reason)
 
-    async def send_back(self, message: ReceivedMessage, delay_level: int) -> None:
-        """Give a message back to its broker, once. Raises SettleFailed, ConnectionBroken, ClientClosed."""
+    async def send_back(self, message: ReceivedMessage, delay_level: int, reason: str = "") -> None:
+        """Give a message back to its broker, once. Raises SettleFailed, ConnectionBroken, ClientClosed.
+
+        `reason` is why it is given up, for who looks at the DLQ.
+        """
         try:
-            await self._call_send_back(message, delay_level)
+            await self._call_send_back(message, delay_level, reason)
         except link.Refusal as error:
             raise SettleFailed(
                 f"the broker did not take back message {message.message_id}",
@@ -122,12 +125,14 @@ class Settler:
                 hint="The broker may have taken it; it will be delivered again in any case.",
             ) from error
 
-    async def _send_back_patiently(self, message: ReceivedMessage, delay_level: int, after_s: float) -> None:
+    async def _send_back_patiently(
+        self, message: ReceivedMessage, delay_level: int, after_s: float, reason: str = ""
+    ) -> None:
         receipt = receipt_of(message)
         failures = 0
         while receipt.is_current(message.queue_offset):
             try:
-                await self._call_send_back(message, delay_level)
+                await self._call_send_back(message, delay_level, reason)
             except (ConnectionBroken, TimeoutError) as error:
                 failures += 1
                 logger.info("message %s cannot be given back yet: %s", message.message_id, error)
@@ -147,7 +152,7 @@ class Settler:
             else:
                 return
 
-    async def _call_send_back(self, message: ReceivedMessage, delay_level: int) -> None:
+    async def _call_send_back(self, message: ReceivedMessage, delay_level: int, reason: str) -> None:
         """One CONSUMER_SEND_MSG_BACK; the message is done with here when it succeeds."""
         receipt = receipt_of(message)
         header = ConsumerSendMsgBackRequestHeader(
@@ -159,7 +164,7 @@ class Settler:
             max_reconsume_times=self._reconsume_times_max,
         )
         with self._tracing.settle("reject" if delay_level == DLQ_LEVEL else "retry", message):
-            await link.send_message_back(self._broker(receipt), header, CALL_TIMEOUT_S)
+            await link.send_message_back(self._broker(receipt), header, CALL_TIMEOUT_S, reason=reason)
         self.done(message)
 
     def _broker(self, receipt: Receipt) -> Connection:

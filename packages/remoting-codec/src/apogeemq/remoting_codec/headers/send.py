@@ -7,6 +7,12 @@ fields. Both have the same attributes; V2 has one letter per field on the wire.
 from apogeemq.remoting_codec.headers.base import CommandHeader, RpcRequestHeader, TopicRequestHeader
 from apogeemq.remoting_codec.java_numbers import Int32, Int64
 
+FAILURE_REASON_FIELD = "failureReason"
+"""Of CONSUMER_SEND_MSG_BACK, beside the fields of its header: why a message is given up, in words.
+
+ApogeeMQ's own: Apache's broker passes it over.
+"""
+
 
 class SendMessageRequestHeader(TopicRequestHeader, kw_only=True):
     """SEND_MESSAGE (10) and SEND_REPLY_MESSAGE (324); the body is the message's.

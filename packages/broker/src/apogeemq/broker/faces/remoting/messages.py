@@ -16,6 +16,7 @@ from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
 from apogeemq.remoting_codec.headers.send import (
+    FAILURE_REASON_FIELD,
     ConsumerSendMsgBackRequestHeader,
     SendMessageRequestHeader,
     SendMessageRequestHeaderV2,
@@ -87,9 +88,10 @@ class MessageRequests:
             return self._acknowledge(command, ResponseCode.SUCCESS, None, None)
 
         self._acknowledger.check_room_for_topic()
+        reason = (command.ext_fields or {}).get(FAILURE_REASON_FIELD, "")
 
         def store(record: Record) -> Reply:
-            end_offset, topic = self._send_back.store(retry, record)
+            end_offset, topic = self._send_back.store(retry, record, reason)
             return self._when_safe(channel, command, None, end_offset, topic, False)
 
         self._disk_reads.start(channel, command, lambda: self._send_back.read(header.offset), store)
