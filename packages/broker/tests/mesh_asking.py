@@ -139,6 +139,17 @@ GOOD: dict[str, tuple[Call[Any, Any], Message]] = {
             methods.FORWARD_TO_DEAD_LETTER_QUEUE,
             pb.ForwardToDeadLetterQueueRequest(consumer_group="G", topic="T", handle=_HANDLE, reason="spoilt"),
         ),
+        (methods.TAKE_TRANSACTION_CHECKS, pb.TakeTransactionChecksRequest(max_nums=1, poll_time_ms=0)),
+        (
+            methods.END_TRANSACTION,
+            pb.EndTransactionRequest(
+                producer_group="P",
+                queue_offset=0,
+                physical_offset=0,
+                resolution=pb.TRANSACTION_COMMIT,
+                message_id="U1",
+            ),
+        ),
     )
 }
 """A request of each kind that a broker with topic T and group G serves, with every field set that has a bound."""

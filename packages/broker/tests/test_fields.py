@@ -29,6 +29,8 @@ REQUIRED = {
     "UpdateOffset": {"topic", "consumer_group"},
     "RecallMessage": {"topic", "recall_handle"},
     "ForwardToDeadLetterQueue": {"consumer_group", "topic", "handle", "handle.pop_time_ms"},
+    "TakeTransactionChecks": {"max_nums"},
+    "EndTransaction": {"producer_group", "resolution"},
 }
 """What has to be there; 0, false and the empty text are right for the others."""
 

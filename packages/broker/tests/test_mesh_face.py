@@ -118,8 +118,8 @@ async def test_a_retry_counts_against_the_senders_maximum(maximum: int | None, t
         ({"topic": "bad name"}, ResponseCode.INVALID_PARAMETER),
         ({"queue_id": 4}, ResponseCode.INVALID_PARAMETER),
         ({"properties": b"\xff"}, ResponseCode.MESSAGE_ILLEGAL),
-        ({"sys_flag": 4}, ResponseCode.NO_PERMISSION),
-        ({"properties": b"TRAN_MSG\x01true\x02PGROUP\x01P\x02"}, ResponseCode.NO_PERMISSION),
+        ({"sys_flag": 4}, ResponseCode.MESSAGE_ILLEGAL),
+        ({"properties": b"TRAN_MSG\x01true\x02"}, ResponseCode.MESSAGE_ILLEGAL),
     ],
 )
 async def test_a_refused_send_has_the_code_of_remoting(

@@ -30,6 +30,7 @@ from apogeemq.broker.faces.mesh.sends import SendAnswers
 from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.table import call_table
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
+from apogeemq.broker.faces.mesh.transactions import TransactionAnswers
 from apogeemq.broker.faces.remoting.assignments import AssignmentRequests
 from apogeemq.broker.faces.remoting.client_calls import ClientCalls
 from apogeemq.broker.faces.remoting.configs import ConfigRequests
@@ -460,6 +461,14 @@ class Broker:
             topics=TopicAnswers(self.topics, self.group_service, self.acknowledger),
             clients=ClientAnswers(self.group_service),
             offsets=OffsetAnswers(self.offset_service, self.cold_reads),
+            transactions=TransactionAnswers(
+                transactions=self.transacting.service,
+                checks=self.transacting.proxied,
+                acknowledger=self.acknowledger,
+                reads=reads,
+                cold_reads=self.cold_reads,
+                clock=clock,
+            ),
             stats=self.call_stats,
             on_owner_gone=self.owner_gone,
             tracer=tracer,
@@ -495,6 +504,7 @@ class Broker:
     def owner_gone(self, owner: Hashable) -> None:
         """A proxy's streams are lost: its clients leave, until their next heartbeat."""
         self.popping.owner_gone(owner)
+        self.transacting.proxied.owner_gone(owner)
         self.group_service.channel_closed(owner)
 
     async def restore(self) -> None:

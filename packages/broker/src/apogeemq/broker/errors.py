@@ -20,6 +20,7 @@ BrokerError (code, remark)
 ├── IllegalOperation        604   a recall of what this broker does not keep, or keeps no longer
 ├── ServiceNotAvailable      14   the store takes no writes now
 ├── RequestNotSupported       3   nothing serves this request
+├── TransactionNotFound       1   an end of a transaction that names no pending half message
 └── RequestFailed             1   anything else, in words (Apache's SYSTEM_ERROR)
 
 Services raise these; the faces turn them into replies. Remarks follow Apache's words where clients or people look for
@@ -167,3 +168,7 @@ class RequestFailed(BrokerError):
     """Anything else, in words."""
 
     code = ResponseCode.SYSTEM_ERROR
+
+
+class TransactionNotFound(RequestFailed):
+    """No pending transaction is what its producer names; Apache's broker has no code of its own for that."""

@@ -141,6 +141,11 @@ def _register_transactions(registry: Registry, broker: Broker) -> None:
     registry.observed_gauge(
         "apogeemq_transaction_checks", "Questions to producers since start.", lambda: transacting.checks.asked
     )
+    registry.observed_gauge(
+        "apogeemq_transaction_checks_waiting",
+        "Questions that proxies have not taken yet.",
+        lambda: len(transacting.proxied),
+    )
 
 
 def _text(value: bool) -> str:

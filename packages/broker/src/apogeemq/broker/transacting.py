@@ -9,7 +9,9 @@ from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.core.transactions import TransactionTable
 from apogeemq.broker.faces.remoting.transactions import RemotingProducers
+from apogeemq.broker.service.asked_producers import AskedProducers
 from apogeemq.broker.service.log_reads import LogReads
+from apogeemq.broker.service.proxied_checks import ProxiedChecks
 from apogeemq.broker.service.transaction_checks import TransactionCheckService
 from apogeemq.broker.service.transactions import CheckSchedule, TransactionService
 from apogeemq.broker.service.writer import MessageWriter
@@ -19,7 +21,7 @@ from apogeemq.store.message_store import MessageStore
 
 
 class Transacting:
-    """The services of transactions, wired; `service` is for the doors."""
+    """The services of transactions, wired; `service` is for the doors, `proxied` for that of proxies."""
 
     def __init__(
         self,
@@ -57,7 +59,9 @@ class Transacting:
             is_rejecting=settings.reject_transaction_message,
             broker_name=config.identity.broker_name,
         )
-        producers = RemotingProducers(clients, chance.randrange, config.identity.broker_name)
+        self.proxied = ProxiedChecks(self.table.is_newest, clock)
+        ways = (RemotingProducers(config.identity.broker_name), self.proxied)
+        producers = AskedProducers(clients, ways, chance.randrange)
         self.checks = TransactionCheckService(
             store=store,
             topics=topics,

@@ -115,6 +115,10 @@ class TransactionTable:
         """The pending transaction with a half message at that offset."""
         return self._by_offset.get(queue_offset)
 
+    def is_newest(self, queue_offset: int) -> bool:
+        """Whether the newest copy of a pending transaction's half message is at that offset."""
+        return queue_offset in self._by_newest
+
     def decision(self, queue_offset: int) -> Decision | None:
         """How a transaction ended, if that was not long ago and since the start."""
         return self._decided.get(queue_offset)

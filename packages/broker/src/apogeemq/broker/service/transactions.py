@@ -25,7 +25,7 @@ from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
 from apogeemq.broker.core.names import TRANS_GROUP, TRANS_HALF_TOPIC, TRANS_OP_HALF_TOPIC
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.core.transactions import Decision, Transaction, TransactionTable
-from apogeemq.broker.errors import MessageIllegal, NoPermission, RequestFailed
+from apogeemq.broker.errors import MessageIllegal, NoPermission, RequestFailed, TransactionNotFound
 from apogeemq.broker.service.real_place import served_queue_id
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
@@ -74,12 +74,16 @@ class CheckSchedule(NamedTuple):
 
 
 class EndRequest(NamedTuple):
-    """What a producer says: where the half message is (in the half topic, and in the log), and what becomes of it."""
+    """What a producer says: where the half message is (in the half topic, and in the log), and what becomes of it.
+
+    `message_id` is its UNIQ_KEY; empty: not said, and not looked at.
+    """
 
     group: str
     queue_offset: int
     physical_offset: int
     decision: Decision
+    message_id: str = ""
 
 
 class Ended(NamedTuple):
@@ -178,32 +182,37 @@ class TransactionService:
     # -- their end -----------------------------------------------------------------------------------------------------
 
     def read(self, request: EndRequest) -> Record:
-        """The half message that a producer names. May wait for the disk. Raises RequestFailed."""
+        """The half message that a producer names. May wait for the disk. Raises TransactionNotFound."""
         data = self._store.record_at(request.physical_offset) if request.physical_offset >= 0 else None
         if data is None:
-            raise RequestFailed(
+            raise TransactionNotFound(
                 f"Find prepared transaction message failed: no message begins at commitLogOffset "
                 f"{request.physical_offset}"
             )
         try:
             return decode_record(data)
         except RecordInvalid as error:
-            raise RequestFailed(
+            raise TransactionNotFound(
                 f"Find prepared transaction message failed, {request.physical_offset}: {error}"
             ) from error
 
     def end(self, request: EndRequest, half: Record) -> Ended:
         """Do as the producer says; `half` is what `read` gave.
 
-        Raises RequestFailed (1), in Apache's words where it has some, or StoreError: the transaction is as it was then.
+        Raises TransactionNotFound (1), in Apache's words where it has some, RequestFailed (1) where its topic is gone,
+        or StoreError: the transaction is as it was then.
         """
         if half.topic != TRANS_HALF_TOPIC:
-            raise RequestFailed(f"The commit log offset wrong: {request.physical_offset} is no half message")
+            raise TransactionNotFound(f"The commit log offset wrong: {request.physical_offset} is no half message")
         properties = m.decode_properties(half.properties)
         if properties.get(m.PROPERTY_PGROUP) != request.group:
-            raise RequestFailed("The producer group wrong: the half message has another PGROUP")
+            raise TransactionNotFound("The producer group wrong: the half message has another PGROUP")
         if half.queue_offset != request.queue_offset:
-            raise RequestFailed(f"The transaction state table offset wrong: the half message has {half.queue_offset}")
+            raise TransactionNotFound(
+                f"The transaction state table offset wrong: the half message has {half.queue_offset}"
+            )
+        if request.message_id and properties.get(m.PROPERTY_UNIQ_KEY) != request.message_id:
+            raise TransactionNotFound("The message id wrong: the half message has another UNIQ_KEY")
         topic = self._real_topic(properties)
         transaction = self._table.find(request.queue_offset)
         if transaction is None:
@@ -252,16 +261,16 @@ class TransactionService:
         return topic
 
     def _check_repeated(self, request: EndRequest) -> None:
-        """Raise RequestFailed unless the transaction ended, not long ago, as the producer wants it to end."""
+        """Raise TransactionNotFound unless the transaction ended, not long ago, as the producer wants it to end."""
         decision = self._table.decision(request.queue_offset)
         if decision is request.decision:
             return
         if decision is None:
-            raise RequestFailed(
+            raise TransactionNotFound(
                 f"Find prepared transaction message failed: the half message at tranStateTableOffset "
                 f"{request.queue_offset} is not pending: it was decided before"
             )
-        raise RequestFailed(
+        raise TransactionNotFound(
             f"the transaction has ended already ({decision.name.lower()}), it can't {request.decision.name.lower()} now"
         )
 

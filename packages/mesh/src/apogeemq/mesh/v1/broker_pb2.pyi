@@ -48,6 +48,18 @@ class OffsetKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OFFSET_MIN: _ClassVar[OffsetKind]
     OFFSET_MAX: _ClassVar[OffsetKind]
     OFFSET_BY_TIME: _ClassVar[OffsetKind]
+
+class TransactionResolution(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRANSACTION_RESOLUTION_UNSPECIFIED: _ClassVar[TransactionResolution]
+    TRANSACTION_COMMIT: _ClassVar[TransactionResolution]
+    TRANSACTION_ROLLBACK: _ClassVar[TransactionResolution]
+
+class EndTransactionResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    END_TRANSACTION_RESULT_UNSPECIFIED: _ClassVar[EndTransactionResult]
+    END_OK: _ClassVar[EndTransactionResult]
+    END_NOT_FOUND: _ClassVar[EndTransactionResult]
 SEND_STATUS_UNSPECIFIED: SendStatus
 SEND_OK: SendStatus
 FLUSH_DISK_TIMEOUT: SendStatus
@@ -71,6 +83,12 @@ OFFSET_COMMITTED: OffsetKind
 OFFSET_MIN: OffsetKind
 OFFSET_MAX: OffsetKind
 OFFSET_BY_TIME: OffsetKind
+TRANSACTION_RESOLUTION_UNSPECIFIED: TransactionResolution
+TRANSACTION_COMMIT: TransactionResolution
+TRANSACTION_ROLLBACK: TransactionResolution
+END_TRANSACTION_RESULT_UNSPECIFIED: EndTransactionResult
+END_OK: EndTransactionResult
+END_NOT_FOUND: EndTransactionResult
 
 class SendMessageRequest(_message.Message):
     __slots__ = ("topic", "queue_id", "producer_group", "flag", "sys_flag", "born_timestamp_ms", "born_host", "reconsume_times", "max_reconsume_times", "properties", "body", "batch", "default_topic", "default_topic_queue_nums")
@@ -181,6 +199,34 @@ class PoppedRun(_message.Message):
     records: bytes
     delivery_attempts: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, retry_mark: _Optional[_Union[RetryMark, str]] = ..., queue_id: _Optional[int] = ..., start_offset: _Optional[int] = ..., count: _Optional[int] = ..., records: _Optional[bytes] = ..., delivery_attempts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class TakeTransactionChecksRequest(_message.Message):
+    __slots__ = ("max_nums", "poll_time_ms")
+    MAX_NUMS_FIELD_NUMBER: _ClassVar[int]
+    POLL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    max_nums: int
+    poll_time_ms: int
+    def __init__(self, max_nums: _Optional[int] = ..., poll_time_ms: _Optional[int] = ...) -> None: ...
+
+class TakeTransactionChecksReply(_message.Message):
+    __slots__ = ("checks",)
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    checks: _containers.RepeatedCompositeFieldContainer[TransactionCheck]
+    def __init__(self, checks: _Optional[_Iterable[_Union[TransactionCheck, _Mapping]]] = ...) -> None: ...
+
+class TransactionCheck(_message.Message):
+    __slots__ = ("producer_group", "client_id", "record", "message_id", "offset_message_id")
+    PRODUCER_GROUP_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    producer_group: str
+    client_id: str
+    record: bytes
+    message_id: str
+    offset_message_id: str
+    def __init__(self, producer_group: _Optional[str] = ..., client_id: _Optional[str] = ..., record: _Optional[bytes] = ..., message_id: _Optional[str] = ..., offset_message_id: _Optional[str] = ...) -> None: ...
 
 class PopHandle(_message.Message):
     __slots__ = ("retry_mark", "queue_id", "queue_offset", "start_offset", "pop_time_ms", "invisible_time_ms", "revive_queue_id")
@@ -437,3 +483,25 @@ class UpdateOffsetRequest(_message.Message):
 class UpdateOffsetReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class EndTransactionRequest(_message.Message):
+    __slots__ = ("producer_group", "queue_offset", "physical_offset", "resolution", "message_id")
+    PRODUCER_GROUP_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    PHYSICAL_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    producer_group: str
+    queue_offset: int
+    physical_offset: int
+    resolution: TransactionResolution
+    message_id: str
+    def __init__(self, producer_group: _Optional[str] = ..., queue_offset: _Optional[int] = ..., physical_offset: _Optional[int] = ..., resolution: _Optional[_Union[TransactionResolution, str]] = ..., message_id: _Optional[str] = ...) -> None: ...
+
+class EndTransactionReply(_message.Message):
+    __slots__ = ("result", "remark")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
+    result: EndTransactionResult
+    remark: str
+    def __init__(self, result: _Optional[_Union[EndTransactionResult, str]] = ..., remark: _Optional[str] = ...) -> None: ...

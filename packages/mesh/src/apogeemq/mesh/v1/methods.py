@@ -96,3 +96,19 @@ FORWARD_TO_DEAD_LETTER_QUEUE = Call(
     Channel.CONTROL,
     is_idempotent=True,
 )
+TAKE_TRANSACTION_CHECKS = Call(
+    15,
+    "TakeTransactionChecks",
+    broker.TakeTransactionChecksRequest,
+    broker.TakeTransactionChecksReply,
+    Channel.FETCH,
+    hands_out=True,
+)
+END_TRANSACTION = Call(
+    16,
+    "EndTransaction",
+    broker.EndTransactionRequest,
+    broker.EndTransactionReply,
+    Channel.CONTROL,
+    is_idempotent=True,
+)

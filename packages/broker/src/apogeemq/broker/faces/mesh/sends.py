@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX
-from apogeemq.broker.errors import InvalidParameter, MessageIllegal, NoPermission
+from apogeemq.broker.errors import InvalidParameter, MessageIllegal
 from apogeemq.broker.faces import fields
 from apogeemq.broker.faces.spans import SendSpans
 from apogeemq.broker.service.acknowledge import Acknowledger, Verdict
@@ -19,11 +19,7 @@ from apogeemq.mesh.v1.broker_pb2 import (
     SendMessageRequest,
     SendStatus,
 )
-from apogeemq.remoting_codec import message as m
-from apogeemq.remoting_codec.codes import VERSION, MessageSysFlag, ResponseCode
-
-_HALF_MESSAGE = f"{m.PROPERTY_TRAN_MSG}\x01true\x02".encode()
-"""Whoever sent one through a proxy could neither end its transaction nor be asked about it."""
+from apogeemq.remoting_codec.codes import VERSION, ResponseCode
 
 HOST_SIZES_BYTES = (8, 20)
 """4 or 16 bytes of address, 4 of port."""
@@ -66,8 +62,6 @@ class SendAnswers:
         """Store one message or one batch; a future only while something must be on disk first."""
         self._acknowledger.check_room(None, len(request.body))
         send = _checked(request)
-        if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE or _HALF_MESSAGE in request.properties:
-            raise NoPermission("transactions are not served through a proxy: send half messages to the broker itself")
         if info.trace is None:
             sent = self._send.send(send, request.body, request.born_host, VERSION)
         else:

@@ -11,6 +11,7 @@ from apogeemq.broker.faces.mesh.recalls import RecallAnswers
 from apogeemq.broker.faces.mesh.sends import SendAnswers
 from apogeemq.broker.faces.mesh.settling import SettlingAnswers
 from apogeemq.broker.faces.mesh.topics import TopicAnswers
+from apogeemq.broker.faces.mesh.transactions import TransactionAnswers
 from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.v1 import methods
 from opentelemetry.trace import Tracer
@@ -26,6 +27,7 @@ def call_table(
     topics: TopicAnswers,
     clients: ClientAnswers,
     offsets: OffsetAnswers,
+    transactions: TransactionAnswers,
     stats: CallStats,
     on_owner_gone: Callable[[Hashable], None],
     tracer: Tracer | None,
@@ -47,6 +49,8 @@ def call_table(
             answer(methods.UPDATE_OFFSET, offsets.update_offset, stats),
             answer(methods.RECALL_MESSAGE, recalls.recall_message, stats),
             answer(methods.FORWARD_TO_DEAD_LETTER_QUEUE, dead_letters.forward_to_dead_letter_queue, stats),
+            answer(methods.TAKE_TRANSACTION_CHECKS, transactions.take_transaction_checks, stats),
+            answer(methods.END_TRANSACTION, transactions.end_transaction, stats),
         ],
         on_owner_gone=on_owner_gone,
         tracer=tracer,

@@ -3,9 +3,9 @@
 A producer ends a transaction by a oneway request, of its own accord or when it is asked. It does not answer a question.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
-from apogeemq.broker.core.clients import ClientTable
+from apogeemq.broker.core.clients import Member
 from apogeemq.broker.core.names import TRANS_HALF_TOPIC
 from apogeemq.broker.core.transactions import Decision
 from apogeemq.broker.errors import RequestFailed
@@ -96,29 +96,19 @@ class TransactionRequests:
 
 
 class RemotingProducers:
-    """Producers with a Remoting connection, to be asked about their transactions.
+    """Asks producers with a Remoting connection; a ProducerWay. `broker_name` is told with each question."""
 
-    Args:
-        clients: knows them.
-        randrange: n → a number below n: which one of a group is asked.
-        broker_name: told with each question.
-    """
-
-    def __init__(self, clients: ClientTable[Hashable], randrange: Callable[[int], int], broker_name: str) -> None:
-        self._clients = clients
-        self._randrange = randrange
+    def __init__(self, broker_name: str) -> None:
         self._broker_name = broker_name
 
-    def has_producer(self, group: str) -> bool:
-        """Whether one of a group can be asked now."""
-        return any(_is_reachable(member.channel) for member in self._clients.producer_groups.get(group, {}).values())
+    def reaches(self, channel: Hashable) -> bool:
+        """Whether it is a connection that reads what it is sent."""
+        return isinstance(channel, Channel) and not channel.closed and channel.writable
 
-    def ask(self, group: str, check: TransactionCheck) -> bool:
-        """Ask one of a group (CHECK_TRANSACTION_STATE); whether there was one that reads."""
-        channels = [member.channel for member in self._clients.producer_groups.get(group, {}).values()]
-        reachable = [channel for channel in channels if isinstance(channel, Channel) and _is_reachable(channel)]
-        if not reachable:
-            return False
+    def ask(self, member: Member[Hashable], check: TransactionCheck) -> None:
+        """Send CHECK_TRANSACTION_STATE."""
+        if not isinstance(member.channel, Channel):
+            raise TypeError(f"{member.client_id} has no Remoting connection: ask what `reaches` says yes of")
         message = check.message
         header = CheckTransactionStateRequestHeader(
             topic=TRANS_HALF_TOPIC,
@@ -129,7 +119,7 @@ class RemotingProducers:
             offset_msg_id=check.offset_message_id,
             bname=self._broker_name,
         )
-        reachable[self._randrange(len(reachable))].send_oneway(
+        member.channel.send_oneway(
             RemotingCommand(
                 code=RequestCode.CHECK_TRANSACTION_STATE,
                 flag=ONEWAY_FLAG,
@@ -137,9 +127,3 @@ class RemotingProducers:
                 body=encode_record(message),
             )
         )
-        return True
-
-
-def _is_reachable(channel: Hashable) -> bool:
-    """Whether it is a connection that reads what it is sent; a producer behind a proxy has none here."""
-    return isinstance(channel, Channel) and not channel.closed and channel.writable
