@@ -23,7 +23,12 @@ from apogeemq.proxy.errors import ProxyError
 from apogeemq.remoting_codec.batch import decode_batch
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.message import PROPERTY_TAGS, decode_properties
-from apogeemq.remoting_codec.message_id import RecallHandle, decode_recall_handle, encode_recall_handle
+from apogeemq.remoting_codec.message_id import (
+    RecallHandle,
+    decode_recall_handle,
+    encode_offset_message_id,
+    encode_recall_handle,
+)
 from apogeemq.remoting_codec.record import Record, encode_record
 
 STORE_HOST = bytes([127, 0, 0, 1, 0, 0, 42, 159])
@@ -52,6 +57,8 @@ class BrokerInMemory:
         self.requests: list[object] = []
         self.before: Callable[[object], Awaitable[None] | None] | None = None
         self._came = asyncio.Event()
+        self.end_reply = mesh.EndTransactionReply(result=mesh.END_OK)
+        self.questions: asyncio.Queue[mesh.TransactionCheck] = asyncio.Queue()
         self.table = CallTable(
             [
                 Answer(methods.SEND_MESSAGE, self._waiting(self._send)),
@@ -65,6 +72,8 @@ class BrokerInMemory:
                 Answer(methods.QUERY_GROUP, self._waiting(self._group)),
                 Answer(methods.CLIENT_HEARTBEAT, self._waiting(lambda request: mesh.ClientHeartbeatReply())),
                 Answer(methods.UNREGISTER_CLIENT, self._waiting(lambda request: mesh.UnregisterClientReply())),
+                Answer(methods.END_TRANSACTION, self._waiting(lambda request: self.end_reply)),
+                Answer(methods.TAKE_TRANSACTION_CHECKS, self._take),
             ]
         )
 
@@ -124,7 +133,11 @@ class BrokerInMemory:
             self.store(request.topic, request.body, request.properties, sys_flag=request.sys_flag)
         handle = self._recall_handle(request)
         return mesh.SendMessageReply(
-            status=self.send_status, queue_id=request.queue_id, queue_offset=first, recall_handle=handle
+            status=self.send_status,
+            queue_id=request.queue_id,
+            queue_offset=first,
+            offset_message_id=encode_offset_message_id(STORE_HOST, 1000 * first),
+            recall_handle=handle,
         )
 
     def _recall_handle(self, request: mesh.SendMessageRequest) -> str:
@@ -143,6 +156,16 @@ class BrokerInMemory:
         if result == mesh.HANDLE_OK:
             self.acked[request.consumer_group].add(request.handle.queue_offset)
         return mesh.ForwardToDeadLetterQueueReply(result=result)
+
+    async def _take(
+        self, request: mesh.TakeTransactionChecksRequest, info: CallInfo
+    ) -> mesh.TakeTransactionChecksReply:
+        """Whatever the test asks, as soon as it is asked."""
+        await self._note(request)
+        checks = [await self.questions.get()]
+        while not self.questions.empty() and len(checks) < request.max_nums:
+            checks.append(self.questions.get_nowait())
+        return mesh.TakeTransactionChecksReply(checks=checks)
 
     async def _pop(self, request: mesh.PopMessageRequest, info: CallInfo) -> mesh.PopMessageReply:
         await self._note(request)
@@ -307,6 +330,22 @@ class Cluster:
 def cluster_of(clock: ManualClock, *names: str) -> Cluster:
     """A cluster of brokers with these names and the topic T."""
     return Cluster(clock, {name: BrokerInMemory(name, clock) for name in names}, {"T": 6})
+
+
+def half_record(topic: str, body: bytes, properties: bytes = b"") -> Record:
+    """A half message as a broker shows it in a question: at offset 8 of the half topic, at 5000 of the log."""
+    return Record(
+        topic=topic,
+        queue_id=1,
+        queue_offset=8,
+        physical_offset=5000,
+        born_timestamp_ms=5,
+        born_host=PEER_HOST,
+        store_timestamp_ms=6,
+        store_host=STORE_HOST,
+        body=body,
+        properties=properties,
+    )
 
 
 def context_of(clock: ManualClock, *, client_id: str = "c@1", timeout_s: float = 3.0) -> RequestContext:

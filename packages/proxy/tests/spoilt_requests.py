@@ -84,7 +84,9 @@ REQUESTS: dict[str, Callable[[], Message]] = {
     "forward_message_to_dead_letter_queue": lambda: v2.ForwardMessageToDeadLetterQueueRequest(
         group=G, topic=T, receipt_handle="0 1 2 3 0 a 0 0 0", message_id="M1", delivery_attempt=2
     ),
-    "end_transaction": lambda: v2.EndTransactionRequest(topic=T),
+    "end_transaction": lambda: v2.EndTransactionRequest(
+        topic=T, message_id="M1", transaction_id="v1 0 0 a", resolution=defs.COMMIT, source=defs.SOURCE_CLIENT
+    ),
     "recall_message": lambda: v2.RecallMessageRequest(
         topic=T, recall_handle=encode_recall_handle(RecallHandle("T", "a", 4_000_000_000_000, "M1"))
     ),

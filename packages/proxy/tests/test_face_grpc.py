@@ -134,6 +134,7 @@ class Service:
         context: RequestContext,
         send: Callable[[v2.TelemetryCommand], None],
         end: Callable[[ProxyError], None],
+        has_room: Callable[[], bool],
     ) -> Session:
         """A new session."""
         session = Session(context, send, end)

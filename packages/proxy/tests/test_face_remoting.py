@@ -22,7 +22,7 @@ from apogeemq.mesh.errors import (
 )
 from apogeemq.mesh.local_caller import LocalCaller
 from apogeemq.mesh.v1 import broker_pb2 as broker
-from apogeemq.mesh.v1.methods import CLIENT_HEARTBEAT, SEND_MESSAGE, UNREGISTER_CLIENT
+from apogeemq.mesh.v1.methods import CLIENT_HEARTBEAT, END_TRANSACTION, SEND_MESSAGE, UNREGISTER_CLIENT
 from apogeemq.mesh.v1.routes_pb2 import BrokerAddress, QueryClusterReply, TopicRoute
 from apogeemq.proto.v2.definition_pb2 import Code
 from apogeemq.proxy.errors import ProxyError
@@ -30,7 +30,9 @@ from apogeemq.proxy.faces.remoting.face import RemotingFace
 from apogeemq.proxy.faces.remoting.producers import ProducerRequests
 from apogeemq.proxy.faces.remoting.routes import RouteRequests
 from apogeemq.proxy.faces.remoting.sends import SendRequests
+from apogeemq.proxy.faces.remoting.transactions import RemotingProducers, TransactionRequests
 from apogeemq.proxy.faces.spans import ServerSpans
+from apogeemq.proxy.service.orphans import Delivery
 from apogeemq.remoting_codec.aio.access import AccessRefusal
 from apogeemq.remoting_codec.aio.channel import Channel
 from apogeemq.remoting_codec.aio.client import RemotingClient
@@ -46,11 +48,13 @@ from apogeemq.remoting_codec.bodies import (
 )
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.record import encode_record
 from apogeemq.remoting_codec.route import TopicRouteData
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from packages.proxy.tests.brokers_in_memory import half_record
 from packages.proxy.tests.name_server import queue_data
 
 WAIT_S = 10.0
@@ -131,14 +135,25 @@ class Rig:
         self.topic_types: dict[str, str | None] = {}
         sends = SendRequests(self, self, spans=spans, timeout_s=2.0, topic_type=self.topic_type)
         self.producers = ProducerRequests(self, lambda: ["a", "b"], timeout_s=2.0)
+        self.asked_ends: list[tuple[str, broker.EndTransactionRequest]] = []
+        self.ends_at = "a"
+        """The broker that has the half message."""
+        transactions = TransactionRequests(self, lambda: ["b", "a"], timeout_s=2.0)
         self.face = RemotingFace(
-            {**routes.functions(), **sends.functions(), **self.producers.functions()},
+            {
+                **routes.functions(),
+                **sends.functions(),
+                **self.producers.functions(),
+                **transactions.functions(),
+            },
             access=self.access,
             clock=SystemClock(),
             observe=lambda request, answer, seconds: self.observed.append((request, answer)),
             requests_in_flight_max=requests_in_flight_max,
         )
         self.client: RemotingClient
+        self.pushed: list[RemotingCommand] = []
+        """What the door sent by itself."""
 
     def _caller(self, name: str) -> LocalCaller:
         def send(request: broker.SendMessageRequest, info: CallInfo) -> Any:
@@ -153,7 +168,14 @@ class Rig:
             self.leavings.append((name, request))
             return broker.UnregisterClientReply()
 
+        def end(request: broker.EndTransactionRequest, info: CallInfo) -> broker.EndTransactionReply:
+            self.asked_ends.append((name, request))
+            if name == self.ends_at:
+                return broker.EndTransactionReply(result=broker.END_OK)
+            return broker.EndTransactionReply(result=broker.END_NOT_FOUND, remark="not here")
+
         answers: list[Answer[Any, Any]] = [
+            Answer(END_TRANSACTION, end),
             Answer(SEND_MESSAGE, send),
             Answer(CLIENT_HEARTBEAT, beat),
             Answer(UNREGISTER_CLIENT, leave),
@@ -198,7 +220,7 @@ class Rig:
         server = RemotingServer(self.face.handle, tls_mode="disabled", on_close=self.producers.channel_closed)
         host, port = await server.start("127.0.0.1", 0)
         self.address = join_address(host, port)
-        self.client = RemotingClient()
+        self.client = RemotingClient(lambda channel, command: self.pushed.append(command))
         await self.client.connect(host, port)
         try:
             async with asyncio.timeout(WAIT_S):
@@ -544,6 +566,91 @@ async def test_beats_that_are_wrong(rig: Rig) -> None:
         assert answer.code == ResponseCode.SYSTEM_ERROR
         assert answer.remark
     assert rig.beats == []
+
+
+# -- transactions
+
+
+def end_fields(decision: int = 8, **more: str) -> dict[str, str]:
+    """Ext fields of END_TRANSACTION, as a Java client of 5.x writes them."""
+    return {
+        "producerGroup": "P",
+        "tranStateTableOffset": "7",
+        "commitLogOffset": "4711",
+        "commitOrRollback": str(decision),
+        "fromTransactionCheck": "false",
+        "msgId": "ABC",
+        "transactionId": "ABC",
+        "bname": "a",
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("decision", "resolution"), [(8, broker.TRANSACTION_COMMIT), (12, broker.TRANSACTION_ROLLBACK), (0, None)]
+)
+async def test_a_transaction_ends_at_the_broker_that_is_named(
+    rig: Rig, decision: int, resolution: broker.TransactionResolution | None
+) -> None:
+    """Who does not know yet changes nothing."""
+    assert (await rig.ask(37, end_fields(decision))).code == 0
+    expected = broker.EndTransactionRequest(producer_group="P", queue_offset=7, physical_offset=4711)
+    if resolution is not None:
+        expected.resolution = resolution
+    assert rig.asked_ends == ([] if resolution is None else [("a", expected)])
+
+
+async def test_an_older_client_names_no_broker(rig: Rig) -> None:
+    """All are asked until one has the half message with this unique key."""
+    fields = end_fields()
+    del fields["bname"]
+    assert (await rig.ask(37, fields)).code == 0
+    assert [(name, request.message_id) for name, request in rig.asked_ends] == [("b", "ABC"), ("a", "ABC")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "remark"), [({"bname": "b"}, "not here"), ({"commitOrRollback": "5"}, "commitOrRollback")]
+)
+async def test_a_transaction_that_can_not_be_ended(rig: Rig, fields: dict[str, str], remark: str) -> None:
+    """SYSTEM_ERROR, as Apache's broker answers, with the broker's words."""
+    answer = await rig.ask(37, end_fields(**fields))
+    assert (answer.code, remark in str(answer.remark)) == (1, True)
+
+
+async def test_a_producer_is_asked_over_its_connection(rig: Rig) -> None:
+    """CHECK_TRANSACTION_STATE as a broker sends it; while there is no producer, no broker is to be asked."""
+    door = RemotingProducers(rig.producers, lambda: ["a", "b"])
+    record = half_record("T", b"half")
+    check = broker.TransactionCheck(
+        producer_group="P", client_id="other", record=encode_record(record), message_id="ABC", offset_message_id="77"
+    )
+    assert (door.broker_names(), door.ask("a", check, record)) == ((), Delivery.NOBODY)
+    await rig.ask(34, body=beat("P"))
+    assert list(door.broker_names()) == ["a", "b"]
+    assert door.ask("a", check, record) is Delivery.DELIVERED
+    await until(lambda: bool(rig.pushed))
+    (command,) = rig.pushed
+    assert (command.code, command.is_oneway, command.body) == (39, True, check.record)
+    assert command.ext_fields == {
+        "topic": "RMQ_SYS_TRANS_HALF_TOPIC",
+        "tranStateTableOffset": "8",
+        "commitLogOffset": "5000",
+        "msgId": "ABC",
+        "transactionId": "ABC",
+        "offsetMsgId": "77",
+        "bname": "a",
+    }
+    await rig.ask(35, {"clientID": "c1", "producerGroup": "P"})
+    assert door.ask("a", check, record) is Delivery.NOBODY
+
+
+async def test_a_producer_that_lost_its_connection_is_not_asked(rig: Rig) -> None:
+    """Nor one whose newer beat does not name the group any more."""
+    await rig.ask(34, body=beat("P", "Q"))
+    await rig.ask(34, body=beat("Q"))
+    assert set(rig.producers.connected) == {"Q"}
+    await rig.client.close()
+    await until(lambda: not rig.producers.connected)
 
 
 # -- everything else

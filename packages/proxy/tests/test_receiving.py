@@ -429,11 +429,3 @@ async def test_a_message_that_is_given_up_is_forwarded(attempt: int, attempts_ma
     assert (asked.consumer_group, asked.topic, asked.reason) == ("G", "T", reason)
     assert asked.handle.queue_offset == 0
     assert len(service.renewals) == 0
-
-
-async def test_calls_of_later_issues_say_that_they_are_not_served() -> None:
-    """A status, not a broken stream: clients can tell."""
-    cluster = cluster_of(ManualClock(), "a")
-    service, context = service_of(cluster), context_of(cluster.clock)
-    ended = await service.end_transaction(v2.EndTransactionRequest(), context)
-    assert ended.status.code == Code.NOT_IMPLEMENTED

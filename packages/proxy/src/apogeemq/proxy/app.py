@@ -37,6 +37,7 @@ from apogeemq.proxy.faces.remoting.face import RemotingFace
 from apogeemq.proxy.faces.remoting.producers import ProducerRequests
 from apogeemq.proxy.faces.remoting.routes import RouteRequests
 from apogeemq.proxy.faces.remoting.sends import SendRequests
+from apogeemq.proxy.faces.remoting.transactions import RemotingProducers, TransactionRequests
 from apogeemq.proxy.faces.spans import ServerSpans
 from apogeemq.proxy.links.brokers import BrokerLinks
 from apogeemq.proxy.links.namesrv import NameServers
@@ -139,6 +140,8 @@ class ProxyApp:
         )
         timeout_s = config.limits.broker_timeout_s
         self._producers = ProducerRequests(self._brokers, lambda: self._brokers.names, timeout_s=timeout_s)
+        transactions = TransactionRequests(self._brokers, lambda: self._brokers.names, timeout_s=timeout_s)
+        self._service.orphans.doors.append(RemotingProducers(self._producers, lambda: self._brokers.names))
         route_requests = RouteRequests(
             self._routes,
             address=lambda: self._endpoints["remoting"],
@@ -153,7 +156,12 @@ class ProxyApp:
             topic_type=self._service.topic_type if config.topics.message_type_check_enable else None,
         )
         self._remoting_face = RemotingFace(
-            {**route_requests.functions(), **sends.functions(), **self._producers.functions()},
+            {
+                **route_requests.functions(),
+                **sends.functions(),
+                **self._producers.functions(),
+                **transactions.functions(),
+            },
             access=access or AllowAll(),
             clock=clock,
             observe=CallMetrics(registry, "remoting").observe,
@@ -173,6 +181,7 @@ class ProxyApp:
             telemetry_streams=lambda: self._messaging.telemetry_streams,
             topics=lambda: self._routes.topic_count,
             brokers=lambda: len(self._brokers.names),
+            questions=lambda: self._service.orphans.questions,
         )
         health.set(HEALTH_CHECK, False, "not started")
 

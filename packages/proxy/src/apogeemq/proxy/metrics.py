@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from apogeemq.mesh.metrics import Distribution, Registry, Value
+from apogeemq.proxy.service.orphans import Delivery
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """Up to the longest poll."""
@@ -49,10 +50,17 @@ def register_gauges(
     telemetry_streams: Callable[[], int],
     topics: Callable[[], int],
     brokers: Callable[[], int],
+    questions: Callable[[], Mapping[Delivery, int]],
 ) -> None:
     """Declare what is read when scraped. `proxy_mode` is cluster or local."""
     registry.observed_gauges(
         "rocketmq_proxy_up", "1 while the proxy runs.", ("proxy_mode",), lambda: [((proxy_mode,), 1)]
+    )
+    registry.observed_counters(
+        "apogeemq_proxy_transaction_checks_total",
+        "Questions of brokers about transactions since start, by what became of them.",
+        ("result",),
+        lambda: [((delivery.name.lower(),), questions().get(delivery, 0)) for delivery in Delivery],
     )
     for name, help_text, read in (
         ("apogeemq_proxy_telemetry_streams", "Open Telemetry streams.", telemetry_streams),

@@ -9,6 +9,8 @@
 | born_host, born_timestamp                 | __BORNHOST, BORN_TIMESTAMP; born timestamp of the record   |
 | delivery_attempt                          | reconsume times + 1                                        |
 | body_encoding GZIP                        | system flag 1; the body stays as it was sent               |
+| message_type TRANSACTION                  | TRAN_MSG, system flag 4                                    |
+| orphaned_transaction_recovery_duration    | CHECK_IMMUNITY_TIME_IN_SECONDS, of a transaction           |
 
 A trace_context that is a W3C traceparent also becomes the user property `traceparent`, unless the user set one, and a
 message that has only that one gets its trace_context from it: a trace goes through whichever client sent or receives.
@@ -42,6 +44,7 @@ from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.message import (
     PROPERTY_BORN_HOST,
     PROPERTY_BORN_TIMESTAMP,
+    PROPERTY_CHECK_IMMUNITY_TIME_IN_SECONDS,
     PROPERTY_DELAY,
     PROPERTY_DLQ_ORIGIN_MESSAGE_ID,
     PROPERTY_DLQ_ORIGIN_TOPIC,
@@ -93,12 +96,19 @@ def properties_of(message: Message, topic: str) -> bytes:
         properties[PROPERTY_TIMER_DELIVER_MS] = str(max(milliseconds(system.delivery_timestamp), 0))
     if system.HasField("born_timestamp"):
         properties[PROPERTY_BORN_TIMESTAMP] = str(milliseconds(system.born_timestamp))
+    if system.message_type == TRANSACTION:
+        properties[PROPERTY_TRAN_MSG] = "true"
+        if system.HasField("orphaned_transaction_recovery_duration"):
+            recovery_s = milliseconds(system.orphaned_transaction_recovery_duration) // 1000
+            properties[PROPERTY_CHECK_IMMUNITY_TIME_IN_SECONDS] = str(recovery_s)
     return encode_properties(properties)
 
 
 def sys_flag_of(message: Message) -> int:
-    """The system flag of a checked message: whether its body is compressed."""
-    return MessageSysFlag.COMPRESSED_FLAG if message.system_properties.body_encoding == GZIP else 0
+    """The system flag of a checked message: whether its body is compressed, whether it is a half message."""
+    system = message.system_properties
+    sys_flag = MessageSysFlag.COMPRESSED_FLAG if system.body_encoding == GZIP else 0
+    return sys_flag | MessageSysFlag.TRANSACTION_PREPARED_TYPE if system.message_type == TRANSACTION else sys_flag
 
 
 def message_of(record: Record, resource: Resource, receipt_handle: str, invisible_time_ms: int) -> Message:

@@ -1,7 +1,8 @@
 """Server spans of sampled traces: decided before anything is built, since most calls belong to none.
 
 The caller's context comes in the metadata (`traceparent`, `tracestate`); where a client's library sets none there, a
-send's is taken from its first message, whose property its producer set. An unsampled context is made the current one,
+send's is taken from its first message, whose property its producer set, and that of the end of a transaction from its
+trace_context. An unsampled context is made the current one,
 so that it travels on and nobody further down begins a trace of its own.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from apogeemq.mesh.trace_context import TRACEPARENT, TRACESTATE, legal_tracestate, parse_traceparent
-from apogeemq.proto.v2.service_pb2 import SendMessageRequest
+from apogeemq.proto.v2.service_pb2 import EndTransactionRequest, SendMessageRequest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, NoOpTracer, SpanContext, SpanKind, Status, StatusCode
@@ -64,9 +65,13 @@ class ServerSpans:
 
 
 def carrier_of(metadata: Mapping[str, str], request: object) -> Mapping[str, str] | None:
-    """Find what carries the caller's context: the metadata, or a send's first message; None when nothing does."""
+    """Find what carries the caller's context: the metadata, a send's first message, a field of a transaction's end;
+    None when nothing does.
+    """
     if TRACEPARENT in metadata:
         return metadata
+    if isinstance(request, EndTransactionRequest) and request.trace_context:
+        return {TRACEPARENT: request.trace_context}
     if isinstance(request, SendMessageRequest) and request.messages:
         message = request.messages[0]
         if TRACEPARENT in message.user_properties:

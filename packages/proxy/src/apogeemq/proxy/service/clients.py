@@ -38,6 +38,7 @@ from apogeemq.proto.v2.definition_pb2 import (
 from apogeemq.proxy.core.context import RequestContext
 from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.names import full_name, group_of
+from apogeemq.proxy.core.producers import ProducerTable
 from apogeemq.proxy.core.settings import GroupPolicy, consumer_settings, kept_size_bytes, producer_settings
 from apogeemq.proxy.core.status import OK
 from apogeemq.proxy.core.validation import check_settings, filter_of
@@ -104,7 +105,8 @@ class Client:
 class TelemetrySession:
     """One open Telemetry stream of one client. The face calls on_command for one command after another.
 
-    `end` ends the stream when the client is given up.
+    `send` puts a command on the stream, which a client that does not read loses beyond a bound; so commands that can
+    wait are sent only while it `has_room`. `end` ends the stream when the client is given up.
     """
 
     def __init__(
@@ -114,12 +116,14 @@ class TelemetrySession:
         context: RequestContext,
         send: Callable[[v2.TelemetryCommand], None],
         end: Callable[[ProxyError], None],
+        has_room: Callable[[], bool],
     ) -> None:
+        self.send = send
         self.end = end
+        self.has_room = has_room
         self._service = service
         self._client = client
         self._context = context
-        self._send = send
         self._window_end = 0.0
         self._commands = 0
         self._is_open = True
@@ -135,7 +139,7 @@ class TelemetrySession:
         match command.WhichOneof("command"):
             case "settings":
                 settings = await self._service.accept_settings(self._context, command.settings)
-                self._send(v2.TelemetryCommand(status=OK, settings=settings))
+                self.send(v2.TelemetryCommand(status=OK, settings=settings))
             case "thread_stack_trace" | "verify_message_result" as answer:
                 # Answers to commands; this proxy sends none yet, so that it is to one of its forerunner's.
                 _log.debug("%s of %s is to no command of ours", answer, self._context.client_id)
@@ -182,6 +186,7 @@ class ClientService:
         self._clients: dict[str, Client] = {}
         self._passing: dict[str, Client] = {}  # those without settings and streams, in the order of their coming
         self._settings_size_bytes = 0
+        self.producers: ProducerTable[Client] = ProducerTable()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -193,8 +198,11 @@ class ClientService:
         context: RequestContext,
         send: Callable[[v2.TelemetryCommand], None],
         end: Callable[[ProxyError], None] = lambda error: None,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> TelemetrySession:
         """A client's Telemetry stream is open. `send` puts a command on it, `end` ends it; neither waits or raises.
+
+        `has_room` says whether the client has read enough for commands that can wait.
 
         Raises:
             ProxyError TOO_MANY_REQUESTS: as many clients are known as may be, or this one has as many streams.
@@ -203,7 +211,7 @@ class ClientService:
         if len(client.streams) >= self.limits.streams_per_client_max:
             text = f"x-mq-client-id: this client has {len(client.streams)} Telemetry streams, which is all it may have"
             raise ProxyError(Code.TOO_MANY_REQUESTS, text)
-        session = TelemetrySession(self, client, context, send, end)
+        session = TelemetrySession(self, client, context, send, end, has_room)
         client.streams.add(session)
         client.stream_lost_at = None
         self._passing.pop(client.client_id, None)
@@ -327,7 +335,10 @@ class ClientService:
             raise ProxyError(Code.TOO_MANY_REQUESTS, text)
         self._settings_size_bytes = size_bytes
         self._passing.pop(client.client_id, None)
+        if client.settings is not None:
+            self.producers.remove(client.client_id, client.settings)
         client.settings = settings
+        self.producers.put(client.client_id, client, settings)
         client.settings_known.set()
 
     def stream_lost(self, client: Client, session: TelemetrySession) -> None:
@@ -374,6 +385,7 @@ class ClientService:
         """Forget a client, and let brokers and renewals know."""
         if self._clients.pop(client.client_id, None) is not None and client.settings is not None:
             self._settings_size_bytes -= kept_size_bytes(client.settings)
+            self.producers.remove(client.client_id, client.settings)
         self._passing.pop(client.client_id, None)
         self._on_gone(client.client_id)
         if client.brokers:

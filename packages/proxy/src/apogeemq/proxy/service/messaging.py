@@ -12,19 +12,20 @@ from apogeemq.proto.v2.definition_pb2 import Code
 from apogeemq.proxy.core.context import RequestContext
 from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.core.renewal import RenewalTable
-from apogeemq.proxy.core.status import status
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.ports import Brokers, Routes
 from apogeemq.proxy.service.background import Background
 from apogeemq.proxy.service.broker_calls import BrokerCalls
 from apogeemq.proxy.service.clients import ClientService, TelemetrySession
 from apogeemq.proxy.service.metadata import Metadata
+from apogeemq.proxy.service.orphans import GrpcProducers, Orphans
 from apogeemq.proxy.service.recalling import Recalling
 from apogeemq.proxy.service.receiving import Receiving
 from apogeemq.proxy.service.renewing import Renewing
 from apogeemq.proxy.service.routing import Routing
 from apogeemq.proxy.service.sending import Sending
 from apogeemq.proxy.service.settling import Settling
+from apogeemq.proxy.service.transactions import Transactions
 
 
 class MessagingService:
@@ -52,13 +53,17 @@ class MessagingService:
         self._receiving = Receiving(routes, calls, self.clients, self.renewals, self._background, clock, chance, limits)
         self._recalling = Recalling(calls)
         self._settling = Settling(calls, self.renewals, limits)
+        self._transactions = Transactions(calls)
+        grpc_producers = GrpcProducers(self.clients, routes.brokers_of, chance)
+        self.orphans = Orphans(calls, self._background, clock, [grpc_producers])
 
     async def run(self) -> None:
-        """Renew invisible times, expire clients and tell brokers of them, until cancelled."""
+        """Renew invisible times, expire clients and tell brokers of them, ask about transactions, until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.clients.run())
                 tasks.create_task(self._renewing.run())
+                tasks.create_task(self.orphans.run())
         finally:
             await self._background.close(self._clock)
 
@@ -121,12 +126,11 @@ class MessagingService:
         """A message is given up: it goes to its group's dead letters."""
         return self._settling.forward_to_dead_letter_queue(request, context)
 
-    async def end_transaction(
+    def end_transaction(
         self, request: v2.EndTransactionRequest, context: RequestContext
-    ) -> v2.EndTransactionResponse:
-        """Not served yet."""
-        text = "EndTransaction is not served yet, neither are TRANSACTION messages; send NORMAL ones"
-        return v2.EndTransactionResponse(status=status(Code.NOT_IMPLEMENTED, text))
+    ) -> Awaitable[v2.EndTransactionResponse]:
+        """A producer commits a message that it sent as a half one, or rolls it back."""
+        return self._transactions.end_transaction(request, context)
 
     def recall_message(
         self, request: v2.RecallMessageRequest, context: RequestContext
@@ -139,10 +143,13 @@ class MessagingService:
         context: RequestContext,
         send: Callable[[v2.TelemetryCommand], None],
         end: Callable[[ProxyError], None] = lambda error: None,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> TelemetrySession:
         """A client's Telemetry stream is open. `send` puts a command on it, `end` ends it; neither waits or raises.
+
+        `has_room` says whether the client has read enough for commands that can wait.
 
         Raises:
             ProxyError TOO_MANY_REQUESTS: as many clients are known as may be, or this one has as many streams.
         """
-        return self.clients.open_telemetry(context, send, end)
+        return self.clients.open_telemetry(context, send, end, has_room)

@@ -1,4 +1,5 @@
-"""SendMessage: one message, or several of one topic that go to one queue as a batch; one with a delay goes alone.
+"""SendMessage: one message, or several of one topic that go to one queue as a batch; one with a delay and a half
+message go alone.
 
 A send goes to another broker only when the first one certainly did not take it: it could not be reached, or refused for
 a reason of its own. When a stream is lost or no answer comes, the outcome is unknown: the client is told so and may
@@ -16,7 +17,7 @@ from apogeemq.mesh.errors import CallRefused, CallsOverloaded, MeshError, PeerUn
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.mesh.v1.methods import SEND_MESSAGE
 from apogeemq.proto.v2 import service_pb2 as v2
-from apogeemq.proto.v2.definition_pb2 import Code, Message
+from apogeemq.proto.v2.definition_pb2 import TRANSACTION, Code, Message
 from apogeemq.proxy.core.context import RequestContext
 from apogeemq.proxy.core.durations import milliseconds
 from apogeemq.proxy.core.limits import Limits
@@ -25,6 +26,7 @@ from apogeemq.proxy.core.messages import properties_of, sys_flag_of
 from apogeemq.proxy.core.queue_choice import QueueChooser
 from apogeemq.proxy.core.routes import WritableQueue, WritableQueues
 from apogeemq.proxy.core.status import OK, common_status, error_of, error_of_send, status_of, status_of_send
+from apogeemq.proxy.core.transaction_id import TransactionId
 from apogeemq.proxy.core.validation import check_send
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.ports import Routes
@@ -32,6 +34,8 @@ from apogeemq.proxy.service.broker_calls import BrokerCalls
 from apogeemq.proxy.service.metadata import Metadata
 from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
 from apogeemq.remoting_codec.codes import MessageSysFlag, ResponseCode
+from apogeemq.remoting_codec.errors import RemoteProtocolError
+from apogeemq.remoting_codec.message_id import decode_offset_message_id
 
 BROKERS_TRIED_MAX = 3
 
@@ -141,6 +145,8 @@ class Sending:
             self._chooser.failed(queue.broker_name, self._clock.monotonic())
             raise error_of(error) from error
         self._chooser.succeeded(queue.broker_name)
+        if request.sys_flag & MessageSysFlag.TRANSACTION_PREPARED_TYPE and reply.status == mesh.SEND_OK:
+            reply.transaction_id = _transaction_id(queue.broker_name, reply)
         return reply
 
 
@@ -153,7 +159,7 @@ class _NotTakenError(Exception):
 
 
 def _runs(messages: Sequence[Message]) -> list[list[Message]]:
-    """Messages that follow each other and may go as a batch: of one system flag, and without a delay."""
+    """Messages that follow each other and may go as a batch: of one system flag, without a delay, no half messages."""
     runs: list[list[Message]] = []
     for (_, is_alone), group in groupby(messages, key=_batch_key):
         run = list(group)
@@ -162,7 +168,18 @@ def _runs(messages: Sequence[Message]) -> list[list[Message]]:
 
 
 def _batch_key(message: Message) -> tuple[int, bool]:
-    return sys_flag_of(message), message.system_properties.HasField("delivery_timestamp")
+    system = message.system_properties
+    return sys_flag_of(message), system.HasField("delivery_timestamp") or system.message_type == TRANSACTION
+
+
+def _transaction_id(broker_name: str, reply: mesh.SendMessageReply) -> str:
+    """What the producer ends its transaction with. Raises ProxyError: the broker did not say where the message is."""
+    try:
+        physical_offset = decode_offset_message_id(reply.offset_message_id)[1]
+    except RemoteProtocolError as error:
+        text = f"{broker_name} answered without the half message's place: {error}"
+        raise ProxyError(Code.INTERNAL_SERVER_ERROR, text) from error
+    return str(TransactionId(reply.queue_offset, physical_offset, broker_name))
 
 
 def _mesh_request(

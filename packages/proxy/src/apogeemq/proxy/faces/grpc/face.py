@@ -246,7 +246,7 @@ class MessagingFace:
 
         try:
             context = self._context(call)
-            session = self._service.open_telemetry(context, outbox.put, give_up)
+            session = self._service.open_telemetry(context, outbox.put, give_up, lambda: outbox.has_room)
         except ProxyError as refused:
             self._observe("Telemetry", _name(refused.code), self._clock.monotonic() - begun)
             raise _stream_refusal(refused) from refused

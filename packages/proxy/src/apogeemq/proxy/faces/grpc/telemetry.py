@@ -26,6 +26,11 @@ class Outbox:
         self._has_room = asyncio.Event()
         self._has_room.set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the client has read enough for a command that can wait."""
+        return not self._is_ended and self._has_room.is_set()
+
     def put(self, command: TelemetryCommand) -> None:
         """Add a command; never waits and never raises. After the end it is dropped, as for a client that is gone."""
         if self._is_ended:

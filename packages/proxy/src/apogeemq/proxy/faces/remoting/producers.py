@@ -38,12 +38,14 @@ _log = logging.getLogger(__name__)
 
 
 class ProducerRequests:
-    """Membership of producers. `broker_names` are all brokers behind the proxy."""
+    """Membership of producers. `all_brokers` are the names of those behind the proxy."""
 
-    def __init__(self, brokers: Brokers, broker_names: Callable[[], Sequence[str]], *, timeout_s: float) -> None:
+    def __init__(self, brokers: Brokers, all_brokers: Callable[[], Sequence[str]], *, timeout_s: float) -> None:
         self._brokers = brokers
-        self._broker_names = broker_names
+        self._all_brokers = all_brokers
         self._timeout_s = timeout_s
+        self.connected: dict[str, dict[str, Channel]] = {}
+        """Group → client id → its connection."""
         self._telling: set[asyncio.Task[None]] = set()
 
     def functions(self) -> Mapping[int, Function]:
@@ -57,7 +59,10 @@ class ProducerRequests:
         if len(groups) > GROUPS_MAX:
             raise HeaderInvalid("producerDataSet", f"it has {len(groups)} groups, at most {GROUPS_MAX} are allowed")
         if groups:
+            self._forget(channel)
             channel.attributes[_CLIENT] = (beat.client_id, groups)
+            for group in groups:
+                self.connected.setdefault(group, {})[beat.client_id] = channel
             request = ClientHeartbeatRequest(
                 client_id=beat.client_id,
                 language=command.language,
@@ -72,11 +77,13 @@ class ProducerRequests:
         """A client leaves a group."""
         header = UnregisterClientRequestHeader.decode(command.ext_fields)
         if header.producer_group:
+            self._forget_member(header.producer_group, header.client_id, channel)
             self._leave(header.client_id, [header.producer_group])
         return _success(command, {})
 
     def channel_closed(self, channel: Channel) -> None:
         """A connection is gone: its producer leaves all its groups."""
+        self._forget(channel)
         match channel.attributes.get(_CLIENT):
             case (str(client_id), list(groups)):
                 self._leave(client_id, groups)
@@ -88,11 +95,24 @@ class ProducerRequests:
             task.cancel()
         await asyncio.gather(*telling, return_exceptions=True)
 
+    def _forget(self, channel: Channel) -> None:
+        match channel.attributes.get(_CLIENT):
+            case (str(client_id), list(groups)):
+                for group in groups:
+                    self._forget_member(group, client_id, channel)
+
+    def _forget_member(self, group: str, client_id: str, channel: Channel) -> None:
+        members = self.connected.get(group)
+        if members is not None and members.get(client_id) is channel:
+            del members[client_id]
+            if not members:
+                del self.connected[group]
+
     def _leave(self, client_id: str, groups: list[str]) -> None:
         self._tell_all(UNREGISTER_CLIENT, UnregisterClientRequest(client_id=client_id, producer_groups=groups))
 
     def _tell_all(self, call: Call[Req, Resp], request: Req) -> None:
-        for broker_name in self._broker_names():
+        for broker_name in self._all_brokers():
             if len(self._telling) >= TOLD_AT_A_TIME_MAX:
                 _log.warning("%s is not told to %s: %d such calls wait", call.name, broker_name, TOLD_AT_A_TIME_MAX)
                 return
