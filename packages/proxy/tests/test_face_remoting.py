@@ -613,7 +613,7 @@ async def test_an_older_client_names_no_broker(rig: Rig) -> None:
 )
 async def test_a_transaction_that_can_not_be_ended(rig: Rig, fields: dict[str, str], remark: str) -> None:
     """SYSTEM_ERROR, as Apache's broker answers, with the broker's words."""
-    answer = await rig.ask(37, end_fields(**fields))
+    answer = await rig.ask(37, end_fields() | fields)
     assert (answer.code, remark in str(answer.remark)) == (1, True)
 
 
