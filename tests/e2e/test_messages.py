@@ -257,7 +257,7 @@ def test_a_timer_message_comes_when_it_is_due_and_a_recalled_one_never(server: R
         recall = {"topic": "E2E_Timer", "recallHandle": sent.ext_fields["recallHandle"]}
         recalled = client.request(370, recall)
         assert recalled.code == ResponseCode.SUCCESS
-        assert recalled.ext_fields == {"msgId": sent.ext_fields["transactionId"]}
+        assert recalled.ext_fields == {"msgId": sent.ext_fields["transactionId"], "MSG_REGION": "DefaultRegion"}
         deliver_ms = time.time_ns() // 1_000_000 + 3_000
         later = send_fields("E2E_Timer", 0, f"TIMER_DELIVER_MS\x01{deliver_ms}\x02")
         assert client.request(310, later, b"later").code == ResponseCode.SUCCESS
