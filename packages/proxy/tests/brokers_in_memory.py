@@ -5,7 +5,7 @@ beyond one list per queue: what the proxy's services are tried against.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -53,6 +53,7 @@ class BrokerInMemory:
         self.records: list[Record] = []
         self.invisible_until_ms: dict[tuple[str, int], int] = {}
         self.handles: dict[tuple[str, int], tuple[int, int]] = {}
+        self.popped_times: Counter[tuple[str, int]] = Counter()
         self.acked: dict[str, set[int]] = defaultdict(set)
         self.requests: list[object] = []
         self.before: Callable[[object], Awaitable[None] | None] | None = None
@@ -186,6 +187,8 @@ class BrokerInMemory:
         for offset in found:
             self.invisible_until_ms[request.consumer_group, offset] = now_ms + request.invisible_time_ms
             self.handles[request.consumer_group, offset] = (now_ms, request.invisible_time_ms)
+            self.popped_times[request.consumer_group, offset] += 1
+        attempts = [self.popped_times[request.consumer_group, offset] for offset in found] if request.order else []
         return mesh.PopMessageReply(
             status=mesh.POP_FOUND,
             pop_time_ms=now_ms,
@@ -197,6 +200,7 @@ class BrokerInMemory:
                     start_offset=found[0],
                     count=len(found),
                     records=self._records(found),
+                    delivery_attempts=attempts,
                 )
             ],
         )

@@ -189,6 +189,43 @@ async def test_messages_of_other_tags_are_acknowledged_and_not_handed_out() -> N
     assert cluster.brokers["a"].acked["G"] == {1}
 
 
+async def test_an_orderly_group_pops_in_order_and_is_told_its_attempts() -> None:
+    """By the group's policy; the broker counts, since the record of a message that comes again lies where it lay."""
+    cluster = cluster_of(ManualClock(), "a")
+    broker = cluster.brokers["a"]
+    broker.orderly_groups.add("G")
+    broker.store("T", b"first", encode_properties({"__SHARDINGKEY": "orders"}))
+    service = service_of(cluster)
+    for attempt in (1, 2):
+        parts = await received(service, cluster, request_of("a", attempt_id=f"attempt-{attempt}"))
+        system = parts[1].message.system_properties
+        assert (system.delivery_attempt, system.message_group) == (attempt, "orders")
+        await cluster.clock.run_for(15.0)
+    pops = [request for request in broker.requests if isinstance(request, mesh.PopMessageRequest)]
+    assert [(pop.order, pop.attempt_id) for pop in pops] == [(True, "attempt-1"), (True, "attempt-2")]
+
+
+async def test_what_fails_too_often_in_order_is_moved_to_the_dead_letters() -> None:
+    """The group's maximum and one; else nothing of its message group would ever go on."""
+    cluster = cluster_of(ManualClock(), "a")
+    broker = cluster.brokers["a"]
+    broker.orderly_groups.add("G")
+    broker.retry_max_times = 1
+    broker.store("T", b"stubborn")
+    service = service_of(cluster)
+    for _ in range(2):
+        parts = await received(service, cluster, request_of("a"))
+        assert kinds(parts) == ["status", "message", "delivery_timestamp"]
+        await cluster.clock.run_for(15.0)
+    parts = await received(service, cluster, request_of("a"))
+    assert parts[0].status.code == Code.MESSAGE_NOT_FOUND
+    await cluster.clock.run_for(0.0)
+    (forward,) = [one for one in broker.requests if isinstance(one, mesh.ForwardToDeadLetterQueueRequest)]
+    assert (forward.consumer_group, forward.topic, forward.handle.queue_offset) == ("G", "T", 0)
+    assert forward.reason == "not acknowledged in 2 attempts"
+    assert broker.acked["G"] == {0}
+
+
 async def test_sql_is_the_brokers_matter() -> None:
     """The expression goes to the broker as it is; what comes back is handed out whatever its tag."""
     cluster = cluster_of(ManualClock(), "a")

@@ -54,6 +54,24 @@ async def test_a_message_is_stored_with_its_properties() -> None:
     assert record.body == b"hello"
 
 
+async def test_messages_of_a_group_go_to_its_queue_in_their_order() -> None:
+    """Each stretch of one group is a batch; where it goes does not depend on who sent before."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "FIFO"
+    service = service_of(cluster)
+    for _ in range(3):
+        messages = [
+            message(f"{group}{number}", message_type=defs.FIFO, message_group=group)
+            for group in ("orders-1", "grüße")
+            for number in range(2)
+        ]
+        request = v2.SendMessageRequest(messages=messages)
+        response = await service.send_message(request, context_of(cluster.clock))
+        assert [entry.status.code for entry in response.entries] == [Code.OK] * 4
+    sends = [one for one in cluster.brokers["a"].requests if isinstance(one, mesh.SendMessageRequest)]
+    assert [(send.queue_id, send.batch) for send in sends] == [(1, True), (0, True)] * 3
+
+
 async def test_several_messages_are_one_batch() -> None:
     """Messages of one topic go to one queue in one call; their offsets follow each other."""
     cluster = cluster_of(ManualClock(), "a", "b")
@@ -197,7 +215,7 @@ async def test_an_unknown_topic_is_not_found() -> None:
 @pytest.mark.parametrize(
     ("system", "topic_type", "code"),
     [
-        ({"message_type": defs.FIFO, "message_group": "g"}, "FIFO", Code.NOT_IMPLEMENTED),
+        ({"message_type": defs.FIFO, "message_group": "g"}, "FIFO", None),
         ({"message_type": defs.DELAY}, "DELAY", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
         ({"message_type": defs.DELAY, "delivery_timestamp": SOON}, "DELAY", None),
         ({"message_type": defs.DELAY, "delivery_timestamp": SOON, "message_group": "g"}, "DELAY", None),
@@ -209,7 +227,7 @@ async def test_an_unknown_topic_is_not_found() -> None:
         ({"message_type": defs.TRANSACTION}, "MIXED", None),
         ({"message_type": defs.TRANSACTION}, "", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
         ({"message_type": defs.NORMAL}, "TRANSACTION", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
-        ({"message_group": "g"}, "", Code.NOT_IMPLEMENTED),
+        ({"message_group": "g"}, "", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
         ({"message_type": defs.NORMAL}, "FIFO", Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
         ({"message_type": defs.NORMAL}, "MIXED", None),
         ({}, "", None),

@@ -12,6 +12,7 @@ It needs HOME to point to a directory of the test's: the client logs to ~/logs/r
 """
 
 import argparse
+import collections
 import hashlib
 import json
 import os
@@ -122,6 +123,8 @@ class Produce:
             message.tag = self.options.tag
         if self.options.delay_ms is not None:
             message.delivery_timestamp = (now_ms() + self.options.delay_ms) // 1000
+        if self.options.message_groups:
+            message.message_group = f"group-{int(key.rsplit('-', 1)[1]) % self.options.message_groups}"
         if self.options.property:
             message.add_property(*self.options.property.split("=", 1))
         return message
@@ -204,11 +207,16 @@ class Simple:
 
 
 class Push(rocketmq.MessageListener):  # type: ignore[misc]  # a class of an untyped package
-    """Takes what the client hands it; with `--fail-first N` it refuses the first N deliveries of each message."""
+    """Takes what the client hands it; with `--fail-first N` it refuses the first N deliveries of each message.
+
+    Of a group that consumes in order the client tries a message again itself, and counts that nowhere: so it is counted
+    here too.
+    """
 
     def __init__(self, options: argparse.Namespace, stopped: threading.Event) -> None:
         self.options = options
         self.stopped = stopped
+        self.refusals: collections.Counter[str] = collections.Counter()
         self.consumer = rocketmq.PushConsumer(
             configuration(options),
             options.group,
@@ -227,7 +235,8 @@ class Push(rocketmq.MessageListener):  # type: ignore[misc]  # a class of an unt
 
     def consume(self, message: rocketmq.Message) -> rocketmq.ConsumeResult:
         key = report_received(message)
-        if message.delivery_attempt <= self.options.fail_first:
+        if max(message.delivery_attempt, self.refusals[key] + 1) <= self.options.fail_first:
+            self.refusals[key] += 1
             return rocketmq.ConsumeResult.FAILURE
         # The client acknowledges after this and tells nobody; it tries for as long as it runs.
         report(settled=key, msg_id=message.message_id, at_ms=now_ms())
@@ -267,6 +276,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     produce.add_argument("--property", metavar="NAME=VALUE")
     produce.add_argument("--delay-ms", type=int, help="to be delivered so long after it is sent, to the second")
     produce.add_argument("--recall-from", type=int, metavar="N", help="take back the messages from number N on")
+    produce.add_argument("--message-groups", type=int, default=0, help="message N goes to group N modulo this")
     produce.add_argument("--interval-ms", type=int, default=0)
     produce.add_argument("--deadline-s", type=float, default=60.0)
 

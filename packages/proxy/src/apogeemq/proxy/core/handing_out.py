@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.proto.v2.definition_pb2 import Message, Resource
 from apogeemq.proxy.core.messages import message_of
@@ -46,9 +47,9 @@ def popped_messages(broker_name: str, reply: mesh.PopMessageReply) -> Iterator[P
     Errors: RecordInvalid when the bytes are no records.
     """
     for run in reply.runs:
-        for record in decode_records(run.records):
+        for index, record in enumerate(decode_records(run.records)):
             yield Popped(
-                record,
+                _counted(record, run.delivery_attempts, index),
                 ReceiptHandle(
                     start_offset=run.start_offset,
                     pop_time_ms=reply.pop_time_ms,
@@ -61,3 +62,10 @@ def popped_messages(broker_name: str, reply: mesh.PopMessageReply) -> Iterator[P
                     physical_offset=record.physical_offset,
                 ),
             )
+
+
+def _counted(record: Record, delivery_attempts: Sequence[int], index: int) -> Record:
+    """A message of an ordered pop failed as often as it went out before: its record lies where it always lay."""
+    if index >= len(delivery_attempts):
+        return record
+    return msgspec.structs.replace(record, reconsume_times=delivery_attempts[index] - 1)

@@ -29,7 +29,7 @@ _TYPES_OF_TOPIC: dict[str, tuple[MessageType, ...]] = {
     "TRANSACTION": (TRANSACTION,),
     "MIXED": (NORMAL, FIFO, DELAY, TRANSACTION),
 }
-SERVED_TYPES = (NORMAL, DELAY, TRANSACTION)
+SERVED_TYPES = (NORMAL, FIFO, DELAY, TRANSACTION)
 
 _DELAYS = frozenset(
     {m.PROPERTY_DELAY, m.PROPERTY_TIMER_DELIVER_MS, m.PROPERTY_TIMER_DELAY_SEC, m.PROPERTY_TIMER_DELAY_MS}
@@ -55,7 +55,7 @@ def check_type(message: Message, topic_type: str, where: str) -> None:
     """Refuse a message that its topic does not take, or that this proxy does not serve.
 
     Raises:
-        ProxyError NOT_IMPLEMENTED: FIFO messages, for now; LITE and PRIORITY ones.
+        ProxyError NOT_IMPLEMENTED: LITE and PRIORITY messages.
         ProxyError MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: the topic is for other messages; a DELAY message has no time of
             delivery, or another one has.
     """

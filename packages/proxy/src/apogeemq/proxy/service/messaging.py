@@ -50,7 +50,9 @@ class MessagingService:
         )
         self._routing = Routing(routes, calls, metadata)
         self._sending = Sending(routes, calls, metadata, clock, chance, limits)
-        self._receiving = Receiving(routes, calls, self.clients, self.renewals, self._background, clock, chance, limits)
+        self._receiving = Receiving(
+            routes, calls, self.clients, metadata, self.renewals, self._background, clock, chance, limits
+        )
         self._recalling = Recalling(calls)
         self._settling = Settling(calls, self.renewals, limits)
         self._transactions = Transactions(calls)

@@ -93,6 +93,10 @@ class Metadata:
 
         return await self._topic_types.get(route.topic, ask)
 
+    def kept_group_policy(self, group: str) -> GroupPolicy | None:
+        """What `group_policy` would say of a group without asking a broker; None when it would ask."""
+        return self._policies.fresh(group)
+
     async def group_policy(self, group: str, broker_names: Sequence[str], timeout_s: float) -> GroupPolicy:
         """The group's policy, as one of these brokers has it; the default one for a group that is not there.
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.v1 import broker_pb2 as mesh
-from apogeemq.mesh.v1.methods import ACK_MESSAGE, CHANGE_INVISIBLE_TIME
+from apogeemq.mesh.v1.methods import ACK_MESSAGE, CHANGE_INVISIBLE_TIME, FORWARD_TO_DEAD_LETTER_QUEUE
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code, Resource
 from apogeemq.proxy.core import receipt_handle
@@ -28,7 +28,7 @@ from apogeemq.proxy.core.names import group_of, topic_of
 from apogeemq.proxy.core.receipt_handle import ReceiptHandle
 from apogeemq.proxy.core.renewal import INVISIBLE_TIME_MS, RenewalTable
 from apogeemq.proxy.core.routes import readable_brokers
-from apogeemq.proxy.core.settings import REQUEST_TIMEOUT_MS_DEFAULT
+from apogeemq.proxy.core.settings import REQUEST_TIMEOUT_MS_DEFAULT, GroupPolicy
 from apogeemq.proxy.core.status import OK, status
 from apogeemq.proxy.core.validation import (
     Filter,
@@ -44,6 +44,7 @@ from apogeemq.proxy.ports import Routes
 from apogeemq.proxy.service.background import Background
 from apogeemq.proxy.service.broker_calls import BrokerCalls
 from apogeemq.proxy.service.clients import ClientService
+from apogeemq.proxy.service.metadata import Metadata
 from apogeemq.proxy.service.polling import poll
 
 SETTINGS_WAIT_S = 1.0
@@ -77,6 +78,7 @@ class Receiving:
         routes: Routes,
         calls: BrokerCalls,
         clients: ClientService,
+        metadata: Metadata,
         renewals: RenewalTable,
         background: Background,
         clock: Clock,
@@ -86,6 +88,7 @@ class Receiving:
         self._routes = routes
         self._calls = calls
         self._clients = clients
+        self._metadata = metadata
         self._renewals = renewals
         self._background = background
         self._clock = clock
@@ -162,6 +165,9 @@ class Receiving:
         """Messages that the client wants, at most `batch_size`; empty when none came in time."""
         began = self._clock.monotonic()
         broker_names = await self._brokers_to_ask(receive)
+        policy = self._metadata.kept_group_policy(receive.group)
+        if policy is None:
+            policy = await self._metadata.group_policy(receive.group, broker_names, self._limits.broker_timeout_s)
         spent_ms = int((self._clock.monotonic() - began) * 1000)
         poll_time_ms = max(receive.poll_time_ms - spent_ms, 0)
         request = mesh.PopMessageRequest(
@@ -176,6 +182,7 @@ class Receiving:
             expression=receive.filter.expression,
             attempt_id=receive.attempt_id,
             client_id=context.client_id,
+            order=policy.is_fifo,
         )
         timeout_s = (poll_time_ms + BROKER_MARGIN_MS) / 1000
 
@@ -191,7 +198,7 @@ class Receiving:
         if answers.is_polling_full and not answers.messages:
             text = f"as many receives of {receive.topic} wait at its broker as may; try again later"
             raise ProxyError(Code.TOO_MANY_REQUESTS, text)
-        return self._wanted(receive, answers.messages)
+        return self._wanted(receive, self._with_attempts_left(receive, policy, answers.messages))
 
     async def _brokers_to_ask(self, receive: _Receive) -> list[str]:
         """The broker that the client named; when it named none of the topic's, all that can be read, by lot."""
@@ -205,6 +212,35 @@ class Receiving:
             )
         self._chance.shuffle(readable)
         return readable
+
+    def _with_attempts_left(self, receive: _Receive, policy: GroupPolicy, messages: list[Popped]) -> list[Popped]:
+        """Those that may be tried once more. In order nothing goes on behind one that fails for ever: the broker, which
+        counts the others out itself, is asked to move it to the group's dead letters.
+        """
+        attempts_max = policy.retry_max_times + 1
+        if not policy.is_fifo or all(popped.record.reconsume_times < attempts_max for popped in messages):
+            return messages
+        for popped in messages:
+            if popped.record.reconsume_times >= attempts_max:
+                self._background.start(self._forward(receive, popped, attempts_max))
+        return [popped for popped in messages if popped.record.reconsume_times < attempts_max]
+
+    async def _forward(self, receive: _Receive, popped: Popped, attempts_max: int) -> None:
+        request = mesh.ForwardToDeadLetterQueueRequest(
+            consumer_group=receive.group,
+            topic=receive.topic,
+            handle=receipt_handle.to_mesh(popped.handle),
+            reason=f"not acknowledged in {attempts_max} attempts",
+        )
+        try:
+            await self._calls.call(
+                popped.handle.broker_name,
+                FORWARD_TO_DEAD_LETTER_QUEUE,
+                request,
+                timeout_s=self._limits.broker_timeout_s,
+            )
+        except ProxyError as error:
+            _log.info("a message that failed too often comes again from %s: %s", popped.handle.broker_name, error)
 
     def _wanted(self, receive: _Receive, messages: list[Popped]) -> list[Popped]:
         """Those whose tag is asked for; the others are done with, for this group."""

@@ -107,8 +107,12 @@ class Sending:
         """Send messages that fit into one call, trying further brokers where that can't make duplicates."""
         tried: set[str] = set()
         refusal: ProxyError | None = None
+        message_group = run[0].system_properties.message_group
         while len(tried) < BROKERS_TRIED_MAX:
-            queue = self._chooser.choose(topic, queues, self._clock.monotonic(), tried)
+            if message_group:
+                queue = self._chooser.choose_for_group(message_group, queues, tried)
+            else:
+                queue = self._chooser.choose(topic, queues, self._clock.monotonic(), tried)
             if queue is None:
                 break
             tried.add(queue.broker_name)
@@ -159,17 +163,20 @@ class _NotTakenError(Exception):
 
 
 def _runs(messages: Sequence[Message]) -> list[list[Message]]:
-    """Messages that follow each other and may go as a batch: of one system flag, without a delay, no half messages."""
+    """Messages that follow each other and may go as a batch: of one system flag and message group, without a delay,
+    no half messages.
+    """
     runs: list[list[Message]] = []
-    for (_, is_alone), group in groupby(messages, key=_batch_key):
+    for (_, is_alone, _), group in groupby(messages, key=_batch_key):
         run = list(group)
         runs += [[message] for message in run] if is_alone else [run]
     return runs
 
 
-def _batch_key(message: Message) -> tuple[int, bool]:
+def _batch_key(message: Message) -> tuple[int, bool, str]:
     system = message.system_properties
-    return sys_flag_of(message), system.HasField("delivery_timestamp") or system.message_type == TRANSACTION
+    is_alone = system.HasField("delivery_timestamp") or system.message_type == TRANSACTION
+    return sys_flag_of(message), is_alone, system.message_group
 
 
 def _transaction_id(broker_name: str, reply: mesh.SendMessageReply) -> str:

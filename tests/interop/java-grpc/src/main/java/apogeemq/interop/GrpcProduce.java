@@ -17,7 +17,7 @@ import org.apache.rocketmq.client.apis.producer.SendReceipt;
  * Sends {@code --count} messages from {@code --threads} threads, each again and again until it is acknowledged; ends
  * early when it is asked to stop. Lines: {@code sent}, {@code failed} and {@code abandoned}. A property is given as {@code --property name=value}.
  * With {@code --delay-ms D} each is to be delivered D ms from when it is sent; those from number {@code --recall-from N} on are taken back at once,
- * with a line {@code recalled}.
+ * with a line {@code recalled}. With {@code --message-groups G} message N goes to the message group N modulo G.
  */
 final class GrpcProduce {
     private static final long RETRY_PAUSE_MS = 50;
@@ -33,6 +33,7 @@ final class GrpcProduce {
     private final long intervalMs;
     private final String delayMs;
     private final int recallFrom;
+    private final int messageGroups;
     private final long deadlineNanos;
     private final Producer producer;
     private final AtomicInteger next = new AtomicInteger();
@@ -49,6 +50,7 @@ final class GrpcProduce {
         intervalMs = arguments.wide("interval-ms", 0);
         delayMs = arguments.text("delay-ms", "");
         recallFrom = arguments.integer("recall-from", count);
+        messageGroups = arguments.integer("message-groups", 0);
         deadlineNanos = System.nanoTime() + TimeUnit.SECONDS.toNanos(arguments.wide("deadline-s", 60));
         producer = provider.newProducerBuilder().setClientConfiguration(GrpcDriver.configuration(arguments)).setTopics(topic).build();
         arguments.refuseUnknown();
@@ -114,6 +116,10 @@ final class GrpcProduce {
         }
         if (!delayMs.isEmpty()) {
             builder.setDeliveryTimestamp(System.currentTimeMillis() + Long.parseLong(delayMs));
+        }
+        if (messageGroups > 0) {
+            int number = Integer.parseInt(key.substring(key.lastIndexOf('-') + 1));
+            builder.setMessageGroup("group-" + number % messageGroups);
         }
         if (property.length == 2) {
             builder.addProperty(property[0], property[1]);
