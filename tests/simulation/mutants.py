@@ -83,6 +83,13 @@ class _KeepsItsPlace(SetRules):
         return False
 
 
+class _TrustsUnseenStarts(SetRules):
+    """A clean stop clears whatever came before it."""
+
+    def lost_its_place(self, known: Replica, request: Register) -> bool:
+        return request.lost_unsynced or (not request.clean_stop and request.boot_id != known.boot_id)
+
+
 class _OldProposalsCount(SetRules):
     """A proposal counts whenever it arrives, from whichever epoch and set it was made."""
 
@@ -162,6 +169,7 @@ MUTANTS: dict[str, Callable[[], Settings]] = {
         machines=_machines(progress=_LearnersMayEnter), rules=_LearnersAreMembers()
     ),
     "an unclean restart keeps its place": lambda: Settings(rules=_KeepsItsPlace()),
+    "a clean stop clears a power loss before it": lambda: Settings(rules=_TrustsUnseenStarts()),
     "an old proposal changes the set": lambda: Settings(rules=_OldProposalsCount()),
     "an old epoch is obeyed": lambda: Settings(machines=_machines(role=_ObeysOldEpochs, follower=_FollowsOldEpochs)),
     "election from outside the set": lambda: Settings(rules=_FromOutside()),

@@ -13,8 +13,8 @@ from apogeemq.controller.core.election import Refusal
 class Register:
     """A broker started, or came back to this controller.
 
-    `broker_id` is 0 where it has none yet. `lost_unsynced` says that recovery dropped bytes, or found less than was
-    promised; `clean_stop` that the stop before this start synced everything.
+    `broker_id` is 0 where it has none yet. `lost_unsynced` says that recovery dropped bytes, at this start or at any
+    since a registration was accepted; `clean_stop` that the stop before this start synced everything.
     """
 
     request_id: int

@@ -75,8 +75,15 @@ class SetRules:
         return Decision(broker_id, state if state != view.state else None, replica)
 
     def lost_its_place(self, known: Replica, request: Register) -> bool:
-        """Whether what it acknowledged may be gone: an unclean stop with another boot, or bytes dropped (§6.5)."""
-        return request.lost_unsynced or (not request.clean_stop and request.boot_id != known.boot_id)
+        """Whether what it acknowledged may be gone: an unclean stop with another boot, or bytes dropped (§6.5).
+
+        A clean stop speaks for the start before it only: where starts lie between that no controller saw, one of them
+        may have come after a power loss.
+        """
+        if request.boot_id == known.boot_id:
+            return request.lost_unsynced
+        saw_the_last = request.incarnation == known.incarnation + 1
+        return request.lost_unsynced or not request.clean_stop or not saw_the_last
 
     def ask_election(self, view: View, request: AskElection) -> Decision | Refused:
         """A master for the set (§6.6), unless it has one that is alive and did not itself ask.
