@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
-from apogeemq.broker.config import PopConfig
+from apogeemq.broker.config import LimitsConfig, PopConfig
 from apogeemq.broker.core.pop import ORDER_REVIVE_QUEUE_ID, Changed, HandleResult, PopHandle, Popped, PopRequest
+from apogeemq.broker.errors import SystemBusy
 from apogeemq.broker.service.pop import NothingPopped
 from apogeemq.mesh.v1 import broker_pb2 as pb
 from apogeemq.mesh.v1 import methods
@@ -12,6 +13,7 @@ from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.store.errors import NotWritable
 
 from packages.broker.tests.mesh_asking import Asker
+from packages.broker.tests.test_metrics import labels, scrape
 from packages.broker.tests.test_pop import bodies_of, handles_of, refuse_to_append, send
 from packages.broker.tests.world import Client, World, send_fields
 
@@ -248,6 +250,26 @@ async def test_nothing_is_popped_that_can_not_be_written_down(monkeypatch: pytes
             with pytest.raises(NotWritable):
                 ack(world, *handles_of(found))
         assert ack(world, *handles_of(found)) == [OK]
+
+
+async def test_what_is_in_hand_is_counted() -> None:
+    """Among the messages in flight of its group and topic, and in the limit of popped messages."""
+    async with World() as world:
+        world.create_topic("T", 1)
+        send_group(world, "A", b"a1")
+        found = pop(world)
+        assert found is not None
+        in_flight = labels(consumer_group="G", topic="T", is_retry="false", is_system="false")
+        assert scrape(world)["rocketmq_consumer_inflight_messages", in_flight] == 1
+        assert ack(world, *handles_of(found)) == [OK]
+        assert scrape(world)["rocketmq_consumer_inflight_messages", in_flight] == 0
+    async with World(limits=LimitsConfig(popped_messages_max=1)) as world:
+        world.create_topic("T", 1)
+        send_group(world, "A", b"a1")
+        send_group(world, "B", b"b1")
+        assert bodies(pop(world, wanted(count_max=1))) == [b"a1"]
+        with pytest.raises(SystemBusy, match="popped_messages_max"):
+            pop(world, wanted(count_max=1))
 
 
 # -- waiting and the doors

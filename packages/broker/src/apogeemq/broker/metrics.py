@@ -5,6 +5,7 @@ Everything is counted elsewhere in plain ints and only read here, when scraped. 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from apogeemq.broker.assembly import Broker
 from apogeemq.broker.core.names import RETRY_TOPIC_PREFIX, is_system_topic
@@ -68,7 +69,7 @@ def _register_pops(registry: Registry, broker: Broker) -> None:
 
     def in_flight() -> Samples:
         by_topic: Counter[tuple[str, str]] = Counter()
-        for (group, topic, _), count in popping.log.table.in_flight():
+        for (group, topic, _), count in chain(popping.log.table.in_flight(), popping.order_log.orders.in_flight()):
             by_topic[group, topic] += count
         for (group, topic), count in by_topic.items():
             is_retry = topic.startswith(RETRY_TOPIC_PREFIX)
