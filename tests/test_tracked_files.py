@@ -103,6 +103,15 @@ def test_no_tracked_file_names_a_machine_or_an_index() -> None:
     assert check_files(ROOT) == []
 
 
+def test_nothing_tracked_is_a_link() -> None:
+    """A link to a folder of one machine hangs in the air on the next; a link into the repository is of no use to it."""
+    if not ((ROOT / ".git").exists() and shutil.which("git")):
+        assert [file for file in walk(ROOT, [".git", ".venv", ".tools", "build"]) if file.is_symlink()] == []
+        return
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line for line in listed.splitlines() if line.startswith("120000")] == []
+
+
 def test_the_lock_file_names_no_index() -> None:
     """poetry.lock has folders and hashes only."""
     assert check_lock((ROOT / "poetry.lock").read_text(encoding="utf-8")) == []
