@@ -22,7 +22,14 @@ from apogeemq.controller.core.etcd import (
     is_same_key,
     is_unchanged,
 )
-from apogeemq.controller.errors import Compacted, EtcdDenied, EtcdRefused, EtcdUnavailable, LeaseGone
+from apogeemq.controller.errors import (
+    Compacted,
+    EtcdDenied,
+    EtcdOutcomeUnknown,
+    EtcdRefused,
+    EtcdUnavailable,
+    LeaseGone,
+)
 from apogeemq.controller.links.etcd.calls import Credentials
 from apogeemq.controller.links.etcd.client import PAGE_KEYS, EtcdClient, boottime_ms
 from apogeemq.mesh.clock import SystemClock
@@ -262,7 +269,7 @@ async def test_nothing_is_lost_when_the_leader_goes(three: EtcdCluster, fault: s
             (three.kill if fault == "killed" else three.freeze)(leader)
             await reach(client)
             for number in range(1, 11):
-                await put(client, b"/w/%d" % number, b"x", lease.lease_id)
+                await make(client, b"/w/%d" % number, lease.lease_id)
             told += await following(changes, 10)
             assert [change.key for change in told] == [b"/w/%d" % number for number in range(11)]
             until_ms = boottime_ms() + 1000 * lease.ttl_s
@@ -271,6 +278,16 @@ async def test_nothing_is_lost_when_the_leader_goes(three: EtcdCluster, fault: s
                 await asyncio.sleep(0.2)
             assert len((await client.read(b"/w/", end_of_prefix(b"/w/"), timeout_s=TIMEOUT_S)).keys) == 11
         await kept.stop()
+
+
+async def make(client: EtcdClient, key: bytes, lease_id: int) -> None:
+    """Makes a key once, while the cluster finds its leader: done already, it does nothing when it is repeated."""
+    attempt = Transaction((is_absent(key),), (Put(key, b"x", lease_id),))
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(EtcdOutcomeUnknown, EtcdUnavailable):
+                await client.transact(attempt, timeout_s=TIMEOUT_S)
+                return
 
 
 async def reach(client: EtcdClient) -> None:
