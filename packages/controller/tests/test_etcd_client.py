@@ -366,4 +366,7 @@ async def test_users_need_their_password() -> None:
             async with connected(cluster, credentials=credentials) as client:
                 with pytest.raises(EtcdDenied, match=words):
                     await client.read(b"/users", timeout_s=TIMEOUT_S)
+                with pytest.raises(EtcdRefused):
+                    async with contextlib.aclosing(client.watch(b"/users", start_revision=1)) as changes:
+                        await following(changes, 1)
     assert "secret" not in repr(Credentials("root", "secret"))

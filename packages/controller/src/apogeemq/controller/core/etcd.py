@@ -17,9 +17,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-OPERATIONS_MAX = 128
-"""Operations in one transaction; etcd refuses more by default (--max-txn-ops)."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
@@ -109,7 +106,7 @@ Operation = Put | Delete | Read
 class Transaction:
     """All of `then` when every condition holds, else all of `otherwise`; etcd does either as one revision.
 
-    No key may be written twice in one branch (etcd refuses the whole).
+    No key may be written twice in one branch, which has 128 operations at most (--max-txn-ops): etcd refuses the whole.
     """
 
     conditions: tuple[Compare, ...]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc.aio
-from apogeemq.controller.errors import EtcdOutcomeUnknown, EtcdUnavailable
+from apogeemq.controller.errors import EtcdOutcomeUnknown, EtcdRefused, EtcdUnavailable
 from apogeemq.controller.etcd_api import v3_pb2 as pb
 from apogeemq.controller.links.etcd.members import Member, Members, NotConnected
 from apogeemq.controller.links.etcd.methods import AUTHENTICATE, Method, Request, Response
@@ -74,12 +74,11 @@ class Calls:
                 attempt.failed(str(error))
             except grpc.aio.AioRpcError as error:
                 meaning = meaning_of(error)
-                if meaning is Meaning.LOGIN and self._credentials is not None and logins_left:
+                if (refusal := self.refusal(error, lease_id, may_log_in=logins_left > 0)) is not None:
+                    raise refusal from error
+                if meaning is Meaning.LOGIN:
                     logins_left -= 1
-                    self.forget_token()
                     continue
-                if meaning in (Meaning.REFUSED, Meaning.LOGIN):
-                    raise refusal_of(error, lease_id) from error
                 reason = f"{error.code().name}: {error.details()}"
                 if meaning is Meaning.UNKNOWN and not method.repeats:
                     self.members.give_up(member)
@@ -97,9 +96,13 @@ class Calls:
             self._token = await self._log_in(member, self._credentials)
         return [("token", self._token)] if self._token else []
 
-    def forget_token(self) -> None:
-        """The token was refused: the next call gets another."""
-        self._token = None
+    def refusal(self, error: grpc.aio.AioRpcError, lease_id: int = 0, *, may_log_in: bool = True) -> EtcdRefused | None:
+        """Why no further try makes sense after a failure; None when one does, which gets another token if need be."""
+        meaning = meaning_of(error)
+        if meaning is Meaning.LOGIN and self._credentials is not None and may_log_in:
+            self._token = None
+            return None
+        return refusal_of(error, lease_id) if meaning in (Meaning.REFUSED, Meaning.LOGIN) else None
 
     async def _log_in(self, member: Member, credentials: Credentials) -> str:
         request = pb.AuthenticateRequest(name=credentials.user, password=credentials.password)

@@ -16,7 +16,6 @@ from apogeemq.controller.etcd_api import v3_pb2 as pb
 from apogeemq.controller.links.etcd.calls import Calls
 from apogeemq.controller.links.etcd.members import Member, NotConnected
 from apogeemq.controller.links.etcd.methods import LEASE_KEEP_ALIVE
-from apogeemq.controller.links.etcd.statuses import Meaning, meaning_of, refusal_of
 
 BEATS_MAX = 10_000
 """Beats that wait for an answer at a time; more are refused as unavailable."""
@@ -142,12 +141,8 @@ class _Stream:
             answer.set_result(message.TTL)
 
     def _failure(self, error: grpc.aio.AioRpcError) -> EtcdError | _StreamBroke:
-        meaning = meaning_of(error)
-        if meaning is Meaning.LOGIN:
-            self._calls.forget_token()
-        if meaning is Meaning.REFUSED:
-            return refusal_of(error)
-        return _StreamBroke(f"{self.member.endpoint} broke the stream: {error.code().name}: {error.details()}")
+        reason = f"{self.member.endpoint} broke the stream: {error.code().name}: {error.details()}"
+        return self._calls.refusal(error) or _StreamBroke(reason)
 
     def _fail(self, error: EtcdError | _StreamBroke) -> None:
         self.broke = self.broke or str(error)

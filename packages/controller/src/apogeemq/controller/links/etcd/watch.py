@@ -19,7 +19,7 @@ from apogeemq.controller.etcd_api import v3_pb2 as pb
 from apogeemq.controller.links.etcd.calls import ANSWER_TIMEOUT_S, PAUSE_S_MAX, PAUSE_S_MIN, Calls
 from apogeemq.controller.links.etcd.members import CONNECT_TIMEOUT_S, Member, NotConnected
 from apogeemq.controller.links.etcd.methods import WATCH
-from apogeemq.controller.links.etcd.statuses import Meaning, compaction_of, meaning_of, refusal_of
+from apogeemq.controller.links.etcd.statuses import compaction_of
 from apogeemq.controller.links.etcd.values import change
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Watch:
             except (NotConnected, TimeoutError):
                 pass  # the next member is asked below; what went wrong is told by whoever calls etcd with a deadline
             except grpc.aio.AioRpcError as error:
-                self._judge(error)
+                if (refusal := self._calls.refusal(error)) is not None:
+                    raise refusal from error
             self._calls.members.give_up(member)
             await self._clock.sleep(self._pause_s)
             self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
@@ -104,13 +105,6 @@ class Watch:
             return ()
         fresh = self._progress.told([event.kv.mod_revision for event in message.events], self._now_ms())
         return tuple(change(message.events[place]) for place in fresh)
-
-    def _judge(self, error: grpc.aio.AioRpcError) -> None:
-        meaning = meaning_of(error)
-        if meaning is Meaning.LOGIN:
-            self._calls.forget_token()
-        elif meaning is Meaning.REFUSED:
-            raise refusal_of(error) from error
 
     async def _wait(self, reading: asyncio.Future[Any]) -> bool:
         left_s = max(0, self._progress.due_ms() - self._now_ms()) / 1000
