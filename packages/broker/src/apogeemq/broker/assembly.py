@@ -15,7 +15,6 @@ from apogeemq.broker.core.delay import DelayLevels
 from apogeemq.broker.core.in_flight import InFlight, Limit
 from apogeemq.broker.core.long_polling import HeldLimits, LongPollingTable
 from apogeemq.broker.core.message_ids import MessageIds
-from apogeemq.broker.core.names import order_topic
 from apogeemq.broker.core.properties import BrokerProperties
 from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
@@ -292,7 +291,7 @@ class Broker:
             offsets=self.offsets,
             delay=self.delay,
             modes=modes,
-            orders=SavedPopOrders(orders, lambda: store.max_offset(order_topic(identity.cluster_name), 0)),
+            orders=SavedPopOrders(orders, lambda: self.popping.order_log.position),
             topic_line=self.topic_line,
             mode_line=self.mode_line,
             flush_log=store.flush,

@@ -1,14 +1,18 @@
 """Records read back from the log: at once where they are in memory, in a thread where the disk may be waited for.
 
-For services that come back to what was stored some time ago: delays, timers, revivals, transactions.
+For services that come back to what was stored some time ago: delays, timers, revivals, transactions; and, at a start,
+for the topics that hold what the broker wrote down for itself.
 """
 
 import asyncio
 from collections.abc import Sequence
 
 from apogeemq.remoting_codec.errors import RecordInvalid
-from apogeemq.remoting_codec.record import Record, decode_record
-from apogeemq.store.message_store import MessageStore
+from apogeemq.remoting_codec.record import Record, decode_record, decode_records
+from apogeemq.store.message_store import MessageStore, ReadStatus
+
+RECORDS_PER_READ_MAX = 256
+_READ_SIZE_BYTES_MAX = 1 << 20
 
 
 class LogReads:
@@ -38,6 +42,19 @@ class LogReads:
         if all(map(self.is_hot, physical_offsets)):
             return list(map(self._store.record_at, physical_offsets))
         return await asyncio.to_thread(lambda: list(map(self._store.record_at, physical_offsets)))
+
+
+def records_from(store: MessageStore, topic: str, queue_id: int, queue_offset: int) -> tuple[list[Record], int]:
+    """Some records of a queue from an offset on, and where to go on: the same offset at the end of the queue.
+
+    Waits for the disk: call it in a thread. Raises RecordCorrupt, RecordInvalid.
+    """
+    result = store.read(
+        topic, queue_id, queue_offset, RECORDS_PER_READ_MAX, _READ_SIZE_BYTES_MAX, None, cold_allowed=True
+    )
+    if result.status is ReadStatus.NO_MATCHED_LOGIC_QUEUE:
+        return [], queue_offset
+    return [record for buffer in result.buffers for record in decode_records(buffer)], result.next_offset
 
 
 def decoded(data: bytes | None) -> Record:

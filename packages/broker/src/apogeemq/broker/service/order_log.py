@@ -14,16 +14,14 @@ from apogeemq.broker.core.names import order_topic
 from apogeemq.broker.core.order_events import TAGS, OrderEvent, decode_order_event, encode_order_event
 from apogeemq.broker.core.pop_orders import PopOrders, QueueOrder
 from apogeemq.broker.core.topics import PERM_READ_WRITE, TopicTable
+from apogeemq.broker.service.log_reads import records_from
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.bodies import TopicConfig
-from apogeemq.remoting_codec.record import Record, decode_records
-from apogeemq.store.message_store import MessageStore, ReadStatus
+from apogeemq.remoting_codec.record import Record
+from apogeemq.store.message_store import MessageStore
 
 log = logging.getLogger(__name__)
-
-RECORDS_PER_READ_MAX = 256
-_READ_SIZE_BYTES_MAX = 1 << 20
 
 
 class OrderLog:
@@ -89,7 +87,7 @@ class OrderLog:
         at = self.position if self._position is None else self._position
         at = max(at, self._store.min_offset(self.topic, 0))
         while at < self.position:
-            records, next_offset = await asyncio.to_thread(self._read, at)
+            records, next_offset = await asyncio.to_thread(records_from, self._store, self.topic, 0, at)
             for record in records:
                 self._apply(record)
             if next_offset == at:
@@ -109,14 +107,6 @@ class OrderLog:
             log.warning("record %d of %s is passed over: %s", record.queue_offset, self.topic, error)
             return
         self.orders.apply(event)
-
-    def _read(self, queue_offset: int) -> tuple[list[Record], int]:
-        result = self._store.read(
-            self.topic, 0, queue_offset, RECORDS_PER_READ_MAX, _READ_SIZE_BYTES_MAX, None, cold_allowed=True
-        )
-        if result.status is ReadStatus.NO_MATCHED_LOGIC_QUEUE:
-            return [], queue_offset
-        return [record for buffer in result.buffers for record in decode_records(buffer)], result.next_offset
 
 
 _TAGS_CODES = {tag: m.tags_code(tag) for tag in TAGS.values()}

@@ -27,13 +27,11 @@ from apogeemq.broker.core.pop_records import (
 )
 from apogeemq.broker.core.pop_table import Checkpoint, PopTable, QueueKey
 from apogeemq.broker.core.topics import TopicTable
+from apogeemq.broker.service.log_reads import records_from
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.remoting_codec import message as m
-from apogeemq.remoting_codec.record import Record, decode_records
-from apogeemq.store.message_store import AppendResult, MessageStore, ReadStatus
-
-RECORDS_PER_READ_MAX = 256
-_READ_SIZE_BYTES_MAX = 1 << 20
+from apogeemq.remoting_codec.record import Record
+from apogeemq.store.message_store import AppendResult, MessageStore
 
 
 class ReviveLog:
@@ -176,12 +174,7 @@ class ReviveLog:
 
         Waits for the disk: call it in a thread. Raises RecordCorrupt, RecordInvalid.
         """
-        result = self._store.read(
-            self.topic, queue_id, queue_offset, RECORDS_PER_READ_MAX, _READ_SIZE_BYTES_MAX, None, cold_allowed=True
-        )
-        if result.status is ReadStatus.NO_MATCHED_LOGIC_QUEUE:
-            return [], queue_offset
-        return [record for buffer in result.buffers for record in decode_records(buffer)], result.next_offset
+        return records_from(self._store, self.topic, queue_id, queue_offset)
 
 
 def revive_record_of(record: Record) -> ReviveRecord:

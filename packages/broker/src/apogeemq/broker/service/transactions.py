@@ -26,14 +26,15 @@ from apogeemq.broker.core.names import TRANS_GROUP, TRANS_HALF_TOPIC, TRANS_OP_H
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.core.transactions import Decision, Transaction, TransactionTable
 from apogeemq.broker.errors import MessageIllegal, NoPermission, RequestFailed, TransactionNotFound
+from apogeemq.broker.service.log_reads import records_from
 from apogeemq.broker.service.real_place import served_queue_id
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.codes import MessageSysFlag
 from apogeemq.remoting_codec.errors import RecordInvalid
-from apogeemq.remoting_codec.record import Record, decode_record, decode_records
-from apogeemq.store.message_store import AppendResult, MessageStore, ReadStatus
+from apogeemq.remoting_codec.record import Record, decode_record
+from apogeemq.store.message_store import AppendResult, MessageStore
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,6 @@ _SETTLED_PROPERTIES = f"{m.PROPERTY_WAIT}\x01true\x02{m.PROPERTY_TAGS}\x01{_SETT
 _OFFSET_SEPARATOR = ","
 _IMMUNITY_S_MAX = 7 * 86_400
 _SECONDS = _QUEUE_ID = re.compile(r"[0-9]{1,9}")
-_RECORDS_PER_READ_MAX = 256
-_READ_SIZE_BYTES_MAX = 1 << 20
 
 
 class CheckSchedule(NamedTuple):
@@ -326,12 +325,8 @@ class TransactionService:
     def _read(self, topic: str, queue_offset: int) -> tuple[list[Record], int]:
         """Some records from an offset on, and where to go on: the same offset at the end. Waits for the disk."""
         start = max(queue_offset, self._store.min_offset(topic, QUEUE_ID))
-        result = self._store.read(
-            topic, QUEUE_ID, start, _RECORDS_PER_READ_MAX, _READ_SIZE_BYTES_MAX, None, cold_allowed=True
-        )
-        if result.status is not ReadStatus.FOUND:
-            return [], queue_offset
-        return [record for buffer in result.buffers for record in decode_records(buffer)], result.next_offset
+        records, next_offset = records_from(self._store, topic, QUEUE_ID, start)
+        return records, next_offset if records else queue_offset
 
     def _replay(self, record: Record, decided: set[int]) -> None:
         try:
