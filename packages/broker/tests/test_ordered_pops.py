@@ -233,6 +233,21 @@ async def test_a_killed_broker_knows_again_what_is_in_hand(is_saved: bool) -> No
         assert bodies(pop(again)) == [b"a2"]
 
 
+async def test_messages_of_one_queue_are_acknowledged_by_one_record() -> None:
+    """Those that went out together; and each of them has its own result."""
+    async with World() as world:
+        world.create_topic("T", 1)
+        for name in "ABC":
+            send_group(world, name, name.encode())
+        found = pop(world)
+        assert found is not None
+        handles = handles_of(found)
+        assert ack(world, handles[1], handles[0]._replace(pop_time_ms=1), handles[2]) == [OK, EXPIRED, OK]
+        assert world.store.max_offset("rmq_sys_ORDER_LOG_DefaultCluster", 0) == 2
+        assert ack(world, *handles) == [OK] * 3
+        assert position(world) == 3
+
+
 async def test_nothing_is_popped_that_can_not_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store refuses: the messages are there for the next pop."""
     async with World() as world:

@@ -8,7 +8,7 @@ is written. An attempt that is repeated, because its answer was lost, gets the s
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
@@ -48,7 +48,7 @@ class OrderedPop:
 
     group: str
     topic: str
-    queues: Sequence[int]
+    queues: Iterable[int]
     count_max: int
     invisible_time_ms: int
     attempt_id: str
@@ -144,7 +144,7 @@ class OrderedPops:
             self._monotonic() + READING_S_MAX,
         )
         keys = [(pop.group, pop.topic, queue_id) for queue_id in pop.queues]
-        if not self._repeat(keys, basket):
+        if not pop.attempt_id or not self._repeat(keys, basket):
             for key in keys:
                 if basket.count_left == 0 or basket.size_bytes_left <= 0 or basket.cold is not None:
                     break
