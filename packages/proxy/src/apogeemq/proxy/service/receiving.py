@@ -13,8 +13,10 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
+from apogeemq.mesh.calls import Call
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
+from apogeemq.mesh.network import Req, Resp
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.mesh.v1.methods import ACK_MESSAGE, CHANGE_INVISIBLE_TIME, FORWARD_TO_DEAD_LETTER_QUEUE
 from apogeemq.proto.v2 import service_pb2 as v2
@@ -232,15 +234,8 @@ class Receiving:
             handle=receipt_handle.to_mesh(popped.handle),
             reason=f"not acknowledged in {attempts_max} attempts",
         )
-        try:
-            await self._calls.call(
-                popped.handle.broker_name,
-                FORWARD_TO_DEAD_LETTER_QUEUE,
-                request,
-                timeout_s=self._limits.broker_timeout_s,
-            )
-        except ProxyError as error:
-            _log.info("a message that failed too often comes again from %s: %s", popped.handle.broker_name, error)
+        failure = "a message that failed too often comes again from"
+        await self._tell(popped.handle.broker_name, FORWARD_TO_DEAD_LETTER_QUEUE, request, failure)
 
     def _wanted(self, receive: _Receive, messages: list[Popped]) -> list[Popped]:
         """Those whose tag is asked for; the others are done with, for this group."""
@@ -273,10 +268,7 @@ class Receiving:
                     if popped.handle.broker_name == broker_name
                 ],
             )
-            try:
-                await self._calls.call(broker_name, ACK_MESSAGE, request, timeout_s=self._limits.broker_timeout_s)
-            except ProxyError as error:
-                _log.info("messages of other tags come again from %s: %s", broker_name, error)
+            await self._tell(broker_name, ACK_MESSAGE, request, "messages of other tags come again from")
 
     async def _give_back(self, receive: _Receive, messages: Sequence[Popped]) -> None:
         """Hand out again at once what nobody was given: a batch at most, all at the same time."""
@@ -289,9 +281,12 @@ class Receiving:
             handle=receipt_handle.to_mesh(handle),
             invisible_time_ms=0,
         )
+        failure = "a message waits for its invisible time at"
+        await self._tell(handle.broker_name, CHANGE_INVISIBLE_TIME, request, failure)
+
+    async def _tell(self, broker_name: str, call: Call[Req, Resp], request: Req, failure: str) -> None:
+        """Tell a broker what nobody waits for; `failure` says what becomes of messages when it can't be told."""
         try:
-            await self._calls.call(
-                handle.broker_name, CHANGE_INVISIBLE_TIME, request, timeout_s=self._limits.broker_timeout_s
-            )
+            await self._calls.call(broker_name, call, request, timeout_s=self._limits.broker_timeout_s)
         except ProxyError as error:
-            _log.info("a message waits for its invisible time at %s: %s", handle.broker_name, error)
+            _log.info("%s %s: %s", failure, broker_name, error)
