@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterator
 
@@ -11,12 +10,12 @@ from apogeemq.proto.v2 import definition_pb2 as defs
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code
 
+from tests.config_files import QUEUES, topic_config, write_config_files
 from tests.e2e.grpc_client import RawClient, Stream
 from tests.e2e.http_client import metric
 from tests.e2e.process import Ready, start_all_in_one
 from tests.e2e.test_client_grpc import start_proxy
 from tests.e2e.wire_client import WireClient, pull_all
-from tests.interop.test_java_topic_rules import topic_config
 
 NAME = "Ledger"
 TOPIC = defs.Resource(name=NAME)
@@ -27,11 +26,8 @@ WAIT_S = 30.0
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     """A server whose broker asks after a second, with a topic for transactions."""
     directory = tmp_path_factory.mktemp("transactions")
-    config = directory / "data" / "broker" / "config"
-    config.mkdir(parents=True)
-    version = {"counter": 1, "stateVersion": 0, "timestamp": 1795356820996}
-    table = {NAME: topic_config(NAME, message_type="TRANSACTION")}
-    (config / "topics.json").write_text(json.dumps({"dataVersion": version, "topicConfigTable": table}))
+    topics = [topic_config(NAME, message_type="TRANSACTION")]
+    write_config_files(directory / "data" / "broker" / "config", topics)
     settings = {"broker.transactionTimeOut": "1000", "broker.transactionCheckInterval": "1000"}
     with start_all_in_one(directory / "data", log_directory=directory, settings=settings) as process:
         yield process.wait_ready()
@@ -82,7 +78,7 @@ def delivered(server: Ready) -> list[str]:
     with WireClient(server.listeners["broker.remoting"]) as client:
         return sorted(
             record.body.decode()
-            for queue_id in range(int(str(topic_config(NAME)["readQueueNums"])))
+            for queue_id in range(QUEUES)
             for record in pull_all(client, NAME, "G_ledger", queue_id)
         )
 

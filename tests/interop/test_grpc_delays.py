@@ -6,7 +6,6 @@ for what only our dead letters say.
 """
 
 import contextlib
-import json
 import pathlib
 import time
 from collections.abc import Iterator
@@ -15,13 +14,13 @@ import pytest
 from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.record import Record
 
+from tests.config_files import group_config, topic_config, write_config_files
 from tests.e2e.wire_client import WireClient, pull_all, route_of
 from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.driver_run import wait_for
 from tests.interop.grpc_clients import LANGUAGES, GrpcClient
 from tests.interop.grpc_events import Recalled, Received, SendFailed, Sent
 from tests.interop.grpc_scenarios import SHORTEST_INVISIBLE_S, keys_of, now_ms, wait_settled
-from tests.interop.test_java_topic_rules import topic_config
 
 pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
@@ -62,16 +61,11 @@ def write_metadata(config_directory: pathlib.Path) -> None:
     topics = [topic_config(delayed_topic(language), message_type="DELAY") for language in LANGUAGES]
     topics += [topic_config(failing_topic(language), message_type="NORMAL") for language in LANGUAGES]
     groups = [
-        {"groupName": dying_group(kind, language), "retryMaxTimes": 0, "retryQueueNums": 1, "consumeEnable": True}
+        group_config(dying_group(kind, language), retryMaxTimes=0)
         for kind in ("simple", "push")
         for language in LANGUAGES
     ]
-    version = {"counter": 1, "stateVersion": 0, "timestamp": 1795356820996}
-    config_directory.mkdir(parents=True)
-    topic_table = {"dataVersion": version, "topicConfigTable": {str(one["topicName"]): one for one in topics}}
-    (config_directory / "topics.json").write_text(json.dumps(topic_table))
-    group_table = {"dataVersion": version, "subscriptionGroupTable": {str(one["groupName"]): one for one in groups}}
-    (config_directory / "subscriptionGroup.json").write_text(json.dumps(group_table))
+    write_config_files(config_directory, topics, groups)
 
 
 @pytest.fixture(scope="module")

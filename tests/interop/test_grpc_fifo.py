@@ -5,17 +5,16 @@ Every scenario must also hold against Apache's servers (`--deployment apache`).
 """
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
+from tests.config_files import group_config, topic_config, write_config_files
 from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.grpc_clients import LANGUAGES, GrpcClient
 from tests.interop.grpc_events import Received, Settled
 from tests.interop.grpc_scenarios import SHORTEST_INVISIBLE_S, keys_of, wait_settled
-from tests.interop.test_java_topic_rules import topic_config
 
 pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
@@ -36,22 +35,8 @@ def write_metadata(config_directory: pathlib.Path) -> None:
     """A topic for message groups and a group that consumes in order, for each language and kind of consumer."""
     pairs = [(kind, language) for kind in KINDS for language in LANGUAGES]
     topics = [topic_config(fifo_topic(*pair), message_type="FIFO") for pair in pairs]
-    groups = [
-        {
-            "groupName": orderly_group(*pair),
-            "consumeMessageOrderly": True,
-            "retryMaxTimes": 16,
-            "retryQueueNums": 1,
-            "consumeEnable": True,
-        }
-        for pair in pairs
-    ]
-    version = {"counter": 1, "stateVersion": 0, "timestamp": 1795356820996}
-    config_directory.mkdir(parents=True)
-    topic_table = {"dataVersion": version, "topicConfigTable": {str(one["topicName"]): one for one in topics}}
-    (config_directory / "topics.json").write_text(json.dumps(topic_table))
-    group_table = {"dataVersion": version, "subscriptionGroupTable": {str(one["groupName"]): one for one in groups}}
-    (config_directory / "subscriptionGroup.json").write_text(json.dumps(group_table))
+    groups = [group_config(orderly_group(*pair), consumeMessageOrderly=True, retryMaxTimes=16) for pair in pairs]
+    write_config_files(config_directory, topics, groups)
 
 
 @pytest.fixture(scope="module")

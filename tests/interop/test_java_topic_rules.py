@@ -5,12 +5,12 @@ Every scenario must also hold against Apache's servers (`--deployment apache`); 
 """
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterator
 
 import pytest
 
+from tests.config_files import READ, topic_config, write_config_files
 from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.events import Abandoned, Ack, Failure
 from tests.interop.group_deliveries import wait_keys
@@ -21,28 +21,10 @@ pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
 CLIENT_NOT_FOUND_TOPIC = 10005
 """The client's own code where the route has no queue that it may send to."""
-READ = 4
-READ_WRITE = 6
 TEMPLATE_QUEUES = 2
 """Fewer than the four that a Java producer asks for when its send makes a topic."""
 TYPES = ("FIFO", "DELAY", "TRANSACTION")
 SETTINGS = {"defaultTopicQueueNums": str(TEMPLATE_QUEUES)}
-
-
-def topic_config(
-    name: str, *, perm: int = READ_WRITE, write_queues: int = QUEUES, message_type: str | None = None
-) -> dict[str, object]:
-    """One topic as topics.json has it."""
-    return {
-        "topicName": name,
-        "readQueueNums": QUEUES,
-        "writeQueueNums": write_queues,
-        "perm": perm,
-        "topicFilterType": "SINGLE_TAG",
-        "topicSysFlag": 0,
-        "order": False,
-        "attributes": {} if message_type is None else {"message.type": message_type},
-    }
 
 
 def write_topics(config_directory: pathlib.Path) -> None:
@@ -52,10 +34,7 @@ def write_topics(config_directory: pathlib.Path) -> None:
         topic_config("Shrinking", write_queues=1),
         *(topic_config(f"Typed{message_type}", message_type=message_type) for message_type in TYPES),
     ]
-    table = {str(config["topicName"]): config for config in configs}
-    version = {"counter": 1, "stateVersion": 0, "timestamp": 1795356820996}
-    config_directory.mkdir(parents=True)
-    (config_directory / "topics.json").write_text(json.dumps({"dataVersion": version, "topicConfigTable": table}))
+    write_config_files(config_directory, configs)
 
 
 @pytest.fixture(scope="module")
