@@ -38,7 +38,16 @@ def test_a_message_keeps_what_it_was_given() -> None:
         ("properties", {"properties": {"__RMQ.TRANSIENT.X": "v"}}),
         ("message_group", {"message_group": ""}),
         ("message_group", {"message_group": "g", "delivery_timestamp_ms": 1}),
+        ("message_group", {"message_group": "g", "delay_ms": 1}),
+        ("message_group", {"message_group": "g", "delay_level": 1}),
         ("delivery_timestamp_ms", {"delivery_timestamp_ms": -1}),
+        ("delivery_timestamp_ms", {"delivery_timestamp_ms": 1, "delay_ms": 1}),
+        ("delay_ms", {"delay_ms": -1}),
+        ("delay_ms", {"delay_ms": 1 << 63}),
+        ("delay_ms", {"delay_ms": 0.5}),
+        ("delay_ms", {"delay_ms": 1, "delay_level": 1}),
+        ("delay_level", {"delay_level": 0}),
+        ("delay_level", {"delay_level": True}),
     ],
 )
 def test_what_no_server_takes_is_refused_by_name(field: str, arguments: dict[str, typing.Any]) -> None:
@@ -48,6 +57,18 @@ def test_what_no_server_takes_is_refused_by_name(field: str, arguments: dict[str
     assert caught.value.field == field
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, ClientError)
+
+
+def test_a_message_tells_what_delays_it() -> None:
+    """The argument's name, for whoever has to refuse it; an ordinary message has none."""
+    delayed = {
+        "delivery_timestamp_ms": Message("t", b"x", delivery_timestamp_ms=0),
+        "delay_ms": Message("t", b"x", delay_ms=0),
+        "delay_level": Message("t", b"x", delay_level=18),
+    }
+    for name, message in delayed.items():
+        assert (message.is_delayed, message.delay_field) == (True, name)
+    assert (Message("t", b"x").is_delayed, Message("t", b"x").delay_field) == (False, None)
 
 
 def test_the_longest_topic_is_allowed() -> None:

@@ -90,7 +90,8 @@ def test_values_are_the_conventions() -> None:
         operations
     )
     types = {value.value for value in m.MessagingRocketmqMessageTypeValues}
-    assert {t.MESSAGE_TYPE_NORMAL, t.MESSAGE_TYPE_FIFO, t.MESSAGE_TYPE_DELAY} <= types
+    ours = {t.MESSAGE_TYPE_NORMAL, t.MESSAGE_TYPE_FIFO, t.MESSAGE_TYPE_DELAY, t.MESSAGE_TYPE_TRANSACTION}
+    assert ours <= types
     assert m.MessagingRocketmqConsumptionModelValues.CLUSTERING.value == t.CONSUMPTION_MODEL_CLUSTERING
 
 
@@ -174,6 +175,39 @@ def test_settling_and_receiving_are_client_spans() -> None:
     assert settling.parent.span_id == id_of(processing)
 
 
+def test_a_transaction_and_its_end_are_joined() -> None:
+    """The half message carries the context to which its end and each question about it link."""
+    recorded = Recorded()
+    with recorded.tracing.send(Message("t", b"x"), in_transaction=True) as scope:
+        pass
+    with recorded.tracing.end("commit", "t", "ID", scope.message.properties):
+        pass
+    with recorded.tracing.check(received(dict(scope.message.properties))):
+        pass
+    half, commit, check = recorded.spans
+    assert [span.name for span in recorded.spans] == ["send t", "commit t", "check t"]
+    assert [span.kind for span in recorded.spans] == [SpanKind.PRODUCER, SpanKind.CLIENT, SpanKind.CONSUMER]
+    assert linked(commit) == linked(check) == [id_of(half)]
+    assert (half.attributes or {})["messaging.rocketmq.message.type"] == "transaction"
+    assert (commit.attributes or {})["messaging.message.id"] == "ID"
+    assert "messaging.operation.type" not in (commit.attributes or {})
+
+
+def test_a_delay_is_told_as_it_was_given() -> None:
+    """Time and level have attributes of their own; the message is of type delay in any case."""
+    recorded = Recorded()
+    for message in (Message("t", b"x", delivery_timestamp_ms=7), Message("t", b"x", delay_level=3)):
+        with recorded.tracing.send(message):
+            pass
+    with recorded.tracing.send(Message("t", b"x", delay_ms=5)), recorded.tracing.recall("t"):
+        pass
+    by_time, by_level, recall, by_delay = (span.attributes or {} for span in recorded.spans)
+    assert by_time["messaging.rocketmq.message.delivery_timestamp"] == 7
+    assert by_level["messaging.rocketmq.message.delay_time_level"] == 3
+    assert {one["messaging.rocketmq.message.type"] for one in (by_time, by_level, by_delay)} == {"delay"}
+    assert (recall["messaging.operation.name"], recall["messaging.destination.name"]) == ("recall", "t")
+
+
 def test_a_failure_has_a_word_of_low_cardinality() -> None:
     """RocketMQ's name of the code, else the class of the exception."""
     recorded = Recorded()
@@ -195,6 +229,8 @@ def test_without_a_tracer_nothing_happens() -> None:
     with inert.send_batch([message]) as batch, inert.receive("t") as receive, inert.process(received({})):
         receive.received([])
         assert batch.messages == [message]
+    with inert.end("commit", "t", "ID", {}) as end, inert.check(received({})), inert.recall("t"):
+        assert end.traceparent is None
 
 
 def test_a_scope_tells_the_context_for_a_server() -> None:

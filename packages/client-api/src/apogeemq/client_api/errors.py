@@ -6,12 +6,16 @@ ClientError                     what every error of a client has: what, where, a
 ├── PayloadInvalid              a body that a typed topic's codec cannot read                 (also a ValueError)
 ├── ClientClosed                you: the client is closed, or was never started
 ├── NotSupported                you: this client cannot do that (yet); the hint says what can
+├── LimitReached                you: as much as a client may hold is under way; some has to end first
+├── TransactionEnded            you: the transaction was committed or rolled back before, or never began
 ├── StartFailed                 the world: the client could not start within its deadline
 ├── ConnectionBroken            the world: the connection went away; the outcome of what was under way is unknown
 ├── RouteNotFound(topic)        no server serves the topic
 ├── SendTimeout                 no answer in time; the message may have been stored
 ├── ReplyTimeout                the world: a request was sent, and no reply came in time
 ├── SendFailed(code, remark)    a server refused the message, and no other took it
+├── EndTransactionFailed(…)     a server refused a commit or a rollback: the checker will be asked
+├── RecallFailed(code, remark)  a server did not take a delayed message back
 ├── ReceiveFailed(code, remark) a server refused to hand out messages
 └── SettleFailed(code, remark)  a server refused an ack, a retry or a commit: the message will come again
 ```
@@ -90,6 +94,14 @@ class NotSupported(ClientError):
     """The client at hand cannot do what was asked for."""
 
 
+class LimitReached(ClientError):
+    """The client holds as much of this kind as it may: wait until some of it has ended."""
+
+
+class TransactionEnded(ClientError):
+    """The transaction is not pending: it was committed or rolled back before, or has not begun."""
+
+
 class StartFailed(ClientError):
     """The client could not start within its deadline."""
 
@@ -156,6 +168,14 @@ class Refused(ClientError):
 
 class SendFailed(Refused):
     """A server refused the message and no other took it."""
+
+
+class EndTransactionFailed(Refused):
+    """A server refused to commit or to roll back. The message stays pending, and the checker is asked about it."""
+
+
+class RecallFailed(Refused):
+    """A server did not take a delayed message back: it is, or will be, delivered."""
 
 
 class ReceiveFailed(Refused):

@@ -4,13 +4,11 @@ A handler that returns is done with its message. One that raises gets it again, 
 itself by `RetryLater` and `Reject`. Both clients decide by `settlement_of`; how a decision reaches a server is theirs.
 """
 
-import asyncio
-import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
+from apogeemq.client_api.calling import awaitable
 from apogeemq.client_api.errors import PayloadInvalid
 from apogeemq.client_api.message import ReceivedMessage
 
@@ -135,13 +133,4 @@ def settlement_of(error: Exception | None, attempt: int, retry: Retry) -> Settle
 
 def as_handler(handler: Handler | PlainHandler) -> Handler:
     """The same handler, awaitable: one that is no coroutine function runs in a thread of the event loop's pool."""
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004 — an object with an async __call__ is a handler too
-        return cast("Handler", handler)
-
-    @functools.wraps(handler)
-    async def run_in_thread(message: ReceivedMessage) -> None:
-        answer = await asyncio.to_thread(handler, message)
-        if inspect.isawaitable(answer):  # a plain function that hands back a coroutine, such as a lambda or a partial
-            await answer
-
-    return run_in_thread
+    return awaitable(handler)

@@ -74,6 +74,8 @@ RESERVED_PROPERTY_KEYS: Final[frozenset[str]] = frozenset(
 """Property keys that mean something to RocketMQ: a user's property of that name would be taken for it."""
 
 _TOPIC: Final = re.compile(r"[%|a-zA-Z0-9_-]+")
+_LOWEST_DELAY: Final[Mapping[str, int]] = {"delivery_timestamp_ms": 0, "delay_ms": 0, "delay_level": 1}
+_INT64_MAX: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,11 @@ class Message:
         properties: further texts by name; no empty names or values, none of RocketMQ's own names.
         message_group: messages of one group are delivered in order (FIFO topics).
         delivery_timestamp_ms: deliver not before this time (milliseconds since 1970; delay topics).
+        delay_ms: deliver not before so many milliseconds after it was sent (0 or more; delay topics).
+        delay_level: deliver after the broker's delay level of that number (1 to 18 unless it has others): the one kind
+            of delay that brokers of 4.9 have. Remoting only.
 
-    Raises MessageInvalid, which names the argument.
+    Only one of the last four can be given. Raises MessageInvalid, which names the argument.
     """
 
     topic: str
@@ -100,6 +105,8 @@ class Message:
     properties: Mapping[str, str] = field(default_factory=dict)
     message_group: str | None = None
     delivery_timestamp_ms: int | None = None
+    delay_ms: int | None = None
+    delay_level: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no server takes. One pass of cheap checks: it runs for every message."""
@@ -116,10 +123,29 @@ class Message:
             _check_properties(self.properties)
         if self.message_group is not None:
             _check_text("message_group", self.message_group)
-            if self.delivery_timestamp_ms is not None:
-                raise MessageInvalid("message_group", "and delivery_timestamp_ms exclude each other")
-        if self.delivery_timestamp_ms is not None and self.delivery_timestamp_ms < 0:
-            raise MessageInvalid("delivery_timestamp_ms", f"is {self.delivery_timestamp_ms}, which is before 1970")
+        if self.is_delayed:
+            self._check_delay()
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether it is to be delivered later than it is sent."""
+        return self.delivery_timestamp_ms is not None or self.delay_ms is not None or self.delay_level is not None
+
+    @property
+    def delay_field(self) -> str | None:
+        """The argument that delays it, for who has to refuse that; None when none does."""
+        return next((name for name in _LOWEST_DELAY if getattr(self, name) is not None), None)
+
+    def _check_delay(self) -> None:
+        """One way of saying when, and none of what a server would refuse whatever its settings."""
+        given = [name for name in ("message_group", *_LOWEST_DELAY) if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise MessageInvalid(given[0], f"and {given[1]} exclude each other")
+        value, lowest = getattr(self, given[0]), _LOWEST_DELAY[given[0]]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise MessageInvalid(given[0], f"is {type(value).__name__} instead of int")
+        if not lowest <= value <= _INT64_MAX:
+            raise MessageInvalid(given[0], f"is {value}, not between {lowest} and {_INT64_MAX}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +181,8 @@ class SendReceipt:
     """Where a message that was sent lies now.
 
     `message_id` is the one that consumers see. `queue_offset` counts the messages of its queue.
-    `transaction_id` is empty unless the message belongs to a transaction.
+    `transaction_id` is empty unless the message belongs to a transaction. `recall_handle` takes a delayed message back
+    (`Producer.recall`); empty for one that cannot be.
     """
 
     message_id: str
@@ -164,6 +191,7 @@ class SendReceipt:
     queue_id: int
     queue_offset: int
     transaction_id: str = ""
+    recall_handle: str = ""
 
 
 def check_topic(topic: str) -> None:

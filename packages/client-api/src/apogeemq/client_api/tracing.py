@@ -8,6 +8,11 @@
 | the application asks for messages | `receive <topic>` | CLIENT | links to the messages' contexts |
 | a handler runs | `process <topic>` | CONSUMER | link to the message's context |
 | a message is settled by a call | `ack <topic>`, `retry <topic>`, … | CLIENT | link to the message's context |
+| a transaction ends | `commit <topic>`, `rollback <topic>` | CLIENT | link to the half message's context |
+| a server asks how one ended | `check <topic>` | CONSUMER | link to the half message's context |
+| a delayed message is taken back | `recall <topic>` | CLIENT | |
+
+The last three rows have no operation type: the conventions know none for them.
 
 All are children of the span that is current where they begin, or roots. Which provider records them is the
 application's choice: only the API is used here, lazily, so that importing a client costs nothing.
@@ -51,6 +56,7 @@ MESSAGING_ROCKETMQ_MESSAGE_TAG: Final = "messaging.rocketmq.message.tag"
 MESSAGING_ROCKETMQ_MESSAGE_KEYS: Final = "messaging.rocketmq.message.keys"
 MESSAGING_ROCKETMQ_MESSAGE_GROUP: Final = "messaging.rocketmq.message.group"
 MESSAGING_ROCKETMQ_MESSAGE_DELIVERY_TIMESTAMP: Final = "messaging.rocketmq.message.delivery_timestamp"
+MESSAGING_ROCKETMQ_MESSAGE_DELAY_TIME_LEVEL: Final = "messaging.rocketmq.message.delay_time_level"
 MESSAGING_ROCKETMQ_CONSUMPTION_MODEL: Final = "messaging.rocketmq.consumption_model"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
@@ -60,6 +66,7 @@ SYSTEM_ROCKETMQ: Final = "rocketmq"
 MESSAGE_TYPE_NORMAL: Final = "normal"
 MESSAGE_TYPE_FIFO: Final = "fifo"
 MESSAGE_TYPE_DELAY: Final = "delay"
+MESSAGE_TYPE_TRANSACTION: Final = "transaction"
 CONSUMPTION_MODEL_CLUSTERING: Final = "clustering"
 
 OPERATION_CREATE: Final = "create"
@@ -67,6 +74,9 @@ OPERATION_SEND: Final = "send"
 OPERATION_RECEIVE: Final = "receive"
 OPERATION_PROCESS: Final = "process"
 OPERATION_SETTLE: Final = "settle"
+
+_CHECK: Final = "check"
+_RECALL: Final = "recall"
 
 
 def find_tracer(name: str, version: str) -> Tracer | None:
@@ -203,14 +213,16 @@ class Tracing:
             fixed[SERVER_ADDRESS], fixed[SERVER_PORT] = server
         self._fixed: Mapping[str, AttributeValue] = fixed
 
-    def send(self, message: Message) -> SendScope:
-        """Around one send."""
+    def send(self, message: Message, *, in_transaction: bool = False) -> SendScope:
+        """Around one send; of a half message, when it is `in_transaction`."""
         if self._tracer is None:
             return SendScope(None, message)
         from opentelemetry.trace import SpanKind
 
         created = extract(message.properties)
         attributes = self._attributes(OPERATION_SEND, OPERATION_SEND, message.topic) | _of_sent(message)
+        if in_transaction:
+            attributes[MESSAGING_ROCKETMQ_MESSAGE_TYPE] = MESSAGE_TYPE_TRANSACTION
         kind = SpanKind.PRODUCER if created is None else SpanKind.CLIENT
         return SendScope(self._start(attributes, kind, [] if created is None else [created]), message)
 
@@ -244,14 +256,39 @@ class Tracing:
         """Around one call that settles a message; `name` says how: `ack`, `retry`, …"""
         return self._about(name, OPERATION_SETTLE, message)
 
-    def _about(self, name: str, operation_type: str, message: ReceivedMessage) -> SpanScope:
+    def end(self, name: str, topic: str, message_id: str, properties: Mapping[str, str]) -> SpanScope:
+        """Around the end of a transaction; `name` is `commit` or `rollback`, `properties` are the half message's."""
+        if self._tracer is None:
+            return SpanScope(None)
+        from opentelemetry.trace import SpanKind
+
+        attributes = self._attributes(name, None, topic) | {
+            MESSAGING_MESSAGE_ID: message_id,
+            MESSAGING_ROCKETMQ_MESSAGE_TYPE: MESSAGE_TYPE_TRANSACTION,
+        }
+        created = extract(properties)
+        return SpanScope(self._start(attributes, SpanKind.CLIENT, [] if created is None else [created]))
+
+    def check(self, message: ReceivedMessage) -> SpanScope:
+        """Around one call of a checker."""
+        return self._about(_CHECK, None, message)
+
+    def recall(self, topic: str) -> SpanScope:
+        """Around taking a delayed message back."""
+        if self._tracer is None:
+            return SpanScope(None)
+        from opentelemetry.trace import SpanKind
+
+        return SpanScope(self._start(self._attributes(_RECALL, None, topic), SpanKind.CLIENT, []))
+
+    def _about(self, name: str, operation_type: str | None, message: ReceivedMessage) -> SpanScope:
         """Around something done with a received message."""
         if self._tracer is None:
             return SpanScope(None)
         from opentelemetry.trace import SpanKind
 
         attributes = self._attributes(name, operation_type, message.topic) | _of_received(message)
-        kind = SpanKind.CONSUMER if operation_type == OPERATION_PROCESS else SpanKind.CLIENT
+        kind = SpanKind.CLIENT if operation_type == OPERATION_SETTLE else SpanKind.CONSUMER
         created = extract(message.properties)
         return SpanScope(self._start(attributes, kind, [] if created is None else [created]))
 
@@ -265,13 +302,11 @@ class Tracing:
         with SendScope(self._start(attributes, SpanKind.PRODUCER, []), message) as scope:
             return scope.message
 
-    def _attributes(self, name: str, operation_type: str, topic: str) -> dict[str, AttributeValue]:
-        return {
-            **self._fixed,
-            MESSAGING_OPERATION_NAME: name,
-            MESSAGING_OPERATION_TYPE: operation_type,
-            MESSAGING_DESTINATION_NAME: topic,
-        }
+    def _attributes(self, name: str, operation_type: str | None, topic: str) -> dict[str, AttributeValue]:
+        attributes = {**self._fixed, MESSAGING_OPERATION_NAME: name, MESSAGING_DESTINATION_NAME: topic}
+        if operation_type is not None:
+            attributes[MESSAGING_OPERATION_TYPE] = operation_type
+        return attributes
 
     def _start(
         self, attributes: Mapping[str, AttributeValue], kind: SpanKind, links: Iterable[TraceContext]
@@ -302,9 +337,12 @@ def _of_sent(message: Message) -> dict[str, AttributeValue]:
     if message.message_group is not None:
         attributes[MESSAGING_ROCKETMQ_MESSAGE_TYPE] = MESSAGE_TYPE_FIFO
         attributes[MESSAGING_ROCKETMQ_MESSAGE_GROUP] = message.message_group
-    if message.delivery_timestamp_ms is not None:
+    if message.is_delayed:
         attributes[MESSAGING_ROCKETMQ_MESSAGE_TYPE] = MESSAGE_TYPE_DELAY
+    if message.delivery_timestamp_ms is not None:
         attributes[MESSAGING_ROCKETMQ_MESSAGE_DELIVERY_TIMESTAMP] = message.delivery_timestamp_ms
+    if message.delay_level is not None:
+        attributes[MESSAGING_ROCKETMQ_MESSAGE_DELAY_TIME_LEVEL] = message.delay_level
     return _with_labels(attributes, message)
 
 
