@@ -28,8 +28,9 @@ from apogeemq.client_api import (
 )
 from apogeemq.client_grpc.core.flow import FlowLimits
 from apogeemq.client_grpc.link import Tls
-from apogeemq.client_grpc.producer import BatchPartlySent, Producer
+from apogeemq.client_grpc.producer import Producer
 from apogeemq.client_grpc.push_consumer import PushConsumer
+from apogeemq.client_grpc.sending import BatchPartlySent
 from apogeemq.client_grpc.simple_consumer import AckAllFailed, SimpleConsumer
 
 __all__ = [
