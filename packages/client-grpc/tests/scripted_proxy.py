@@ -173,13 +173,20 @@ class ScriptedProxy:
             if fault is not None and fault.code != d.Code.OK:
                 entries.append(s.SendResultEntry(status=fault))
                 continue
-            entries.append(
-                s.SendResultEntry(status=OK, message_id=message.system_properties.message_id, offset=len(self.held))
-            )
+            system = message.system_properties
+            entry = s.SendResultEntry(status=OK, message_id=system.message_id, offset=len(self.held))
+            if system.message_type == d.MessageType.DELAY:
+                entry.recall_handle = f"recall {system.message_id}"
+            entries.append(entry)
             await self._keep(Held(message, self.brokers[0]))
         codes = {entry.status.code for entry in entries}
         status = OK if codes == {d.Code.OK} else d.Status(code=d.Code.MULTIPLE_RESULTS, message="entries differ")
         return s.SendMessageResponse(status=status, entries=entries)
+
+    async def recall_message(self, request: s.RecallMessageRequest) -> s.RecallMessageResponse:
+        message_id = request.recall_handle.removeprefix("recall ")
+        self.held = [held for held in self.held if held.message.system_properties.message_id != message_id]
+        return s.RecallMessageResponse(status=OK, message_id=message_id)
 
     async def receive_message(self, request: s.ReceiveMessageRequest) -> AsyncIterator[s.ReceiveMessageResponse]:
         broker, topic = request.message_queue.broker.name, request.message_queue.topic.name

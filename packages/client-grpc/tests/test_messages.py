@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import pytest
+from apogeemq.client_api.errors import MessageInvalid
 from apogeemq.client_api.message import Message
 from apogeemq.client_grpc.core import messages as m
 from apogeemq.client_grpc.core.endpoints import Endpoints
@@ -53,6 +54,23 @@ def test_group_and_delivery_time_decide_the_type() -> None:
     )
     assert delay.system_properties.message_type == d.MessageType.DELAY
     assert delay.system_properties.delivery_timestamp.nanos == 500_000_000
+
+
+def test_a_delay_counts_from_the_sending() -> None:
+    """Milliseconds after the time at which the message is born; none at all is a delay too."""
+    for delay_ms, due_ms in ((2_500, 1_002_500), (0, 1_000_000)):
+        sent = m.to_proto(
+            Message("T", BODY, delay_ms=delay_ms), message_id="ID", born_timestamp_ms=1_000_000, born_host=""
+        )
+        assert sent.system_properties.message_type == d.MessageType.DELAY
+        assert sent.system_properties.delivery_timestamp.ToMilliseconds() == due_ms
+
+
+def test_a_delay_level_is_refused_by_name() -> None:
+    """The API has no field for it; the hint says what it has."""
+    with pytest.raises(MessageInvalid, match=r"delay_level is for Remoting only.*delay_ms") as refused:
+        m.to_proto(Message("T", BODY, delay_level=3), message_id="ID", born_timestamp_ms=0, born_host="")
+    assert refused.value.field == "delay_level"
 
 
 def test_the_trace_context_is_mirrored_both_ways() -> None:

@@ -44,6 +44,8 @@ FORWARD_TO_DLQ: Final = Method(
     service_pb2.ForwardMessageToDeadLetterQueueRequest,
     service_pb2.ForwardMessageToDeadLetterQueueResponse,
 )
+END_TRANSACTION: Final = Method("EndTransaction", service_pb2.EndTransactionRequest, service_pb2.EndTransactionResponse)
+RECALL_MESSAGE: Final = Method("RecallMessage", service_pb2.RecallMessageRequest, service_pb2.RecallMessageResponse)
 NOTIFY_CLIENT_TERMINATION: Final = Method(
     "NotifyClientTermination",
     service_pb2.NotifyClientTerminationRequest,

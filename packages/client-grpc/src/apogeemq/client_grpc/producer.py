@@ -6,19 +6,29 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from apogeemq.client_api.errors import ClientClosed, ClientError, MessageInvalid, NotSupported, RouteNotFound
-from apogeemq.client_api.message import Message, SendReceipt
+from apogeemq.client_api.errors import (
+    ClientClosed,
+    ClientError,
+    MessageInvalid,
+    NotSupported,
+    RecallFailed,
+    RouteNotFound,
+)
+from apogeemq.client_api.message import Message, SendReceipt, check_topic
 from apogeemq.client_api.middleware import Middleware, around_send
 from apogeemq.client_api.producer import SEND_TIMEOUT_S
 from apogeemq.client_api.tracing import MESSAGING_MESSAGE_ID, Tracing, find_tracer
+from apogeemq.client_grpc.asking import ask_until_answered
 from apogeemq.client_grpc.client import Client
 from apogeemq.client_grpc.clock import Clock, SystemClock, within
 from apogeemq.client_grpc.core.endpoints import Endpoints
 from apogeemq.client_grpc.core.routes import FailedPlaces, MessageQueue, RoundRobin, TopicRoute, choose_queue
+from apogeemq.client_grpc.core.status import no_route, refusal
 from apogeemq.client_grpc.link import Tls
-from apogeemq.client_grpc.methods import SEND_MESSAGE
+from apogeemq.client_grpc.methods import RECALL_MESSAGE, SEND_MESSAGE
 from apogeemq.client_grpc.producer_role import ProducerRole
 from apogeemq.client_grpc.sending import Sending
+from apogeemq.proto.v2 import definition_pb2, service_pb2
 
 TRACER_NAME: Final = "apogeemq.client_grpc"
 
@@ -101,6 +111,33 @@ class Producer:
         with self._tracing.send_batch(messages) as scope:
             return await self._send_all(scope.messages, timeout_s, scope.traceparent)
 
+    async def recall(self, topic: str, recall_handle: str, *, timeout_s: float = SEND_TIMEOUT_S) -> str:
+        """Take back a delayed message that is not delivered yet, by the `recall_handle` of its receipt.
+
+        Gives the message's id. Any producer may do it, and may do it again. Raises RecallFailed, RouteNotFound,
+        SendTimeout, ConnectionBroken, ClientClosed, MessageInvalid.
+        """
+        client = self._started()
+        check_topic(topic)
+        if not recall_handle:
+            raise MessageInvalid("recall_handle", "is empty", hint="Only receipts of delayed messages have one.")
+        with self._tracing.recall(topic) as scope:
+            answer = await ask_until_answered(
+                client,
+                RECALL_MESSAGE,
+                self._access_point,
+                service_pb2.RecallMessageRequest(
+                    topic=definition_pb2.Resource(name=topic), recall_handle=recall_handle
+                ),
+                what=f"the recall of a message of topic {topic}",
+                refused=functools.partial(_recall_refused, topic, str(self._access_point)),
+                retry=self._role.received.retry,
+                timeout_s=timeout_s,
+                traceparent=scope.traceparent,
+            )
+            scope.set(MESSAGING_MESSAGE_ID, answer.message_id)
+            return answer.message_id
+
     async def _send_one(self, message: Message, *, timeout_s: float) -> SendReceipt:
         with self._tracing.send(message) as scope:
             (receipt,) = await self._send_all([scope.message], timeout_s, scope.traceparent)
@@ -110,14 +147,17 @@ class Producer:
     async def _send_all(
         self, messages: Sequence[Message], timeout_s: float, traceparent: str | None
     ) -> list[SendReceipt]:
-        client = self._client
-        if client is None:
-            raise ClientClosed("the producer is not started", hint="Use it with `async with`.")
-        client.check()
+        client = self._started()
         sending = Sending(client, messages, deadline_s=self._clock.monotonic() + timeout_s, timeout_s=timeout_s)
         while not sending.done:
             await self._attempt(client, sending, traceparent)
         return sending.result()
+
+    def _started(self) -> Client:
+        if self._client is None:
+            raise ClientClosed("the producer is not started", hint="Use it with `async with`.")
+        self._client.check()
+        return self._client
 
     async def _attempt(self, client: Client, sending: Sending, traceparent: str | None) -> None:
         """Send what is not stored yet, once; raises when that was the last attempt, else waits for the next one."""
@@ -180,6 +220,12 @@ class Producer:
             return await within(self._clock, sending.remaining_s, client.route(sending.topic, fresh=fresh))
         except TimeoutError:
             raise sending.too_late() from None
+
+
+def _recall_refused(topic: str, broker: str, status: definition_pb2.Status) -> ClientError:
+    if status.code == definition_pb2.Code.TOPIC_NOT_FOUND:
+        return no_route(topic, status, broker=broker)
+    return refusal(RecallFailed, f"a message of topic {topic} could not be taken back", status, broker=broker)
 
 
 def refuse_credentials(credentials: object) -> None:

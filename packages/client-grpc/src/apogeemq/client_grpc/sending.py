@@ -120,6 +120,7 @@ class Sending:
                     queue_id=-1,
                     queue_offset=entry.offset,
                     transaction_id=entry.transaction_id,
+                    recall_handle=entry.recall_handle,
                 )
             else:
                 self._refused(text, entry.status)

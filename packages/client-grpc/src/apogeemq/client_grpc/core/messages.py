@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
+from apogeemq.client_api.errors import MessageInvalid
 from apogeemq.client_api.message import Message, ReceivedMessage
 from apogeemq.client_api.propagation import TRACEPARENT
 from apogeemq.client_grpc.core import durations
@@ -47,7 +48,10 @@ class Origin:
 
 
 def to_proto(message: Message, *, message_id: str, born_timestamp_ms: int, born_host: str) -> definition_pb2.Message:
-    """A message to send. The trace context in its properties is mirrored into the field that the API has for it."""
+    """A message to send. The trace context in its properties is mirrored into the field that the API has for it.
+
+    A delay counts from `born_timestamp_ms` on. Raises MessageInvalid for a delay level, which the API has not.
+    """
     system = definition_pb2.SystemProperties(
         keys=message.keys,
         message_id=message_id,
@@ -59,8 +63,9 @@ def to_proto(message: Message, *, message_id: str, born_timestamp_ms: int, born_
         message_group=message.message_group,
         trace_context=message.properties.get(TRACEPARENT),
     )
-    if message.delivery_timestamp_ms is not None:
-        system.delivery_timestamp.CopyFrom(durations.timestamp(message.delivery_timestamp_ms))
+    delivery_ms = _delivery_ms(message, born_timestamp_ms)
+    if delivery_ms is not None:
+        system.delivery_timestamp.CopyFrom(durations.timestamp(delivery_ms))
     return definition_pb2.Message(
         topic=definition_pb2.Resource(name=message.topic),
         user_properties=message.properties,
@@ -73,9 +78,20 @@ def message_type(message: Message) -> definition_pb2.MessageType:
     """What kind a message is, by what is set in it."""
     if message.message_group is not None:
         return definition_pb2.MessageType.FIFO
-    if message.delivery_timestamp_ms is not None:
+    if message.is_delayed:
         return definition_pb2.MessageType.DELAY
     return definition_pb2.MessageType.NORMAL
+
+
+def _delivery_ms(message: Message, now_ms: int) -> int | None:
+    """When a delayed message is due; None for one that is not delayed."""
+    if message.delay_level is not None:
+        raise MessageInvalid(
+            "delay_level", "is for Remoting only", hint="Use delay_ms or delivery_timestamp_ms over gRPC."
+        )
+    if message.delay_ms is not None:
+        return now_ms + message.delay_ms
+    return message.delivery_timestamp_ms
 
 
 def receipt_of(message: definition_pb2.Message, origin: Origin) -> Receipt:
