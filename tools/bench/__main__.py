@@ -13,6 +13,7 @@
     ./task bench -- backlog                                  draining 5,000,000 messages beside draining few
     ./task bench -- consume                                  push consuming from our broker and from Apache's, in turns
     ./task bench -- crowd                                    many topics, clients and waiting pulls
+    ./task bench -- kinds                                    pops, transactions and timer messages
 
 The case send-8x32 is 8 connections with 32 sends in flight on each; a batch has 32 messages, a pull asks for 32; bodies
 are 1 KiB. "server µs/msg" is the CPU time, user and system, of the server's processes. "ceiling" is the same case
@@ -34,6 +35,7 @@ from tools.bench import (
     consume_cases,
     crowd_cases,
     grpc_cases,
+    kind_cases,
     mesh_cases,
     report,
     server_process,
@@ -111,6 +113,13 @@ def measure_crowd(options: argparse.Namespace, loadavg_before: LoadAverage) -> i
     return print_figures(options, figures, "all-in-one, started for each case", loadavg_before)
 
 
+def measure_kinds(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
+    """Each of these cases starts a server of its own, and raises what goes wrong."""
+    run = kind_cases.KindRun(options.rounds, options.seconds, options.messages, options.timers)
+    figures = kind_cases.measure(options.case or list(kind_cases.CASES), run)
+    return print_figures(options, figures, "all-in-one, started for each case", loadavg_before)
+
+
 def measure_backlog(options: argparse.Namespace, loadavg_before: LoadAverage) -> int:
     """It starts its server on a store that it filled."""
     figures = backlog_cases.measure(backlog_cases.BacklogRun(options.messages, options.rounds, options.seconds))
@@ -141,6 +150,7 @@ WITHOUT_SERVER = {
     "clients": measure_clients,
     "store": measure_store,
     "crowd": measure_crowd,
+    "kinds": measure_kinds,
     "backlog": measure_backlog,
     "consume": measure_consume,
 }
@@ -195,6 +205,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     consume.add_argument("--rounds", type=int, default=3, help="turns of each")
     for measurement in (backlog, consume):
         measurement.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    kinds = measurements.add_parser("kinds", help="what pops, transactions and timer messages cost")
+    kinds.add_argument("--case", action="append", choices=list(kind_cases.CASES), help="default: every one")
+    kinds.add_argument("--rounds", type=int, default=3, help="how often each is measured")
+    kinds.add_argument("--seconds", type=float, default=5.0, help="of transactions, each round")
+    kinds.add_argument("--messages", type=int, default=100_000, help="in the backlog of each round of pops")
+    kinds.add_argument("--timers", type=int, default=1_000_000, help="that are pending")
+    kinds.add_argument("-o", "--output", choices=["table", "json"], default="table")
     crowd = measurements.add_parser("crowd", help="what many topics, clients and waiting pulls cost")
     crowd.add_argument("--case", action="append", choices=list(crowd_cases.CASES), help="default: every one")
     crowd.add_argument("--rounds", type=int, default=3, help="how often each is measured")

@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import time
+import types
 from collections.abc import Mapping, Sequence
 
 SEND_MESSAGE_V2 = 310
@@ -85,13 +86,24 @@ def prefix(header_bytes: int, body_bytes: int) -> bytes:
     return _PREFIX.pack(4 + header_bytes + body_bytes, header_bytes)
 
 
-def send_template(topic: str, queue_id: int, slot: int, body: bytes, keys: int = 0) -> Template:
-    """A single send (310), with the properties that a producer always sets, and so many KEYS that differ each time."""
+def send_template(
+    topic: str,
+    queue_id: int,
+    slot: int,
+    body: bytes,
+    keys: int = 0,
+    more: Mapping[str, str] = types.MappingProxyType({}),
+    sys_flag: int = 0,
+) -> Template:
+    """A single send (310) with the properties that a producer always sets, so many KEYS that differ each time, and
+    `more`.
+    """
     properties = f"UNIQ_KEY\x01{_unique_key()}\x02WAIT\x01true\x02"
+    properties += "".join(f"{name}\x01{value}\x02" for name, value in more.items())
     if keys:
         properties += f"KEYS\x01{' '.join(f'{_unique_key()}-{number}' for number in range(keys))}\x02"
-    frame = encode(SEND_MESSAGE_V2, _send_fields(topic, queue_id, properties), OPAQUE_BASE + slot, body)
-    return _template(frame)
+    fields = _send_fields(topic, queue_id, properties) | {"f": str(sys_flag)}
+    return _template(encode(SEND_MESSAGE_V2, fields, OPAQUE_BASE + slot, body))
 
 
 def batch_template(topic: str, queue_id: int, slot: int, body: bytes, count: int) -> Template:

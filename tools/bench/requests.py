@@ -3,15 +3,17 @@
 import abc
 import dataclasses
 import itertools
+from collections.abc import Callable, Mapping
 
-from tools.bench import frames
+from tools.bench import frames, kind_frames
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
     """What to send. It ends after `seconds` (measured after `warmup_s`), or once `messages` were stored or pulled.
 
-    The kind "spread" sends messages with `keys` KEYS to `topics` topics in turn, named by `topic` and a number.
+    The kind "spread" sends messages with `keys` KEYS to `topics` topics in turn, named by `topic` and a number; "timed"
+    sends timer messages that are due from `due_from_ms` to `due_to_ms` (milliseconds since 1970).
     """
 
     kind: str
@@ -28,6 +30,8 @@ class Load:
     server_pids: tuple[int, ...] = ()
     topics: int = 1
     keys: int = 0
+    due_from_ms: int = 0
+    due_to_ms: int = 0
     label: str = ""
 
 
@@ -108,6 +112,74 @@ class SpreadSends(Sends):
         return template
 
 
+class Transactions(Sends):
+    """Half messages; the end of each goes out with the next of its slot. A transaction counts as a message."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__(load)
+        self._topic = load.topic
+        self._ends: dict[int, bytes] = {}
+
+    def next(self, slot: int) -> frames.Buffer | None:
+        """The commit of the slot's last half message, which has no reply, and the next half message."""
+        end = self._ends.pop(slot, b"")
+        half = super().next(slot)
+        return end + half if half is not None else None
+
+    def messages_in(self, buffer: bytearray, start: int) -> int:
+        """One; its end is due now."""
+        reply = frames.decode(buffer, start)
+        self._ends[reply.slot] = kind_frames.end_transaction_request(self._topic, reply)
+        return 1
+
+    def _made(self, load: Load, body: bytes) -> list[frames.Template]:
+        return [
+            frames.send_template(
+                load.topic,
+                slot % frames.TOPIC_QUEUES,
+                slot,
+                body,
+                more=kind_frames.HALF_PROPERTIES,
+                sys_flag=kind_frames.PREPARED_SYS_FLAG,
+            )
+            for slot in range(load.connections * load.depth)
+        ]
+
+
+class TimedSends(Sends):
+    """Single sends of timer messages. The first is due at `due_from_ms`, the others evenly until `due_to_ms`."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__(load)
+        assert load.messages is not None, "a load of timer messages is of so many"
+        self._count = load.messages
+        self._sent = 0
+        self._due_from_ms, self._spread_ms = load.due_from_ms, load.due_to_ms - load.due_from_ms
+        self._due_offsets = [template.frame.find(_DUE_PLACE) for template in self._templates]
+
+    def next(self, slot: int) -> frames.Buffer | None:
+        """The slot's frame again, with its time."""
+        frame = super().next(slot)
+        if isinstance(frame, bytearray):
+            due_ms = self._due_from_ms + self._spread_ms * self._sent // self._count
+            at = self._due_offsets[slot]
+            frame[at : at + len(_DUE_PLACE)] = b"%d" % due_ms
+            self._sent += 1
+        return frame
+
+    def _made(self, load: Load, body: bytes) -> list[frames.Template]:
+        return [
+            frames.send_template(
+                load.topic, slot % frames.TOPIC_QUEUES, slot, body, more={"TIMER_DELIVER_MS": _DUE_PLACE.decode()}
+            )
+            for slot in range(load.connections * load.depth)
+        ]
+
+
+_DUE_PLACE = b"9" * 13
+"""Where a time goes: milliseconds since 1970 have 13 digits until the year 2286."""
+
+
 class Pulls(Requests):
     """Each slot reads one queue from its start; at its end it starts anew, or has done when the load has an end."""
 
@@ -143,6 +215,12 @@ class Pulls(Requests):
 
 def requests_of(load: Load) -> Requests:
     """What makes the requests of a load of that kind."""
-    if load.kind == "pull":
-        return Pulls(load)
-    return SpreadSends(load) if load.kind == "spread" else Sends(load)
+    return _KINDS.get(load.kind, Sends)(load)
+
+
+_KINDS: Mapping[str, Callable[[Load], Requests]] = {
+    "pull": Pulls,
+    "spread": SpreadSends,
+    "transaction": Transactions,
+    "timed": TimedSends,
+}
