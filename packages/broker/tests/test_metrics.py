@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from packages.broker.tests.mesh_asking import Asker
 from packages.broker.tests.test_pop import NORMAL_ONLY, ack, handles_of, let_it_be_over, popped, send
 from packages.broker.tests.test_transactions import COMMIT, ROLLBACK, end, halves, send_half
-from packages.broker.tests.world import World, consumer_beat, producer_beat, pull_fields, send_fields
+from packages.broker.tests.world import World, consumer_beat, fields_of, producer_beat, pull_fields, send_fields, until
 
 APACHE_NAMES = {
     "rocketmq_messages_in_total",
@@ -32,6 +32,12 @@ APACHE_NAMES = {
     "rocketmq_half_messages",
     "rocketmq_commit_messages_total",
     "rocketmq_rollback_messages_total",
+    "rocketmq_timing_messages",
+    "rocketmq_timer_enqueue_lag",
+    "rocketmq_timer_dequeue_lag",
+    "rocketmq_timer_message_snapshot",
+    "rocketmq_timer_enqueue_total",
+    "rocketmq_timer_dequeue_total",
     "rocketmq_broker_permission",
     "rocketmq_topic_number",
     "rocketmq_consumer_group_number",
@@ -73,6 +79,8 @@ async def test_names_are_apaches_or_our_own() -> None:
         popped(world)
         world.broker.popping.revive.revived["G", "T"] += 1
         world.broker.dead_letters["G", "T"] += 1
+        world.broker.timers.taken_in["T"] += 1
+        world.broker.timers.delivered["T"] += 1
         for decision in (COMMIT, ROLLBACK):
             send_half(world.client())
             end(world.client(), halves(world)[-1], decision)
@@ -122,6 +130,29 @@ async def test_transactions_are_counted_by_topic() -> None:
         assert samples["rocketmq_commit_messages_total", topic] == 2
         assert samples["rocketmq_rollback_messages_total", topic] == 1
         assert ("apogeemq_given_up_transactions_total", topic) not in samples
+
+
+async def test_timer_messages_are_counted() -> None:
+    """What waits, until when; what was taken in, delivered, taken back."""
+    async with World() as world:
+        world.create_topic()
+        world.start_deliveries()
+        client = world.client()
+        for delay_s in (2, 30, 100_000):
+            sent = client.request(310, send_fields(properties=f"TIMER_DELAY_SEC\x01{delay_s}\x02"), b"x")
+        await world.clock.run_for(3)
+        handle = fields_of(sent)["recallHandle"]
+        assert client.request(370, {"producerGroup": "P", "topic": "T", "recallHandle": handle}).code == 0
+        await until(lambda: world.broker.timers.recalls == 1)
+        samples = scrape(world)
+        topic = labels(topic="T")
+        assert samples["rocketmq_timer_enqueue_total", topic] == 3
+        assert samples["rocketmq_timer_dequeue_total", topic] == 1
+        assert samples["rocketmq_timing_messages", NONE] == 1
+        assert samples["rocketmq_timer_enqueue_lag", NONE] == samples["rocketmq_timer_dequeue_lag", NONE] == 0
+        assert samples["apogeemq_timer_messages_recalled", NONE] == 1
+        within = [samples["rocketmq_timer_message_snapshot", labels(timer_bound_s=bound)] for bound in ("5", "60")]
+        assert within == [0, 1]
 
 
 async def test_messages_are_counted_by_topic() -> None:

@@ -17,8 +17,12 @@ from apogeemq.mesh.metrics import Registry
 from apogeemq.remoting_codec.aio.stats import ServerStats
 from apogeemq.remoting_codec.codes import request_code_name, response_code_name
 from apogeemq.store.disk_health import LATENCY_BOUNDS_S
+from apogeemq.store.timer_store import TIMER_QUEUE
 
 Samples = Iterable[tuple[Sequence[str], float]]
+
+TIMER_BOUNDS_S = (5, 60, 300, 900, 3_600, 14_400, 28_800, 86_400)
+"""What `timer_bound_s` says: 5 s, 1 min, 5 min, 15 min, 1 h, 4 h, 8 h, a day, as at Apache's (timerMetrics)."""
 
 
 def register_metrics(registry: Registry, broker: Broker, servers: dict[str, ServerStats]) -> None:
@@ -26,6 +30,7 @@ def register_metrics(registry: Registry, broker: Broker, servers: dict[str, Serv
     _register_messages(registry, broker)
     _register_pops(registry, broker)
     _register_transactions(registry, broker)
+    _register_timers(registry, broker)
     _register_tables(registry, broker)
     _register_limits(registry, broker)
     _register_store(registry, broker)
@@ -147,6 +152,45 @@ def _register_transactions(registry: Registry, broker: Broker) -> None:
         "Questions that proxies have not taken yet.",
         lambda: len(transacting.proxied),
     )
+
+
+def _register_timers(registry: Registry, broker: Broker) -> None:
+    timers, timer = broker.timers, broker.store.timer
+    for name, help_text, read in (
+        ("rocketmq_timing_messages", "Timer messages that wait for their time.", lambda: timer.pending_count),
+        (
+            "rocketmq_timer_enqueue_lag",
+            "Timer messages that are stored and not taken in yet.",
+            lambda: broker.store.max_offset(*TIMER_QUEUE) - timer.queue_offset,
+        ),
+        (
+            "rocketmq_timer_dequeue_lag",
+            "Timer messages whose time has come, and which are not delivered yet.",
+            lambda: timers.count_due_within(0),
+        ),
+        (
+            "apogeemq_timer_messages_undeliverable",
+            "Timer messages that could not be delivered since start.",
+            lambda: timers.undeliverable,
+        ),
+        ("apogeemq_timer_messages_recalled", "Timer messages taken back since start.", lambda: timers.recalls),
+    ):
+        registry.observed_gauge(name, help_text, read)
+    registry.observed_gauges(
+        "rocketmq_timer_message_snapshot",
+        "Timer messages that come due within so many seconds, those that were taken back among them.",
+        ("timer_bound_s",),
+        lambda: [((str(bound_s),), timers.count_due_within(bound_s)) for bound_s in TIMER_BOUNDS_S],
+    )
+    for name, help_text, counts in (
+        ("rocketmq_timer_enqueue_total", "Timer messages taken in since start.", timers.taken_in),
+        ("rocketmq_timer_dequeue_total", "Timer messages delivered since start.", timers.delivered),
+    ):
+        registry.observed_counters(name, help_text, ("topic",), _by_topic(counts))
+
+
+def _by_topic(counts: Counter[str]) -> Callable[[], Samples]:
+    return lambda: [((topic,), count) for topic, count in list(counts.items())]
 
 
 def _text(value: bool) -> str:

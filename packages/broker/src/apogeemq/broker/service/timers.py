@@ -10,6 +10,7 @@ until the next timer is due or a message is stored in the queue. Source: archite
 
 import asyncio
 import logging
+from collections import Counter
 from itertools import islice
 
 from apogeemq.broker.core.names import TIMER_TOPIC
@@ -70,10 +71,17 @@ class TimerService:
         self.undeliverable = 0
         self.recalls = 0
         """Messages that were taken back."""
+        self.taken_in: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
+        """Messages by the topic where they go, since start; topics that are gone among them."""
 
     def message_arrived(self) -> None:
         """A message was stored in the timer queue."""
         self._sleep.wake()
+
+    def count_due_within(self, seconds: int) -> int:
+        """About how many messages are due by then; of those that were taken back some are counted until their time."""
+        return self._timer.count_before(self._clock.now_ms() + seconds * 1_000)
 
     async def run(self) -> None:
         """Take in and deliver until cancelled."""
@@ -149,14 +157,16 @@ class TimerService:
             if recalled(properties) is not None:
                 self.recalls += await asyncio.to_thread(self._recall, properties)
                 return
-            self._timer.add(
+            topic = properties.get(m.PROPERTY_REAL_TOPIC, "")
+            is_news = self._timer.add(
                 deliver_ms,
                 physical_offset,
                 size_bytes,
-                topic_hash=java_string_hash(properties.get(m.PROPERTY_REAL_TOPIC, "")),
+                topic_hash=java_string_hash(topic),
                 unique_key=properties.get(m.PROPERTY_UNIQ_KEY, "").encode(),
                 store_timestamp_ms=record.store_timestamp_ms,
             )
+            self.taken_in[topic] += is_news
         except (RecordInvalid, LookupError, MessageInvalid) as error:
             self._undeliverable(physical_offset, error)
 
@@ -237,6 +247,7 @@ class TimerService:
                 properties=encode_or_keep(copied, record.properties),
                 tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
             )
+            self.delivered[topic.name] += 1
         except (RecordInvalid, LookupError, BrokerError, MessageTooLarge, MessageInvalid) as error:
             self._undeliverable(entry.physical_offset, error)
 
