@@ -229,14 +229,19 @@ def run_program(*words: str) -> str:
     return done.stdout
 
 
-def test_the_readmes_programs_run(proxy: str) -> None:
-    """Each as it stands but for the address: one sends, the others receive and handle what was sent."""
+def readme_programs(proxy: str) -> dict[str, str]:
+    """The programs of the package's README by name, with this proxy's address in them."""
     readme = (ROOT / "packages" / "client-grpc" / "README.md").read_text()
     programs = dict(re.findall(r"```python (\w+)\n(.*?)```", readme, re.DOTALL))
-    assert programs.keys() == {"producer", "simple", "push"}
-    programs = {
+    return {
         name: text.replace("127.0.0.1:8081", proxy).replace("sleep(5)", "sleep(1)") for name, text in programs.items()
     }
+
+
+def test_the_readmes_programs_run(proxy: str) -> None:
+    """Each as it stands but for the address: one sends, the others receive and handle what was sent."""
+    programs = readme_programs(proxy)
+    assert programs.keys() == {"producer", "transaction", "simple", "push"}  # the second: test_grpc_client_kinds.py
     assert re.fullmatch(r"sent [0-9A-F]{34}\n", run_program("-c", programs["producer"]))
     assert run_program("-c", programs["simple"]) == "received order 7\n"
     assert run_program("-c", programs["push"]) == "handled order 7\n"

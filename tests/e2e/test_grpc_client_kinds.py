@@ -1,27 +1,36 @@
 """apogeemq-client-grpc with every kind of message that is more than a line in a log, against a real server."""
 
 import asyncio
+import contextlib
+import pathlib
+import re
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
-from apogeemq.client_api.errors import MessageInvalid, RecallFailed
-from apogeemq.client_grpc import Message, Producer, PushConsumer, ReceivedMessage
+from apogeemq.client_api.errors import MessageInvalid, RecallFailed, TransactionEnded
+from apogeemq.client_grpc import Message, Producer, PushConsumer, ReceivedMessage, Resolution
 
 from tests.config_files import topic_config, write_config_files
-from tests.e2e.process import Ready, start_all_in_one
+from tests.e2e.process import ManagedProcess, Ready, start_all_in_one
+from tests.e2e.test_client_grpc import ROOT, readme_programs, run_program, wait_for
 
 WAIT_S = 30.0
 DELAYED = "KindsDelayed"
+LEDGER = "KindsLedger"
 DELAYS_MS = (0, 400, 900, 1_300)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
-    """A server with a topic for each kind."""
+    """A server with a topic for each kind, whose broker asks after a second how a transaction ended."""
     directory = tmp_path_factory.mktemp("kinds")
-    write_config_files(directory / "data" / "broker" / "config", [topic_config(DELAYED, message_type="DELAY")])
-    with start_all_in_one(directory / "data", log_directory=directory, settings={}) as process:
+    types = {DELAYED: "DELAY", LEDGER: "TRANSACTION", "payments": "TRANSACTION"}
+    topics = [topic_config(name, message_type=message_type) for name, message_type in types.items()]
+    write_config_files(directory / "data" / "broker" / "config", topics)
+    settings = {"broker.transactionTimeOut": "1000", "broker.transactionCheckInterval": "1000"}
+    with start_all_in_one(directory / "data", log_directory=directory, settings=settings) as process:
         yield process.wait_ready()
         process.stop()
 
@@ -66,3 +75,74 @@ async def test_delayed_messages_come_never_early_and_recalled_ones_never(proxy: 
             await producer.send(Message(DELAYED, b"by level", delay_level=1))
     assert seen.keys() == due_ms.keys()
     assert all(seen[name] >= due_ms[name] for name in due_ms), (seen, due_ms)
+
+
+class Consumed:
+    """A handler that keeps the bodies."""
+
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+
+    async def __call__(self, message: ReceivedMessage) -> None:
+        self.bodies.append(message.body.decode())
+
+
+class Books:
+    """A checker with a memory: the message's key tells how its transaction ended, unless nobody knows yet."""
+
+    def __init__(self, **resolutions: Resolution) -> None:
+        self.resolutions = resolutions
+        self.asked: list[tuple[str, str]] = []
+
+    async def __call__(self, message: ReceivedMessage) -> Resolution:
+        (key,) = message.keys
+        self.asked.append((message.message_id, key))
+        return self.resolutions.get(key, Resolution.UNKNOWN)
+
+
+async def test_a_message_is_delivered_if_and_only_if_its_transaction_is_committed(proxy: str) -> None:
+    """What an error left open is asked for, until the checker knows."""
+    books, consumed = Books(), Consumed()
+    async with (
+        Producer(proxy, checker=books) as producer,
+        PushConsumer(proxy, group="kinds_ledger", subscriptions={LEDGER: "*"}, handler=consumed),
+    ):
+        async with producer.transaction(Message(LEDGER, b"committed", keys=("a",))):
+            pass
+        async with producer.transaction(Message(LEDGER, b"rolled back", keys=("b",))) as transaction:
+            await transaction.rollback()
+            with pytest.raises(TransactionEnded):
+                await transaction.commit()
+        with pytest.raises(OSError, match="broke"):
+            async with producer.transaction(Message(LEDGER, b"left open", keys=("c",))) as transaction:
+                raise OSError("the database's connection broke")
+        await wait_for(lambda: len(books.asked) == 1)
+        assert "left open" not in consumed.bodies
+        books.resolutions["c"] = Resolution.COMMIT
+        await wait_for(lambda: "left open" in consumed.bodies)
+    assert sorted(consumed.bodies) == ["committed", "left open"]
+    assert set(books.asked) == {(transaction.receipt.message_id, "c")}
+
+
+async def test_another_process_tells_how_a_killed_ones_transaction_ended(proxy: str, tmp_path: pathlib.Path) -> None:
+    """It names the topic and has a checker; which process began the transaction does not matter."""
+    program = [sys.executable, ROOT / "tests" / "e2e" / "unfinished_transaction.py", proxy, LEDGER]
+    begun = []
+    with contextlib.ExitStack() as processes:
+        for body in ("kept", "dropped"):
+            process = processes.enter_context(ManagedProcess(body, [*program, body], log_directory=tmp_path))
+            begun.append(await asyncio.to_thread(process.wait_line, lambda line: True, WAIT_S, "the half message"))
+            await asyncio.to_thread(process.kill)
+    books, consumed = Books(kept=Resolution.COMMIT, dropped=Resolution.ROLLBACK), Consumed()
+    async with (
+        Producer(proxy, topics=[LEDGER], checker=books),
+        PushConsumer(proxy, group="kinds_heirs", subscriptions={LEDGER: "*"}, handler=consumed),
+    ):
+        await wait_for(lambda: "kept" in consumed.bodies and len(set(books.asked)) == 2)
+    assert {message_id for message_id, _ in books.asked} == {line.strip() for line in begun}
+    assert "dropped" not in consumed.bodies
+
+
+def test_the_readmes_transaction_is_committed(proxy: str) -> None:
+    """As it stands but for the address."""
+    assert re.fullmatch(r"committed [0-9A-F]{34}\n", run_program("-c", readme_programs(proxy)["transaction"]))

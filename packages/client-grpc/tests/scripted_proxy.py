@@ -77,6 +77,7 @@ class ScriptedProxy:
         self.settings: Callable[[d.Settings], d.Settings | None] = lambda sent: sent
         self.missing_topics: set[str] = set()
         self.held: list[Held] = []
+        self.halves: dict[str, d.Message] = {}  # half messages by transaction id
         self.dlq: list[str] = []
         self.streams: list[Callable[[s.TelemetryCommand], Awaitable[None]]] = []
         self.answers: asyncio.Queue[s.TelemetryCommand] = asyncio.Queue()
@@ -178,10 +179,27 @@ class ScriptedProxy:
             if system.message_type == d.MessageType.DELAY:
                 entry.recall_handle = f"recall {system.message_id}"
             entries.append(entry)
-            await self._keep(Held(message, self.brokers[0]))
+            if system.message_type == d.MessageType.TRANSACTION:
+                entry.transaction_id = f"transaction {next(self._handles)}"
+                self.halves[entry.transaction_id] = message
+            else:
+                await self._keep(Held(message, self.brokers[0]))
         codes = {entry.status.code for entry in entries}
         status = OK if codes == {d.Code.OK} else d.Status(code=d.Code.MULTIPLE_RESULTS, message="entries differ")
         return s.SendMessageResponse(status=status, entries=entries)
+
+    async def end_transaction(self, request: s.EndTransactionRequest) -> s.EndTransactionResponse:
+        half = self.halves.pop(request.transaction_id, None)
+        if half is None:
+            return s.EndTransactionResponse(status=d.Status(code=d.Code.INVALID_TRANSACTION_ID, message="not pending"))
+        if request.resolution == d.TransactionResolution.COMMIT:
+            await self._keep(Held(half, self.brokers[0]))
+        return s.EndTransactionResponse(status=OK)
+
+    async def ask_about(self, transaction_id: str, message: d.Message, *, stream: int = 0) -> None:
+        """Put a question about a transaction to a producer."""
+        command = s.RecoverOrphanedTransactionCommand(message=message, transaction_id=transaction_id)
+        await self.streams[stream](s.TelemetryCommand(recover_orphaned_transaction_command=command))
 
     async def recall_message(self, request: s.RecallMessageRequest) -> s.RecallMessageResponse:
         message_id = request.recall_handle.removeprefix("recall ")

@@ -228,17 +228,3 @@ async def test_the_proxy_can_ask_for_stacks(proxy: ScriptedProxy) -> None:
     assert (answer.status.code, answer.thread_stack_trace.nonce) == (d.Code.OK, "n1")
     assert "MainThread" in answer.thread_stack_trace.thread_stack_trace
     assert "telemetry" in answer.thread_stack_trace.thread_stack_trace
-
-
-async def test_an_orphaned_transaction_is_refused_in_the_log(
-    proxy: ScriptedProxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    """This client has no transactions: saying nothing leaves the outcome to another producer."""
-    async with Producer(proxy.address):
-        command = s.RecoverOrphanedTransactionCommand(transaction_id="tx")
-        await proxy.streams[0](s.TelemetryCommand(recover_orphaned_transaction_command=command))
-        probe = s.PrintThreadStackTraceCommand(nonce="after")
-        await proxy.streams[0](s.TelemetryCommand(print_thread_stack_trace_command=probe))
-        answer = await asyncio.wait_for(proxy.answers.get(), UNTIL_S)
-    assert answer.thread_stack_trace.nonce == "after"
-    assert "transaction tx" in caplog.text

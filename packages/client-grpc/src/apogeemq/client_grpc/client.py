@@ -63,8 +63,10 @@ class Role(Protocol):
         """What the server tells; may come at any time."""
         ...
 
-    async def answer(self, command: service_pb2.TelemetryCommand) -> service_pb2.TelemetryCommand | None:
-        """Answer a command that concerns messages; None where there is nothing to answer."""
+    async def answer(
+        self, command: service_pb2.TelemetryCommand, endpoints: Endpoints
+    ) -> service_pb2.TelemetryCommand | None:
+        """Answer a command of the proxy at `endpoints`; None where there is nothing to answer on the stream."""
         ...
 
 
@@ -233,7 +235,7 @@ class Client:
             open_stream=lambda: self._link.telemetry(endpoints),
             describe=lambda: self._role.settings(self._described),
             on_settings=self._role.take_settings,
-            on_command=self._role.answer,
+            on_command=lambda command: self._role.answer(command, endpoints),
             clock=self.clock,
             jitter=random.random,
         )

@@ -19,13 +19,7 @@ def answer_common(command: TelemetryCommand) -> TelemetryCommand | None:
             status=definition_pb2.Status(code=definition_pb2.Code.OK, message="OK"),
             thread_stack_trace=service_pb2.ThreadStackTrace(nonce=nonce, thread_stack_trace=stack_dump()),
         )
-    if kind == "recover_orphaned_transaction_command":
-        _log.warning(
-            "the server asks for the outcome of transaction %s: this client has no transactions, it stays pending",
-            command.recover_orphaned_transaction_command.transaction_id,
-        )
-    else:
-        _log.warning("the server's command %s is not known to this client and stays unanswered", kind)
+    _log.warning("the server's command %s is not for this client to answer", kind)
     return None
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from apogeemq.client_api.filters import Filter, Sql
 from apogeemq.client_api.message import check_topic
 from apogeemq.client_grpc.commands import answer_common
+from apogeemq.client_grpc.core.endpoints import Endpoints
 from apogeemq.client_grpc.core.settings import ConsumerSettings, Described, consumer_settings
 from apogeemq.proto.v2 import definition_pb2, service_pb2
 
@@ -53,7 +54,7 @@ class ConsumerRole:
         """Follow the server from now on."""
         self.received = consumer_settings(settings)
 
-    async def answer(self, command: TelemetryCommand) -> TelemetryCommand | None:
+    async def answer(self, command: TelemetryCommand, endpoints: Endpoints) -> TelemetryCommand | None:
         """Verify a message with the handler; the rest is the same for every client."""
         if command.WhichOneof("command") == "verify_message_command" and self._verify is not None:
             return await self._verify(command.verify_message_command)

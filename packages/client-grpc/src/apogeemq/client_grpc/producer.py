@@ -18,6 +18,7 @@ from apogeemq.client_api.message import Message, SendReceipt, check_topic
 from apogeemq.client_api.middleware import Middleware, around_send
 from apogeemq.client_api.producer import SEND_TIMEOUT_S
 from apogeemq.client_api.tracing import MESSAGING_MESSAGE_ID, Tracing, find_tracer
+from apogeemq.client_api.transactions import Checker, Checks, Half, PlainChecker, Resolution, Transaction
 from apogeemq.client_grpc.asking import ask_until_answered
 from apogeemq.client_grpc.client import Client
 from apogeemq.client_grpc.clock import Clock, SystemClock, within
@@ -28,6 +29,7 @@ from apogeemq.client_grpc.link import Tls
 from apogeemq.client_grpc.methods import RECALL_MESSAGE, SEND_MESSAGE
 from apogeemq.client_grpc.producer_role import ProducerRole
 from apogeemq.client_grpc.sending import Sending
+from apogeemq.client_grpc.transacting import HalfMessage, Transactions
 from apogeemq.proto.v2 import definition_pb2, service_pb2
 
 TRACER_NAME: Final = "apogeemq.client_grpc"
@@ -39,6 +41,9 @@ class Producer:
     Args:
         address: the proxy's, "host:port"; several IP addresses are separated by ";". The default port is 8081.
         topics: topics whose routes are fetched at the start, so that a missing one shows there; others may be sent to.
+            The server asks a producer about transactions of these topics, and of those that it has sent to.
+        checker: tells how a transaction ended that was left open, be it this process's or another's; may be asked
+            several times, 16 questions of a proxy at once. Without one there are no transactions.
         middleware: what runs around each `send`, outermost first.
         tls: how to speak TLS; None for plain text.
         clock: the time; tests hand in their own.
@@ -49,6 +54,7 @@ class Producer:
         address: str,
         *,
         topics: Sequence[str] = (),
+        checker: Checker | PlainChecker | None = None,
         middleware: Sequence[Middleware] = (),
         tls: Tls | None = None,
         credentials: object = None,
@@ -59,9 +65,12 @@ class Producer:
         self._middleware = tuple(middleware)
         self._tls = tls
         self._clock: Clock = clock or SystemClock()
-        self._role = ProducerRole(topics)
+        self._role = ProducerRole(topics, self._check)
+        self._checker = checker
         self._client: Client | None = None
         self._tracing = Tracing(None, client_id="")
+        self._checks = Checks(checker, self._tracing)
+        self._transactions: Transactions | None = None
         self._turns = RoundRobin(random.getrandbits(16))
         self._failed = FailedPlaces()
 
@@ -75,6 +84,8 @@ class Producer:
             client_id=client.identity.client_id,
             server=self._access_point.addresses[0],
         )
+        self._checks = Checks(self._checker, self._tracing)
+        self._transactions = Transactions(client, self._tracing, self._checks, lambda: self._role.received.retry)
         await client.start(self._role.topics)
         return self
 
@@ -109,7 +120,17 @@ class Producer:
         if len(topics) > 1:
             raise MessageInvalid("topic", f"differs within the batch: {', '.join(sorted(topics)[:5])}")
         with self._tracing.send_batch(messages) as scope:
-            return await self._send_all(scope.messages, timeout_s, scope.traceparent)
+            sent = await self._send_all(scope.messages, timeout_s, scope.traceparent)
+            return sent.result()
+
+    def transaction(self, message: Message, *, timeout_s: float = SEND_TIMEOUT_S) -> Transaction:
+        """A message that is delivered if, and only if, the block of `async with` ends without an error.
+
+        `timeout_s` is for storing the half message, and again for ending the transaction. Needs a checker. Raises
+        NotSupported without one, MessageInvalid for a message with a group or a delay.
+        """
+        self._checks.require(message)
+        return Transaction(functools.partial(self._begin, message, timeout_s))
 
     async def recall(self, topic: str, recall_handle: str, *, timeout_s: float = SEND_TIMEOUT_S) -> str:
         """Take back a delayed message that is not delivered yet, by the `recall_handle` of its receipt.
@@ -140,18 +161,50 @@ class Producer:
 
     async def _send_one(self, message: Message, *, timeout_s: float) -> SendReceipt:
         with self._tracing.send(message) as scope:
-            (receipt,) = await self._send_all([scope.message], timeout_s, scope.traceparent)
+            sent = await self._send_all([scope.message], timeout_s, scope.traceparent)
+            (receipt,) = sent.result()
             scope.set(MESSAGING_MESSAGE_ID, receipt.message_id)
             return receipt
 
+    async def _begin(self, message: Message, timeout_s: float) -> Half:
+        """Store the half message, through the middleware; what that sends more than once is ended as often."""
+        halves: list[HalfMessage] = []
+
+        async def send(message: Message) -> SendReceipt:
+            self._checks.require(message)
+            with self._tracing.send(message, in_transaction=True) as scope:
+                sent = await self._send_all([scope.message], timeout_s, scope.traceparent, in_transaction=True)
+                (receipt,) = sent.result()
+                scope.set(MESSAGING_MESSAGE_ID, receipt.message_id)
+                halves.append(HalfMessage.sent(receipt, sent.endpoints, scope.message.properties))
+                return receipt
+
+        async def end(resolution: Resolution) -> None:
+            self._started()
+            assert self._transactions is not None
+            for half in halves:
+                await self._transactions.end(half, resolution, timeout_s=timeout_s)
+
+        return Half(await around_send(self._middleware, send)(message), end)
+
+    async def _check(self, command: service_pb2.RecoverOrphanedTransactionCommand, endpoints: Endpoints) -> None:
+        assert self._transactions is not None, "questions come once the client has started"
+        await self._transactions.check(command, endpoints)
+
     async def _send_all(
-        self, messages: Sequence[Message], timeout_s: float, traceparent: str | None
-    ) -> list[SendReceipt]:
+        self, messages: Sequence[Message], timeout_s: float, traceparent: str | None, *, in_transaction: bool = False
+    ) -> Sending:
         client = self._started()
-        sending = Sending(client, messages, deadline_s=self._clock.monotonic() + timeout_s, timeout_s=timeout_s)
+        sending = Sending(
+            client,
+            messages,
+            deadline_s=self._clock.monotonic() + timeout_s,
+            timeout_s=timeout_s,
+            in_transaction=in_transaction,
+        )
         while not sending.done:
             await self._attempt(client, sending, traceparent)
-        return sending.result()
+        return sending
 
     def _started(self) -> Client:
         if self._client is None:

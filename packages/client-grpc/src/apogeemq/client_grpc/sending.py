@@ -35,12 +35,22 @@ class BatchPartlySent(SendFailed):
 class Sending:
     """One send from its first attempt to its last: what is stored already, what was tried, what went wrong."""
 
-    def __init__(self, client: Client, messages: Sequence[Message], *, deadline_s: float, timeout_s: float) -> None:
+    def __init__(
+        self,
+        client: Client,
+        messages: Sequence[Message],
+        *,
+        deadline_s: float,
+        timeout_s: float,
+        in_transaction: bool = False,
+    ) -> None:
         self.topic = messages[0].topic
         self.only_way = True
         self.attempts = 0
         self.tried: set[str] = set()
         self.broker: str | None = None
+        self.endpoints = client.access_point
+        self._in_transaction = in_transaction
         self.last_error: ClientError | None = None
         self._client = client
         self._deadline_s = deadline_s
@@ -54,6 +64,7 @@ class Sending:
                 message_id=client.identity.message_ids.next(),
                 born_timestamp_ms=now_ms,
                 born_host=client.identity.hostname,
+                in_transaction=in_transaction,
             )
             for message in messages
         ]
@@ -75,17 +86,23 @@ class Sending:
 
     @property
     def worth_another_attempt(self) -> bool:
-        """Something failed that may succeed elsewhere or later, and nothing is refused for good."""
+        """Something failed that may succeed elsewhere or later, and nothing is refused for good.
+
+        A half message is sent again only when it was certainly not stored: each one is a transaction of its own, and
+        the checker would be asked about one that nobody remembers.
+        """
         if self._refused_for_good or isinstance(self.last_error, (NotSupported, RouteNotFound)):
             return False
         code = None if self.last_error is None else self.last_error.code
+        if self._in_transaction:
+            return code == definition_pb2.Code.TOO_MANY_REQUESTS
         return code is None or is_worth_another_attempt(code)
 
     def attempt(self, queue: MessageQueue) -> None:
         """Count one attempt at a queue."""
         self.attempts += 1
         self.tried.add(queue.broker_name)
-        self.broker = queue.broker_name
+        self.broker, self.endpoints = queue.broker_name, queue.endpoints
 
     def request(self) -> service_pb2.SendMessageRequest:
         """What is not stored yet."""

@@ -12,6 +12,7 @@ Source: apache/rocketmq-clients ClientSessionImpl; reference of the public API, 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -28,6 +29,7 @@ Settings = definition_pb2.Settings
 SETTINGS_TIMEOUT_S: Final = 3.0
 REOPEN_S: Final = 1.0
 COMMANDS_AT_ONCE_MAX: Final = 16
+COMMAND_WAIT_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -144,13 +146,13 @@ class Session:
         try:
             await self.introduce()
             while (command := await stream.read()) is not None:
-                self._take(command)
+                await self._take(command)
             raise ConnectionBroken(f"the proxy at {self._name} ended the Telemetry stream")
         finally:
             self._stream = None
             stream.cancel()
 
-    def _take(self, command: TelemetryCommand) -> None:
+    async def _take(self, command: TelemetryCommand) -> None:
         if command.WhichOneof("command") == "settings":
             if command.HasField("status") and not is_fine(command.status):
                 raise ConnectionBroken(
@@ -161,12 +163,23 @@ class Session:
             self._on_settings(command.settings)
             self._ready.set()
             return
-        if len(self._commands) >= COMMANDS_AT_ONCE_MAX:
+        if not await self._has_room():
             _log.warning("the proxy at %s sends commands faster than they are answered: one is dropped", self._name)
             return
         task = asyncio.create_task(self._answer(command), name=f"command of {self._name}")
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
+
+    async def _has_room(self) -> bool:
+        """Wait until another command may be worked on; False when that takes too long.
+
+        Meanwhile nothing is read, so that the server sees how busy this client is, and asks another one.
+        """
+        if len(self._commands) >= COMMANDS_AT_ONCE_MAX:
+            ended = asyncio.wait(set(self._commands), return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(TimeoutError):
+                await within(self._clock, COMMAND_WAIT_S, ended)
+        return len(self._commands) < COMMANDS_AT_ONCE_MAX
 
     async def _answer(self, command: TelemetryCommand) -> None:
         """Work on one command apart from the stream, which must stay readable meanwhile."""

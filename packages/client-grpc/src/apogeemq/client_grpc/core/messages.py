@@ -47,7 +47,9 @@ class Origin:
     invisible_s: float
 
 
-def to_proto(message: Message, *, message_id: str, born_timestamp_ms: int, born_host: str) -> definition_pb2.Message:
+def to_proto(
+    message: Message, *, message_id: str, born_timestamp_ms: int, born_host: str, in_transaction: bool = False
+) -> definition_pb2.Message:
     """A message to send. The trace context in its properties is mirrored into the field that the API has for it.
 
     A delay counts from `born_timestamp_ms` on. Raises MessageInvalid for a delay level, which the API has not.
@@ -56,7 +58,7 @@ def to_proto(message: Message, *, message_id: str, born_timestamp_ms: int, born_
         keys=message.keys,
         message_id=message_id,
         body_encoding=definition_pb2.Encoding.IDENTITY,
-        message_type=message_type(message),
+        message_type=definition_pb2.MessageType.TRANSACTION if in_transaction else message_type(message),
         born_timestamp=durations.timestamp(born_timestamp_ms),
         born_host=born_host,
         tag=message.tag,

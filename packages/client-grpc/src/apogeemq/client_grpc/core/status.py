@@ -21,6 +21,7 @@ _HINTS: Final[dict[int, str]] = {
     Code.ILLEGAL_DELIVERY_TIME: "The broker limits how far ahead a message may be delayed.",
     Code.INVALID_RECEIPT_HANDLE: "The invisible time was over before; the message comes again.",
     Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: "The topic's message.type does not allow this kind of message.",
+    Code.INVALID_TRANSACTION_ID: "The transaction has ended otherwise, or was given up after too many questions.",
     Code.UNRECOGNIZED_CLIENT_TYPE: "The proxy does not know this client (any more); it is told again by itself.",
     Code.UNAUTHORIZED: "Check the access key, its secret, and what its policies allow.",
     Code.FORBIDDEN: "Check the topic's permission and that it has readable or writable queues.",
