@@ -126,7 +126,12 @@ async def test_a_message_is_delivered_if_and_only_if_its_transaction_is_committe
 
 async def test_another_process_tells_how_a_killed_ones_transaction_ended(proxy: str, tmp_path: pathlib.Path) -> None:
     """It names the topic and has a checker; which process began the transaction does not matter."""
-    program = [sys.executable, ROOT / "tests" / "e2e" / "unfinished_transaction.py", proxy, LEDGER]
+    program: list[str | pathlib.Path] = [
+        sys.executable,
+        ROOT / "tests" / "e2e" / "unfinished_transaction.py",
+        proxy,
+        LEDGER,
+    ]
     begun = []
     with contextlib.ExitStack() as processes:
         for body in ("kept", "dropped"):

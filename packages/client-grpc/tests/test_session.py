@@ -5,7 +5,13 @@ import logging
 
 import pytest
 from apogeemq.client_api.errors import ConnectionBroken, StartFailed
-from apogeemq.client_grpc.session import REOPEN_S, SETTINGS_TIMEOUT_S, Session
+from apogeemq.client_grpc.session import (
+    COMMAND_WAIT_S,
+    COMMANDS_AT_ONCE_MAX,
+    REOPEN_S,
+    SETTINGS_TIMEOUT_S,
+    Session,
+)
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.proto.v2 import definition_pb2 as d
 from apogeemq.proto.v2 import service_pb2 as s
@@ -42,6 +48,8 @@ class World:
         self.streams: list[Stream] = []
         self.settings: list[d.Settings] = []
         self.answer: s.TelemetryCommand | Exception | None = None
+        self.commands: list[s.TelemetryCommand] = []
+        self.go_on: asyncio.Event | None = None  # what answers wait for
         self.session = Session(
             "proxy:8081",
             open_stream=self._open,
@@ -57,6 +65,9 @@ class World:
         return self.streams[-1]
 
     async def _command(self, command: s.TelemetryCommand) -> s.TelemetryCommand | None:
+        self.commands.append(command)
+        if self.go_on is not None:
+            await self.go_on.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -179,6 +190,25 @@ async def test_a_command_that_fails_leaves_the_stream_alone(caplog: pytest.LogCa
         await world.clock.run_for(0.1)
     assert "could not be answered" in caplog.text
     assert world.settings[-1].backoff_policy.max_attempts == 9
+    await world.session.close()
+
+
+async def test_a_busy_client_reads_on_when_it_can(caplog: pytest.LogCaptureFixture) -> None:
+    """Commands beyond those that it works on wait for one to end, though not for ever: then one is dropped."""
+    world = World()
+    stream = await world.started()
+    world.go_on = asyncio.Event()
+    for number in range(COMMANDS_AT_ONCE_MAX + 2):
+        probe = s.PrintThreadStackTraceCommand(nonce=str(number))
+        stream.to_read.put_nowait(s.TelemetryCommand(print_thread_stack_trace_command=probe))
+    await world.clock.run_for(COMMAND_WAIT_S - 0.1)
+    assert (len(world.commands), stream.to_read.qsize()) == (COMMANDS_AT_ONCE_MAX, 1)
+    await world.clock.run_for(0.2)
+    assert "one is dropped" in caplog.text
+    world.go_on.set()
+    await world.clock.run_for(0.1)
+    asked = [command.print_thread_stack_trace_command.nonce for command in world.commands]
+    assert asked == [*map(str, range(COMMANDS_AT_ONCE_MAX)), str(COMMANDS_AT_ONCE_MAX + 1)]
     await world.session.close()
 
 
