@@ -86,7 +86,7 @@ def test_timer_messages_are_spread_evenly() -> None:
     load = Load("timed", "h", 1, "T", 1, 2, body_bytes=1, messages=4)
     load = dataclasses.replace(load, due_from_ms=1_800_000_000_000, due_to_ms=1_800_000_000_400)
     requests = TimedSends(load)
-    times = []
+    times: list[int] = []
     while (frame := requests.next(len(times) % 2)) is not None:
         properties = dict(pair.split("\x01") for pair in sent_fields(frame)["i"][:-1].split("\x02"))
         times.append(int(properties["TIMER_DELIVER_MS"]) - load.due_from_ms)
