@@ -1,0 +1,339 @@
+"""Judges a history: what the broker did that it may not do, whatever was killed and whenever.
+
+```
+LOST          acknowledged, and never delivered; or popped, not settled, and never delivered again
+EARLY         stored for its consumers before its time
+OUT_OF_ORDER  delivered while an earlier message of its order group was not done with
+ROLLED_BACK   delivered, although its producer never says anything but roll back
+UNDECIDED     delivered, before its producer had committed it
+RECALLED      delivered, although it was taken back in time
+PHANTOM       delivered, and never sent, or refused
+DUPLICATE     delivered again without a reason
+REWRITTEN     another message than before lies at the same place
+```
+A call without an answer may have been done or not: only what no answer could excuse is a fault. A message may come
+again for these reasons only:
+
+- it was popped, its time is over, and it was not acknowledged in time (or nobody knows whether it was);
+- the pop that took it was answered by nobody: then it comes again after its time, and nobody saw it the first time;
+- an attempt of an ordered pop was repeated;
+- the consumer of an ordered queue begins again where its offset was saved, after a kill;
+- the broker was killed soon after it had stored the copy, and stores another (REPEAT_MS_MAX).
+"""
+
+import dataclasses
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum, auto
+from typing import TypeVar
+
+from tests.chaos.history import (
+    Ack,
+    Change,
+    Decision,
+    Delivery,
+    End,
+    Event,
+    Kill,
+    Kind,
+    Outcome,
+    Place,
+    Pop,
+    Recall,
+    Send,
+)
+
+REPEAT_MS_MAX = 5_000
+"""A copy that was stored longer before a kill than this is known to the next process: it does not store another."""
+
+
+class FaultKind(Enum):
+    """See above."""
+
+    LOST = auto()
+    EARLY = auto()
+    OUT_OF_ORDER = auto()
+    ROLLED_BACK = auto()
+    UNDECIDED = auto()
+    RECALLED = auto()
+    PHANTOM = auto()
+    DUPLICATE = auto()
+    REWRITTEN = auto()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that may not be; `number` is that of the event which shows it."""
+
+    kind: FaultKind
+    key: str
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.name} {self.key} (event {self.number}): {self.text}"
+
+
+@dataclasses.dataclass(slots=True)
+class Hold:
+    """A popped message in a consumer's hand, which ends between two moments, as far as one can know.
+
+    Args:
+        delivery: how it came into it.
+        earliest_ms, latest_ms: the first moment at which somebody else may have got it, and at which it must be free.
+        acks: when it was said to be processed.
+    """
+
+    delivery: Delivery
+    earliest_ms: int
+    latest_ms: int
+    acks: list[Ack]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was acknowledged in time, for sure."""
+        return any(ack.outcome is Outcome.ACKNOWLEDGED and ack.ended_ms < self.earliest_ms for ack in self.acks)
+
+    @property
+    def may_be_settled(self) -> bool:
+        """Whether an acknowledgement may have come in time."""
+        return any(ack.outcome is not Outcome.REFUSED and ack.at_ms < self.latest_ms for ack in self.acks)
+
+
+class Checker:
+    """One history, sorted by message.
+
+    Args:
+        events: all of it, in order.
+    """
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.sends = {send.key: send for send in of_type(events, Send)}
+        self.kills = list(of_type(events, Kill))
+        self._deliveries: dict[str, list[Delivery]] = defaultdict(list)
+        self._unseen_pops: dict[Kind, list[Pop]] = defaultdict(list)
+        self._recalls = by_key(of_type(events, Recall), lambda recall: recall.key)
+        self._ends = by_key(of_type(events, End), lambda end: end.key)
+        self._holds: dict[int, Hold] = {}
+        for event in events:
+            if isinstance(event, Delivery):
+                self._deliveries[event.key].append(event)
+                self._holds[event.number] = Hold(event, event.visible_ms, event.visible_ms, [])
+            elif isinstance(event, Ack):
+                self._holds[event.of].acks.append(event)
+            elif isinstance(event, Change):
+                change(self._holds[event.of], event)
+            elif isinstance(event, Pop) and event.outcome is Outcome.UNKNOWN:
+                self._unseen_pops[event.kind].append(event)
+
+    def faults(self) -> list[Fault]:
+        """All of them, in the order of the events that show them."""
+        found = [fault for send in self.sends.values() for fault in self._of_message(send)]
+        unknown = [deliveries[0] for key, deliveries in self._deliveries.items() if key not in self.sends]
+        found += [fault_of(FaultKind.PHANTOM, delivery, "nobody sent it") for delivery in unknown]
+        found += self._rewritten()
+        found += self._out_of_order()
+        return sorted(found, key=lambda fault: fault.number)
+
+    def unfinished(self) -> list[Send]:
+        """Messages that have yet to come, or to be settled."""
+        return [send for send in self.sends.values() if self._is_lost(send)]
+
+    def repeated_count(self) -> int:
+        """How many messages came more than once; all with a reason, where there are no faults."""
+        return sum(len(deliveries) > 1 for deliveries in self._deliveries.values())
+
+    # -- each message by itself ----------------------------------------------------------------------------------------
+
+    def _of_message(self, send: Send) -> Iterator[Fault]:
+        deliveries = self._deliveries.get(send.key, [])
+        if self._is_lost(send):
+            text = "popped, not settled, and never came again" if deliveries else "acknowledged, and never delivered"
+            yield Fault(FaultKind.LOST, send.key, send.number, text)
+        if not deliveries:
+            return
+        first = deliveries[0]
+        if send.outcome is Outcome.REFUSED:
+            yield fault_of(FaultKind.PHANTOM, first, "it was refused")
+        early = min(deliveries, key=lambda delivery: delivery.stored_ms)
+        if early.stored_ms < send.not_before_ms:
+            yield fault_of(FaultKind.EARLY, early, f"{send.not_before_ms - early.stored_ms} ms before its time")
+        if send.kind is Kind.TRANSACTION:
+            yield from self._ended_otherwise(send, first)
+        if self._was_recalled(send):
+            yield fault_of(FaultKind.RECALLED, first, "it was taken back before its time")
+        yield from self._repeated(send, deliveries)
+
+    def _is_lost(self, send: Send) -> bool:
+        if not self._must_come(send):
+            return False
+        deliveries = self._deliveries.get(send.key, [])
+        if send.kind not in (Kind.POP, Kind.ORDERED_POP):
+            return not deliveries
+        return not any(self._holds[delivery.number].may_be_settled for delivery in deliveries)
+
+    def _must_come(self, send: Send) -> bool:
+        """Whether it is there for sure: acknowledged or seen, and neither rolled back nor perhaps taken back."""
+        is_there = send.outcome is Outcome.ACKNOWLEDGED or send.key in self._deliveries
+        may_be_recalled = any(recall.outcome is not Outcome.REFUSED for recall in self._recalls[send.key])
+        return is_there and not may_be_recalled and send.decision is not Decision.ROLLBACK
+
+    def _ended_otherwise(self, send: Send, first: Delivery) -> Iterator[Fault]:
+        if send.decision is Decision.ROLLBACK:
+            yield fault_of(FaultKind.ROLLED_BACK, first, "its producer rolls it back")
+        elif not any(end.number < first.number for end in self._ends[send.key]):
+            yield fault_of(FaultKind.UNDECIDED, first, "its producer had not committed it yet")
+
+    def _was_recalled(self, send: Send) -> bool:
+        return any(
+            recall.outcome is Outcome.ACKNOWLEDGED and recall.ended_ms < send.not_before_ms
+            for recall in self._recalls[send.key]
+        )
+
+    # -- again ---------------------------------------------------------------------------------------------------------
+
+    def _repeated(self, send: Send, deliveries: list[Delivery]) -> Iterator[Fault]:
+        if send.kind is Kind.ORDERED_PULL:
+            yield from self._pulled_again(deliveries)
+        elif send.kind is Kind.ORDERED_POP:
+            yield from self._popped_again_in_order(deliveries)
+        elif send.kind is Kind.POP:
+            yield from self._popped_again(deliveries)
+        else:
+            yield from self._stored_again(deliveries, 0)
+
+    def _pulled_again(self, deliveries: list[Delivery]) -> Iterator[Fault]:
+        """The consumer's offset may have been saved before the kill, or not: after one it may begin again."""
+        for before, again in itertools.pairwise(deliveries):
+            if not any(before.number < kill.number < again.number for kill in self.kills):
+                yield fault_of(FaultKind.DUPLICATE, again, f"event {before.number} had it, and no kill came between")
+
+    def _popped_again_in_order(self, deliveries: list[Delivery]) -> Iterator[Fault]:
+        """It stays in its place, and comes again when its time is over or its attempt is repeated."""
+        for before, again in itertools.pairwise(sorted(deliveries, key=lambda delivery: delivery.popped_ms)):
+            hold = self._holds[before.number]
+            is_repeated = again.attempt != "" and again.attempt == before.attempt
+            if again.place != before.place:
+                yield fault_of(FaultKind.DUPLICATE, again, f"it was stored twice, event {before.number} has the other")
+            elif hold.is_settled:
+                yield fault_of(FaultKind.DUPLICATE, again, f"it was acknowledged as event {before.number}")
+            elif again.popped_ms < hold.earliest_ms and not is_repeated:
+                yield fault_of(FaultKind.DUPLICATE, again, f"event {before.number} had it until {hold.earliest_ms}")
+
+    def _popped_again(self, deliveries: list[Delivery]) -> Iterator[Fault]:
+        """It comes again as another copy, which is stored when the time of the one before is over."""
+        generations: dict[int, list[Delivery]] = defaultdict(list)
+        places: set[Place] = set()
+        for delivery in deliveries:
+            if delivery.place in places:
+                yield fault_of(FaultKind.DUPLICATE, delivery, "this copy was handed out before")
+                continue
+            places.add(delivery.place)
+            generations[delivery.failures].append(delivery)
+        for failures, generation in generations.items():
+            parents = generations.get(failures - 1, [])
+            for delivery in generation:
+                if failures and not self._may_come_back(delivery, parents):
+                    yield fault_of(FaultKind.DUPLICATE, delivery, no_reason(delivery, parents, self._holds))
+            yield from self._stored_again(generation, max(0, len(parents) - 1))
+
+    def _may_come_back(self, delivery: Delivery, parents: list[Delivery]) -> bool:
+        """Whether somebody had the copy before, and let its time go by."""
+        holds = (self._holds[parent.number] for parent in parents)
+        if any(not hold.is_settled and hold.earliest_ms <= delivery.stored_ms for hold in holds):
+            return True
+        return any(pop.at_ms + pop.invisible_ms <= delivery.stored_ms for pop in self._unseen_pops[Kind.POP])
+
+    def _stored_again(self, deliveries: list[Delivery], allowed: int) -> Iterator[Fault]:
+        """Copies of the same, but for `allowed` ones, need a kill between them, and soon after the one before."""
+        copies = sorted({delivery.place: delivery for delivery in deliveries}.values(), key=lambda copy: copy.stored_ms)
+        groundless = [again for before, again in itertools.pairwise(copies) if not self._was_killed(before, again)]
+        for again in groundless[allowed:]:
+            yield fault_of(FaultKind.DUPLICATE, again, "it was stored again, and no kill came between")
+
+    def _was_killed(self, before: Delivery, again: Delivery) -> bool:
+        return any(
+            before.stored_ms <= kill.ended_ms
+            and kill.at_ms <= again.stored_ms
+            and kill.at_ms - before.stored_ms <= REPEAT_MS_MAX
+            for kill in self.kills
+        )
+
+    # -- all together --------------------------------------------------------------------------------------------------
+
+    def _rewritten(self) -> Iterator[Fault]:
+        """A place holds one message for ever: what a consumer saw does not vanish when the broker is killed."""
+        keys: dict[Place, str] = {}
+        for delivery in itertools.chain.from_iterable(self._deliveries.values()):
+            key = keys.setdefault(delivery.place, delivery.key)
+            if key != delivery.key:
+                yield fault_of(FaultKind.REWRITTEN, delivery, f"{key} was at {delivery.place}")
+
+    def _out_of_order(self) -> Iterator[Fault]:
+        groups = by_key((send for send in self.sends.values() if send.order_group), lambda send: send.order_group)
+        for sends in groups.values():
+            # When each message was done with for the first time: nothing behind it may come before.
+            done_at = float("-inf")
+            blocking = ""
+            for send in sends:
+                deliveries = self._deliveries.get(send.key, [])
+                if deliveries and deliveries[0].number < done_at:
+                    yield fault_of(FaultKind.OUT_OF_ORDER, deliveries[0], f"{blocking} was sent before it")
+                if not self._must_come(send):
+                    continue
+                done = self._done_at(send, deliveries)
+                if done > done_at:
+                    done_at, blocking = done, send.key
+
+    def _done_at(self, send: Send, deliveries: list[Delivery]) -> float:
+        """Number of the event from which on the next of its group may come; infinite for never."""
+        if send.kind is Kind.ORDERED_PULL:
+            return deliveries[0].number if deliveries else float("inf")
+        acks = (
+            ack.number
+            for delivery in deliveries
+            for ack in self._holds[delivery.number].acks
+            if ack.outcome is not Outcome.REFUSED and ack.at_ms < self._holds[delivery.number].latest_ms
+        )
+        return min(acks, default=float("inf"))
+
+
+def change(hold: Hold, event: Change) -> None:
+    """A hold's time after it was changed: for sure when the answer came while it was in hand, else perhaps."""
+    if event.outcome is Outcome.ACKNOWLEDGED and event.ended_ms < hold.earliest_ms:
+        hold.earliest_ms = hold.latest_ms = event.visible_ms
+    elif event.outcome is not Outcome.REFUSED:
+        hold.earliest_ms = min(hold.earliest_ms, event.visible_ms)
+        hold.latest_ms = max(hold.latest_ms, event.visible_ms)
+
+
+def no_reason(delivery: Delivery, parents: list[Delivery], holds: dict[int, Hold]) -> str:
+    """Why a copy should not be there."""
+    if not parents:
+        return "it comes back, and nobody had it before"
+    hold = holds[parents[-1].number]
+    if hold.is_settled:
+        return f"it was acknowledged as event {parents[-1].number}"
+    return f"event {parents[-1].number} had it until {hold.earliest_ms}, and it was stored at {delivery.stored_ms}"
+
+
+def fault_of(kind: FaultKind, delivery: Delivery, text: str) -> Fault:
+    """A fault that a delivery shows."""
+    return Fault(kind, delivery.key, delivery.number, text)
+
+
+EventT = TypeVar("EventT", bound=Event)
+
+
+def of_type(events: Iterable[Event], kind: type[EventT]) -> Iterator[EventT]:
+    """Those of one type."""
+    return (event for event in events if isinstance(event, kind))
+
+
+def by_key(events: Iterable[EventT], key: Callable[[EventT], str]) -> dict[str, list[EventT]]:
+    """In lists, by a key."""
+    lists: dict[str, list[EventT]] = defaultdict(list)
+    for event in events:
+        lists[key(event)].append(event)
+    return lists
