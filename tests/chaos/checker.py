@@ -23,6 +23,7 @@ again for these reasons only:
 
 import dataclasses
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum, auto
@@ -83,12 +84,15 @@ class Hold:
         delivery: how it came into it.
         earliest_ms, latest_ms: the first moment at which somebody else may have got it, and at which it must be free.
         acks: when it was said to be processed.
+        next_ms: when somebody got the message again, infinite for never: until then a broker may take an
+            acknowledgement that comes after its time, and nothing is lost by that.
     """
 
     delivery: Delivery
     earliest_ms: int
     latest_ms: int
     acks: list[Ack]
+    next_ms: float = math.inf
 
     @property
     def is_settled(self) -> bool:
@@ -98,7 +102,11 @@ class Hold:
     @property
     def may_be_settled(self) -> bool:
         """Whether an acknowledgement may have come in time."""
-        return any(ack.outcome is not Outcome.REFUSED and ack.at_ms < self.latest_ms for ack in self.acks)
+        return any(map(self.may_be_settled_by, self.acks))
+
+    def may_be_settled_by(self, ack: Ack) -> bool:
+        """Whether this one may have."""
+        return ack.outcome is not Outcome.REFUSED and ack.at_ms < max(self.latest_ms, self.next_ms)
 
 
 class Checker:
@@ -118,6 +126,8 @@ class Checker:
         self._holds: dict[int, Hold] = {}
         for event in events:
             if isinstance(event, Delivery):
+                for before in self._deliveries[event.key][-1:]:
+                    self._holds[before.number].next_ms = event.popped_ms or event.at_ms
                 self._deliveries[event.key].append(event)
                 self._holds[event.number] = Hold(event, event.visible_ms, event.visible_ms, [])
             elif isinstance(event, Ack):
@@ -274,7 +284,7 @@ class Checker:
         groups = by_key((send for send in self.sends.values() if send.order_group), lambda send: send.order_group)
         for sends in groups.values():
             # When each message was done with for the first time: nothing behind it may come before.
-            done_at = float("-inf")
+            done_at = -math.inf
             blocking = ""
             for send in sends:
                 deliveries = self._deliveries.get(send.key, [])
@@ -289,14 +299,14 @@ class Checker:
     def _done_at(self, send: Send, deliveries: list[Delivery]) -> float:
         """Number of the event from which on the next of its group may come; infinite for never."""
         if send.kind is Kind.ORDERED_PULL:
-            return deliveries[0].number if deliveries else float("inf")
+            return deliveries[0].number if deliveries else math.inf
         acks = (
             ack.number
             for delivery in deliveries
             for ack in self._holds[delivery.number].acks
-            if ack.outcome is not Outcome.REFUSED and ack.at_ms < self._holds[delivery.number].latest_ms
+            if self._holds[delivery.number].may_be_settled_by(ack)
         )
-        return min(acks, default=float("inf"))
+        return min(acks, default=math.inf)
 
 
 def change(hold: Hold, event: Change) -> None:

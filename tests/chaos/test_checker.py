@@ -246,14 +246,27 @@ def test_a_lost_message(story: Story) -> None:
 
 
 def test_a_message_that_was_popped_and_does_not_come_back(story: Story) -> None:
-    """It was not acknowledged, or too late: the broker must bring it back."""
+    """It was not acknowledged, or only after somebody else had got it: the broker must bring it back."""
     story.send("forgotten")
     story.deliver("forgotten")
     story.send("late")
     late = story.deliver("late")
     story.wait(INVISIBLE_MS)
+    story.deliver("late", failures=1)
     story.ack(late)
     assert story.found() == [(FaultKind.LOST, "forgotten"), (FaultKind.LOST, "late")]
+
+
+def test_a_late_acknowledgement_counts_while_nobody_else_has_the_message(story: Story) -> None:
+    """A broker may take it, as Apache's does of an ordered pop; or bring the message back."""
+    for key in ("taken", "brought-back"):
+        story.send(key)
+    taken, brought_back = story.deliver("taken"), story.deliver("brought-back")
+    story.wait(INVISIBLE_MS)
+    story.ack(taken)
+    story.ack(brought_back)
+    story.ack(story.deliver("brought-back", failures=1))
+    assert story.found() == []
 
 
 def test_a_committed_message_that_never_comes(story: Story) -> None:
