@@ -337,3 +337,20 @@ async def test_a_waiting_message_outlives_its_file() -> None:
         assert bodies(world) == [b"later"]
         await world.clock.run_for(100)
         assert bodies(world) == [b"later"]
+
+
+async def test_what_was_taken_back_in_time_does_not_come_while_others_are_delivered(world: World) -> None:
+    """A recall that was answered before the message was due wins, though more than a turn's messages come first."""
+    first_ms = world.clock.now_ms() + 1_000
+    for number in range(2 * PER_TURN_MAX):
+        assert send(world, b"%d" % number, TIMER_DELIVER_MS=first_ms).code == 0
+    late = send(world, b"late", TIMER_DELIVER_MS=first_ms + 1, UNIQ_KEY="LATE")
+    await world.clock.run_for(0.5)
+    world.clock.advance(0.5)
+    await until(lambda: bodies(world) != [])
+    assert len(bodies(world)) < 2 * PER_TURN_MAX, "others are still to be delivered"
+    assert recall(world, fields_of(late)["recallHandle"]).code == 0
+    world.clock.advance(0.001)
+    await until(lambda: world.store.timer.pending_count == 0)
+    assert b"late" not in bodies(world)
+    assert len(bodies(world)) == 2 * PER_TURN_MAX

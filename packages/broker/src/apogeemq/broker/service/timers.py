@@ -91,8 +91,6 @@ class TimerService:
                 if has_old_recalls:
                     await self._finish_recalls()
                     has_old_recalls = False
-                async with self._turn:
-                    await self._take_in()
                 is_full = not await self._deliver_due()
             except StoreError as error:
                 log.warning("timer messages wait, the store takes no writes: %s", error)
@@ -207,9 +205,15 @@ class TimerService:
         return not self._delivered or next_due_ms is None or next_due_ms > self._clock.now_ms()
 
     async def _deliver_some(self) -> int:
-        """Deliver at most PER_TURN_MAX due messages; gives how many there were."""
+        """Deliver at most PER_TURN_MAX due messages; gives how many there were.
+
+        The time is read first, and then the timer queue to its end: a message that was due by then can't be recalled
+        any more, and whatever recalled it before stands in the queue.
+        """
         async with self._turn:
-            entries = self._timer.due(self._clock.now_ms(), PER_TURN_MAX)
+            now_ms = self._clock.now_ms()
+            await self._take_in()
+            entries = self._timer.due(now_ms, PER_TURN_MAX)
             done = 0
             try:
                 records = await self._reads.records_at([entry.physical_offset for entry in entries])
