@@ -142,6 +142,32 @@ async def test_a_batch_has_one_topic(proxy: ScriptedProxy) -> None:
     assert proxy.requests("SendMessage") == []
 
 
+async def test_a_batch_has_one_message_group(proxy: ScriptedProxy) -> None:
+    """Or none: it takes one way."""
+    async with Producer(proxy.address) as producer:
+        grouped = [Message("T", b"1", message_group="g"), Message("T", b"2", message_group="g")]
+        assert len(await producer.send_batch(grouped)) == 2
+        for other in (Message("T", b"3"), Message("T", b"3", message_group="h")):
+            with pytest.raises(MessageInvalid, match=r"message_group differs within the batch: .*'g'"):
+                await producer.send_batch([*grouped, other])
+    assert len(proxy.requests("SendMessage")) == 1
+
+
+async def test_a_message_of_a_group_is_tried_again_on_its_own_way(proxy: ScriptedProxy) -> None:
+    """Though its broker failed and others are there: what comes after it must not overtake it."""
+    proxy.brokers = ("broker-a", "broker-b", "broker-c")
+    refused = [*[status("INTERNAL_SERVER_ERROR")] * 3, *[status("MESSAGE_BODY_TOO_LARGE")] * 2]
+    proxy.faults["SendMessage"].extend(refused)
+    failures = []
+    async with Producer(proxy.address) as producer:
+        for _ in range(3):
+            with pytest.raises(SendFailed) as failure:
+                await producer.send(Message("T", b"body", message_group="g"))
+            failures.append(failure.value)
+    assert [each.attempts for each in failures] == [3, 1, 1]
+    assert len({each.broker for each in failures}) == 1
+
+
 async def test_a_send_ends_in_time_whatever_happens(proxy: ScriptedProxy) -> None:
     """The error says that the message may have been stored."""
 

@@ -1,7 +1,16 @@
 """Which queue gets a message, and who is avoided."""
 
+import pytest
 from apogeemq.client_grpc.core.endpoints import Endpoints
-from apogeemq.client_grpc.core.routes import AVOID_S, FailedPlaces, MessageQueue, RoundRobin, TopicRoute, choose_queue
+from apogeemq.client_grpc.core.routes import (
+    AVOID_S,
+    FailedPlaces,
+    MessageQueue,
+    RoundRobin,
+    TopicRoute,
+    choose_queue,
+    queue_of_group,
+)
 from apogeemq.proto.v2 import definition_pb2
 
 PLACE = Endpoints.parse("127.0.0.1:8081")
@@ -76,3 +85,11 @@ def test_a_retry_goes_to_another_broker() -> None:
     failed.failed(queues[1], now_s=0)
     assert choose_queue(queues, 0, failed=failed, tried={"a"}, now_s=1).broker_name == "b"
     assert choose_queue(queues[:1], 0, failed=failed, tried={"a"}, now_s=1).broker_name == "a"
+
+
+@pytest.mark.parametrize(("queues", "expected"), [(3, 2), (5, 1), (7, 4)])
+def test_a_message_group_has_one_queue(queues: int, expected: int) -> None:
+    """The remainder of its signed hash, never negative; unsigned, the same hash would leave 0, 2 and 6."""
+    group = bytes(range(15)).decode()  # its hash is published as A129CA6149BE45E5, or -6,833,708,440,360,172,059
+    assert -6_833_708_440_360_172_059 % queues == expected
+    assert queue_of_group([queue(number=number) for number in range(queues)], group).queue_id == expected

@@ -3,6 +3,7 @@
 import functools
 import random
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,7 +24,14 @@ from apogeemq.client_grpc.asking import ask_until_answered
 from apogeemq.client_grpc.client import Client
 from apogeemq.client_grpc.clock import Clock, SystemClock, within
 from apogeemq.client_grpc.core.endpoints import Endpoints
-from apogeemq.client_grpc.core.routes import FailedPlaces, MessageQueue, RoundRobin, TopicRoute, choose_queue
+from apogeemq.client_grpc.core.routes import (
+    FailedPlaces,
+    MessageQueue,
+    RoundRobin,
+    TopicRoute,
+    choose_queue,
+    queue_of_group,
+)
 from apogeemq.client_grpc.core.status import no_route, refusal
 from apogeemq.client_grpc.link import Tls
 from apogeemq.client_grpc.methods import RECALL_MESSAGE, SEND_MESSAGE
@@ -100,7 +108,8 @@ class Producer:
         """Send one message. It is tried again as the server's settings say, within `timeout_s` in all.
 
         A retry after a lost connection or a time-out may store a message twice, under one message id. The proxy chooses
-        the queue and does not tell which: the receipt's broker_name is empty and its queue_id -1.
+        the queue and does not tell which: the receipt's broker_name is empty and its queue_id -1. Messages of a message
+        group take one way only; they are stored in the order in which their sends end, so await one before the next.
         Raises RouteNotFound, SendTimeout, SendFailed, ConnectionBroken, ClientClosed.
         """
         send = functools.partial(self._send_one, timeout_s=timeout_s)
@@ -109,16 +118,16 @@ class Producer:
     async def send_batch(
         self, messages: Sequence[Message], *, timeout_s: float = SEND_TIMEOUT_S
     ) -> Sequence[SendReceipt]:
-        """Send several messages of one topic in one request. Receipts are in the messages' order.
+        """Send several messages of one topic, and of one message group or none, in one request.
 
-        The server answers for each message; those worth another attempt are sent again. Raises as `send`, and
-        BatchPartlySent, a SendFailed, when only some were stored. Middleware sees no batches.
+        Receipts are in the messages' order. The server answers for each message; those worth another attempt are sent
+        again. Raises as `send`, and BatchPartlySent, a SendFailed, when only some were stored. Middleware sees no
+        batches.
         """
         if not messages:
             return []
-        topics = {message.topic for message in messages}
-        if len(topics) > 1:
-            raise MessageInvalid("topic", f"differs within the batch: {', '.join(sorted(topics)[:5])}")
+        _check_alike("topic", {message.topic for message in messages})
+        _check_alike("message_group", {repr(message.message_group) for message in messages})
         with self._tracing.send_batch(messages) as scope:
             sent = await self._send_all(scope.messages, timeout_s, scope.traceparent)
             return sent.result()
@@ -256,6 +265,8 @@ class Producer:
             )
         if self._role.learn(sending.topic):
             await client.introduce_everywhere()
+        if sending.message_group is not None:
+            return queue_of_group(queues, sending.message_group)
         sending.only_way = len({queue.endpoints for queue in queues}) == 1
         return choose_queue(
             queues,
@@ -273,6 +284,12 @@ class Producer:
             return await within(self._clock, sending.remaining_s, client.route(sending.topic, fresh=fresh))
         except TimeoutError:
             raise sending.too_late() from None
+
+
+def _check_alike(field: str, values: AbstractSet[str]) -> None:
+    """A batch takes one way. Raises MessageInvalid."""
+    if len(values) > 1:
+        raise MessageInvalid(field, f"differs within the batch: {', '.join(sorted(values)[:5])}")
 
 
 def _recall_refused(topic: str, broker: str, status: definition_pb2.Status) -> ClientError:

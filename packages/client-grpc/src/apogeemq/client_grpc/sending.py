@@ -45,6 +45,7 @@ class Sending:
         in_transaction: bool = False,
     ) -> None:
         self.topic = messages[0].topic
+        self.message_group = messages[0].message_group
         self.only_way = True
         self.attempts = 0
         self.tried: set[str] = set()

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Self
 
 from apogeemq.client_grpc.core.endpoints import Endpoints
+from apogeemq.client_grpc.core.siphash import hash_of_group
 from apogeemq.proto.v2 import definition_pb2
 
 MASTER_ID = 0
@@ -129,6 +130,15 @@ def choose_queue(
     """
     rotated = [queues[(turn + step) % len(queues)] for step in range(len(queues))]
     return min(rotated, key=lambda queue: (queue.broker_name in tried, failed.avoided(queue, now_s)))
+
+
+def queue_of_group(queues: Sequence[MessageQueue], message_group: str) -> MessageQueue:
+    """The queue of a message group: always the same one while the route has the same `queues`, not empty.
+
+    The proxy chooses the queue that a message is stored in; this one says by which way it gets there, and no other way
+    is tried, for a message that overtakes another breaks the order.
+    """
+    return queues[hash_of_group(message_group) % len(queues)]
 
 
 def _place(queue: MessageQueue) -> tuple[str, Endpoints]:
