@@ -242,6 +242,7 @@ def test_the_readmes_programs(namesrv: str) -> None:
     assert run_program("-c", readme_program("push", namesrv)) == "handled order 7\n"
     assert re.fullmatch(r"handled order 7 of queue \d\n", run_program("-c", readme_program("orderly", namesrv)))
     assert run_program("-c", readme_program("pull", namesrv)) == "polled order 7\n"
+    assert re.fullmatch(r"committed [0-9A-F]{32,56}\n", run_program("-c", readme_program("transaction", namesrv)))
 
 
 def test_the_quickstart_prints_what_its_readme_says(namesrv: str) -> None:

@@ -64,6 +64,11 @@ class ScriptedServer:
         """Close every connection and listen no more."""
         await self.server.stop(0)
 
+    async def restart(self, port: int) -> None:
+        """Listen again after a `stop`, as another process would."""
+        self.server = RemotingServer(self._answer)
+        await self.start(port)
+
     def of(self, code: int) -> list[RemotingCommand]:
         """The requests with this code."""
         return [command for command in self.requests if command.code == code]

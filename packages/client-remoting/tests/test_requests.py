@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from apogeemq.client_api.errors import ClientClosed, NotSupported, ReplyTimeout, SendFailed
+from apogeemq.client_api.errors import ClientClosed, LimitReached, NotSupported, ReplyTimeout, SendFailed
 from apogeemq.client_api.message import Message, ReceivedMessage
 from apogeemq.client_remoting import Producer
 from apogeemq.client_remoting.core.process_queue import ProcessQueue
@@ -120,7 +120,7 @@ async def test_too_many_requests_are_refused(cluster: ScriptedCluster, monkeypat
     monkeypatch.setattr("apogeemq.client_remoting.requests.REQUESTS_MAX", 0)
     with_replies(cluster)
     async with Producer(cluster.namesrv.address) as producer:
-        with pytest.raises(NotSupported, match="0 requests wait for their replies, the limit is 0"):
+        with pytest.raises(LimitReached, match="0 requests wait for their replies, the limit is 0"):
             await producer.request(Message("T", b"x"))
     assert cluster.sends() == []
 

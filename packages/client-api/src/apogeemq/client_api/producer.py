@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from apogeemq.client_api.message import Message, SendReceipt
+from apogeemq.client_api.transactions import Transaction
 
 SEND_TIMEOUT_S: Final = 3.0
 """How long a send may take, retries included, unless told otherwise."""
@@ -38,5 +39,21 @@ class Producer(Protocol):
         """Send several messages of one topic in one request; they are stored all or none, in one queue.
 
         The receipts are in the messages' order. Raises as `send`.
+        """
+        ...
+
+    def transaction(self, message: Message, *, timeout_s: float = SEND_TIMEOUT_S) -> Transaction:
+        """A message that is delivered if, and only if, the block of `async with` ends without an error.
+
+        `timeout_s` is for storing the half message, and again for ending the transaction. Needs a checker. Raises
+        NotSupported without one, MessageInvalid for a message with a group or a delay.
+        """
+        ...
+
+    async def recall(self, topic: str, recall_handle: str, *, timeout_s: float = SEND_TIMEOUT_S) -> str:
+        """Take back a delayed message that is not delivered yet, by the `recall_handle` of its receipt.
+
+        Gives the message's id. Any producer may do it. Raises RecallFailed, RouteNotFound, SendTimeout,
+        ConnectionBroken, ClientClosed, MessageInvalid.
         """
         ...

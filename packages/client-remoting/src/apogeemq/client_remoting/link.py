@@ -21,9 +21,10 @@ from apogeemq.remoting_codec.bodies import (
     MessageQueue,
     UnlockBatchRequestBody,
 )
-from apogeemq.remoting_codec.codes import PullSysFlag, RequestCode, ResponseCode, response_code_name
+from apogeemq.remoting_codec.codes import ONEWAY_FLAG, PullSysFlag, RequestCode, ResponseCode, response_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.errors import RemoteProtocolError
+from apogeemq.remoting_codec.framing import encode_frame
 from apogeemq.remoting_codec.headers import (
     CommandHeader,
     ConsumerSendMsgBackRequestHeader,
@@ -43,7 +44,12 @@ from apogeemq.remoting_codec.headers import (
     UnregisterClientRequestHeader,
     UpdateConsumerOffsetRequestHeader,
 )
-from apogeemq.remoting_codec.headers.send import FAILURE_REASON_FIELD
+from apogeemq.remoting_codec.headers.send import (
+    FAILURE_REASON_FIELD,
+    RecallMessageRequestHeader,
+    RecallMessageResponseHeader,
+)
+from apogeemq.remoting_codec.headers.transaction import EndTransactionRequestHeader
 from apogeemq.remoting_codec.route import TopicRouteData
 
 LONG_POLL_MARGIN_S = 5.0
@@ -132,6 +138,22 @@ async def send_reply(connection: Connection, ext_fields: dict[str, str], body: b
     """SEND_REPLY_MESSAGE_V2 (325): a success when the requester has the reply."""
     command = RemotingCommand(RequestCode.SEND_REPLY_MESSAGE_V2, ext_fields=ext_fields, body=body)
     _successful(await connection.request(command, timeout_s))
+
+
+async def end_transaction(connection: Connection, header: EndTransactionRequestHeader, timeout_s: float) -> None:
+    """END_TRANSACTION (37) with an answer: a success when the broker has committed or rolled back."""
+    _successful(await _request(connection, RequestCode.END_TRANSACTION, header, b"", timeout_s))
+
+
+def end_transaction_frame(header: EndTransactionRequestHeader) -> bytes:
+    """END_TRANSACTION (37) oneway, for the connection that a question came by."""
+    return encode_frame(RemotingCommand(RequestCode.END_TRANSACTION, ONEWAY_FLAG, ext_fields=header.encode()))
+
+
+async def recall_message(connection: Connection, header: RecallMessageRequestHeader, timeout_s: float) -> str:
+    """RECALL_MESSAGE (370): the id of the message that is taken back."""
+    response = await _request(connection, RequestCode.RECALL_MESSAGE, header, b"", timeout_s)
+    return RecallMessageResponseHeader.decode(_successful(response).ext_fields).msg_id
 
 
 async def send_message_back(

@@ -9,11 +9,13 @@ from apogeemq.remoting_codec.compression import CompressionType, compress, decom
 from apogeemq.remoting_codec.message import (
     PROPERTY_CLUSTER,
     PROPERTY_CORRELATION_ID,
+    PROPERTY_DELAY,
     PROPERTY_KEYS,
     PROPERTY_REPLY_TO_CLIENT,
     PROPERTY_RETRY_TOPIC,
     PROPERTY_SHARDING_KEY,
     PROPERTY_TAGS,
+    PROPERTY_TIMER_DELAY_MS,
     PROPERTY_TIMER_DELIVER_MS,
     PROPERTY_TTL,
     PROPERTY_UNIQ_KEY,
@@ -73,11 +75,20 @@ def encode_message_properties(message: Message, unique_key: str) -> str:
         text += f"{PROPERTY_KEYS}\x01{' '.join(message.keys)}\x02"
     if message.message_group is not None:
         text += f"{PROPERTY_SHARDING_KEY}\x01{message.message_group}\x02"
-    if message.delivery_timestamp_ms is not None:
-        text += f"{PROPERTY_TIMER_DELIVER_MS}\x01{message.delivery_timestamp_ms}\x02"
+    if message.is_delayed:
+        text += _delay_property(message)
     for key, value in message.properties.items():
         text += f"{key}\x01{value}\x02"
     return text
+
+
+def _delay_property(message: Message) -> str:
+    """When it is to be delivered; `Message` has checked that it says so in one way."""
+    if message.delay_ms is not None:
+        return f"{PROPERTY_TIMER_DELAY_MS}\x01{message.delay_ms}\x02"
+    if message.delay_level is not None:
+        return f"{PROPERTY_DELAY}\x01{message.delay_level}\x02"
+    return f"{PROPERTY_TIMER_DELIVER_MS}\x01{message.delivery_timestamp_ms}\x02"
 
 
 def encode_batched_properties(message: Message, unique_key: str) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from apogeemq.client_api.errors import NotSupported
+from apogeemq.client_api.errors import LimitReached, NotSupported
 from apogeemq.client_api.message import ReceivedMessage, is_user_property
 from apogeemq.client_remoting.messages import BODY_SIZE_BYTES_MAX, ReplyAddress, receipt_of
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
@@ -66,10 +66,10 @@ class OpenRequests:
     def opened(self, timeout_s: float) -> Iterator[tuple[str, "asyncio.Future[ReplyMessage]"]]:
         """A place for a new request: its further properties as text, and its reply, when that comes.
 
-        Raises NotSupported where too many wait.
+        Raises LimitReached where too many wait.
         """
         if len(self._open) >= REQUESTS_MAX:
-            raise NotSupported(
+            raise LimitReached(
                 f"{len(self._open)} requests wait for their replies, the limit is {REQUESTS_MAX}",
                 hint="Wait for some of them, or use a second producer.",
             )
