@@ -10,15 +10,29 @@ from collections.abc import Iterator
 
 import pytest
 from apogeemq.client_api.errors import MessageInvalid, RecallFailed, TransactionEnded
-from apogeemq.client_grpc import Message, Producer, PushConsumer, ReceivedMessage, Resolution
+from apogeemq.client_grpc import (
+    Message,
+    Producer,
+    PushConsumer,
+    ReceivedMessage,
+    Reject,
+    Resolution,
+    Retry,
+    SimpleConsumer,
+)
 
-from tests.config_files import topic_config, write_config_files
+from tests.config_files import group_config, topic_config, write_config_files
 from tests.e2e.process import ManagedProcess, Ready, start_all_in_one
-from tests.e2e.test_client_grpc import ROOT, readme_programs, run_program, wait_for
+from tests.e2e.test_client_grpc import ROOT, readme_programs, receive_some, run_program, wait_for
+from tests.e2e.wire_client import WireClient, pull_all
 
 WAIT_S = 30.0
 DELAYED = "KindsDelayed"
 LEDGER = "KindsLedger"
+ORDERS, PACKERS = "KindsOrders", "kinds_packers"
+SHIFTS, GUARDS = "KindsShifts", "kinds_guards"
+GROUPS = ("x", "y", "z")
+OF_EACH = 6
 DELAYS_MS = (0, 400, 900, 1_300)
 
 
@@ -26,9 +40,10 @@ DELAYS_MS = (0, 400, 900, 1_300)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     """A server with a topic for each kind, whose broker asks after a second how a transaction ended."""
     directory = tmp_path_factory.mktemp("kinds")
-    types = {DELAYED: "DELAY", LEDGER: "TRANSACTION", "payments": "TRANSACTION"}
+    types = {DELAYED: "DELAY", LEDGER: "TRANSACTION", "payments": "TRANSACTION", ORDERS: "FIFO", SHIFTS: "FIFO"}
     topics = [topic_config(name, message_type=message_type) for name, message_type in types.items()]
-    write_config_files(directory / "data" / "broker" / "config", topics)
+    groups = [group_config(name, consumeMessageOrderly=True, retryMaxTimes=16) for name in (PACKERS, GUARDS)]
+    write_config_files(directory / "data" / "broker" / "config", topics, groups)
     settings = {"broker.transactionTimeOut": "1000", "broker.transactionCheckInterval": "1000"}
     with start_all_in_one(directory / "data", log_directory=directory, settings=settings) as process:
         yield process.wait_ready()
@@ -154,3 +169,82 @@ async def test_another_process_tells_how_a_killed_ones_transaction_ended(proxy: 
 def test_the_readmes_transaction_is_committed(proxy: str) -> None:
     """As it stands but for the address."""
     assert re.fullmatch(r"committed [0-9A-F]{34}\n", run_program("-c", readme_programs(proxy)["transaction"]))
+
+
+async def send_in_order(producer: Producer, topic: str) -> None:
+    """x0 y0 z0 x1 y1 z1 …, each in the message group of its letter."""
+    for number in range(OF_EACH):
+        for group in GROUPS:
+            await producer.send(Message(topic, f"{group}{number}".encode(), message_group=group))
+
+
+def of(group: str, bodies: list[str]) -> list[str]:
+    return [body for body in bodies if body.startswith(group)]
+
+
+def numbered(group: str, *without: int) -> list[str]:
+    return [f"{group}{number}" for number in range(OF_EACH) if number not in without]
+
+
+async def test_each_message_group_is_handled_in_order_though_messages_fail(proxy: str, server: Ready) -> None:
+    """One is tried three times and one is rejected: both become dead letters; a third succeeds at last. Two consumers
+    share the groups.
+    """
+    begun: list[tuple[str, int]] = []
+    handled: list[str] = []
+
+    async def handle(message: ReceivedMessage) -> None:
+        body = message.body.decode()
+        begun.append((body, message.delivery_attempt))
+        await asyncio.sleep(0)
+        if body == "x1" or (body == "y2" and message.delivery_attempt < 3):
+            raise ValueError("it does not work")
+        if body == "z3":
+            raise Reject("it never will")
+        handled.append(body)
+
+    consumers = [
+        PushConsumer(
+            proxy,
+            group=PACKERS,
+            subscriptions={ORDERS: "*"},
+            handler=handle,
+            retry=Retry(max_attempts=3, backoff=lambda attempt: 0.1),
+        )
+        for _ in range(2)
+    ]
+    async with Producer(proxy) as producer, consumers[0], consumers[1]:
+        await send_in_order(producer, ORDERS)
+        await wait_for(lambda: len(handled) == len(GROUPS) * OF_EACH - 2)
+    assert of("x", handled) == numbered("x", 1)
+    assert of("y", handled) == numbered("y")
+    assert of("z", handled) == numbered("z", 3)
+    for group in GROUPS:
+        firsts = dict.fromkeys(body for body, _ in begun)
+        assert of(group, list(firsts)) == numbered(group)
+    assert [attempt for body, attempt in begun if body == "x1"] == [1, 2, 3]
+    assert [attempt for body, attempt in begun if body == "y2"] == [1, 2, 3]
+    assert [attempt for body, attempt in begun if body == "z3"] == [1]
+    with WireClient(server.listeners["broker.remoting"]) as client:
+        dead = [record.body.decode() for record in pull_all(client, f"%DLQ%{PACKERS}", "G_dead", 0)]
+    assert sorted(dead) == ["x1", "z3"]
+
+
+async def test_a_simple_consumer_gets_a_groups_next_message_after_the_ack(proxy: str) -> None:
+    """Nothing of a message group behind one that is out; what is given back comes first again."""
+    seen: list[str] = []
+    async with (
+        Producer(proxy) as producer,
+        SimpleConsumer(proxy, group=GUARDS, subscriptions={SHIFTS: "*"}) as consumer,
+    ):
+        await send_in_order(producer, SHIFTS)
+        while len(seen) < len(GROUPS) * OF_EACH:
+            messages = await receive_some(consumer)
+            assert len({message.message_group for message in messages}) == len(messages)
+            for message in messages:
+                if message.body == b"y1" and message.delivery_attempt == 1:
+                    await consumer.change_invisible(message, 0.2)
+                else:
+                    await consumer.ack(message)
+                    seen.append(message.body.decode())
+    assert [of(group, seen) for group in GROUPS] == [numbered(group) for group in GROUPS]

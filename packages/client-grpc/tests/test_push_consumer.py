@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
-from apogeemq.client_api.errors import ClientClosed, NotSupported, StartFailed
+from apogeemq.client_api.errors import ClientClosed, NotSupported
 from apogeemq.client_api.handling import Reject, Retry, RetryLater
 from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_grpc import FlowLimits, PushConsumer, settlements
@@ -159,6 +159,18 @@ async def test_a_receive_that_fails_is_made_again(proxy: ScriptedProxy) -> None:
     async with consuming(proxy, Handled()):
         await until(lambda: not proxy.held)
     assert len(proxy.requests("ReceiveMessage")) >= 3
+
+
+async def test_a_question_whose_answer_was_lost_is_the_same_question(proxy: ScriptedProxy) -> None:
+    """By its attempt id the server knows what it gave; one that was refused, or answered in part, is a new one."""
+    proxy.faults["ReceiveMessage"].append(d.Status(code="TOO_MANY_REQUESTS"))
+    async with consuming(proxy, Handled()):
+        await until(lambda: proxy.polls)
+        await proxy.stop()
+        await proxy.start()
+        await until(lambda: len(proxy.requests("ReceiveMessage")) == 3)
+    refused, lost, again = [request.attempt_id for request in proxy.requests("ReceiveMessage")]
+    assert refused != lost == again
 
 
 async def test_a_full_consumer_asks_for_no_more(proxy: ScriptedProxy) -> None:
@@ -319,19 +331,6 @@ async def test_the_server_can_try_the_handler(proxy: ScriptedProxy, error: Excep
     assert (answer.verify_message_result.nonce, d.Code.Name(answer.status.code)) == ("n", expected)
     assert [each.body for each in handler.messages] == [b"try"]
     assert proxy.requests("AckMessage") == []
-
-
-async def test_an_ordered_group_is_refused(proxy: ScriptedProxy) -> None:
-    """Its order would be broken without a word."""
-
-    def ordered(sent: d.Settings) -> d.Settings:
-        sent.subscription.fifo = True
-        return sent
-
-    proxy.settings = ordered
-    with pytest.raises(StartFailed, match="in order"):
-        async with consuming(proxy, Handled()):
-            pass
 
 
 async def test_a_restarted_proxy_is_found_again(proxy: ScriptedProxy) -> None:

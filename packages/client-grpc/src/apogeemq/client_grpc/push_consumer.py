@@ -4,7 +4,8 @@
 QueryAssignment ─▶ one receive loop a queue ─▶ row of messages ─▶ handlers, `concurrency` at a time ─▶ settlements
    every 5 s          paused while full          (bounded)          or `async for`                       (background)
 ```
-Everything is a loop: nothing here calls itself, however long a consumer stands still.
+Everything is a loop: nothing here calls itself, however long a consumer stands still. In a group that consumes in order
+the messages wait in lanes before the row (ordering.py).
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from apogeemq.client_api.errors import ClientClosed, ClientError, NotSupported, StartFailed
+from apogeemq.client_api.errors import ClientClosed, ClientError, ConnectionBroken, NotSupported
 from apogeemq.client_api.filters import Filter
 from apogeemq.client_api.handling import (
     Again,
@@ -22,6 +23,7 @@ from apogeemq.client_api.handling import (
     Handler,
     PlainHandler,
     Retry,
+    RetryLater,
     Settlement,
     as_handler,
     settlement_of,
@@ -37,7 +39,8 @@ from apogeemq.client_grpc.core.endpoints import Endpoints
 from apogeemq.client_grpc.core.flow import FlowLimits, Load
 from apogeemq.client_grpc.core.messages import Corrupted, Origin, from_proto
 from apogeemq.client_grpc.core.routes import MessageQueue
-from apogeemq.client_grpc.link import NoAnswer, Tls
+from apogeemq.client_grpc.link import Tls
+from apogeemq.client_grpc.ordering import InOrder
 from apogeemq.client_grpc.producer import TRACER_NAME, refuse_credentials
 from apogeemq.client_grpc.receiving import Batch, Question, assigned_queues, pause_s, receive
 from apogeemq.client_grpc.settlements import Settlements
@@ -47,6 +50,7 @@ from apogeemq.proto.v2 import definition_pb2, service_pb2
 ASSIGNMENT_S: Final = 5.0
 CONCURRENCY: Final = 20
 CLOSE_TIMEOUT_S: Final = 10.0
+GIVEN_BACK_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 _Code = definition_pb2.Code
@@ -111,6 +115,7 @@ class PushConsumer:
         self._client: Client | None = None
         self._settler: Settler | None = None
         self._settlements: Settlements | None = None
+        self._in_order: InOrder | None = None  # where the group wants that when the consumer starts
         self._tracing = Tracing(None, client_id="")
 
     async def __aenter__(self) -> Self:
@@ -126,11 +131,7 @@ class PushConsumer:
         )
         await client.start(self._role.filters)
         if self._role.received.fifo:
-            await client.close()
-            raise StartFailed(
-                f"group {self._role.group} consumes in order, which this client does not do yet",
-                hint="Use another group, or the simple consumer.",
-            )
+            self._in_order = InOrder(clock=self._clock, offer=self._offer, give_back=self._give_back)
         self._settler = Settler(client, self._role.group)
         self._settlements = Settlements(
             self._settler,
@@ -169,6 +170,8 @@ class PushConsumer:
         finally:
             self._row.put_nowait(None)
             await end_tasks(self._workers)
+            if self._in_order is not None:
+                await self._in_order.close()
             if self._settlements is not None:
                 await self._settlements.close()
             await self._client.close()
@@ -198,8 +201,14 @@ class PushConsumer:
         self._settled_by_user(message)
 
     async def retry_later(self, message: ReceivedMessage, after_s: float) -> None:
-        """Deliver the message again after `after_s` seconds, up to 12 h. Raises as `ack`."""
+        """Deliver the message again after `after_s` seconds, up to 12 h. Raises as `ack`.
+
+        In order it stays here, and goes to the DLQ once it was delivered as often as the policy allows.
+        """
         settler = self._check()
+        if self._in_order is not None and self._handed_out.pop(receipt_of(message).handle, None) is not None:
+            self._settle(message, settlement_of(RetryLater(after_s), message.delivery_attempt, self._policy))
+            return
         with self._tracing.settle("retry", message) as scope:
             await settler.change_invisible(message, after_s, traceparent=scope.traceparent)
         self._settled_by_user(message)
@@ -260,7 +269,8 @@ class PushConsumer:
             except ClientClosed:
                 return
             except ClientError as error:
-                if not isinstance(error, NoAnswer):  # the same attempt again, else a new one
+                # Where the answer was lost, the same attempt gets the same messages; what came may not come twice.
+                if batch.received or not isinstance(error, ConnectionBroken):
                     attempt_id = str(uuid.uuid4())
                 pause = pause_s(error)
                 _log.info("receiving from %s of %s failed: %s", queue.topic, queue.broker_name, error)
@@ -273,14 +283,20 @@ class PushConsumer:
                 await self._clock.sleep(pause)
 
     def _take(self, batch: Batch) -> None:
-        for message in (*batch.messages, *batch.corrupted):
+        for message in batch.received:
             self._load.add(len(message.body))
-        for message in batch.messages:
-            self._row.put_nowait(message)
-        for message in batch.corrupted:
-            self._settle(message, Again(self._policy.backoff(message.delivery_attempt)))
+        arrived = self._offer if self._in_order is None else self._in_order.arrived
+        for message in batch.received:
+            arrived(message)
         if not self._load.room:
             self._room.clear()
+
+    def _offer(self, message: ReceivedMessage) -> None:
+        """Its turn has come: have it handled, or tried again by the server where it is corrupted."""
+        if receipt_of(message).is_readable:
+            self._row.put_nowait(message)
+        else:
+            self._settle_at_server(message, Again(self._policy.backoff(message.delivery_attempt)))
 
     async def _next(self) -> ReceivedMessage | None:
         """The next message, None once the consumer closes; takes no turn of the loop while there are some."""
@@ -327,6 +343,17 @@ class PushConsumer:
             self._settle(message, settlement)
 
     def _settle(self, message: ReceivedMessage, settlement: Settlement) -> None:
+        """Have the message settled by what became of it; in order, another attempt is made here."""
+        if self._in_order is not None and isinstance(settlement, Again):
+            self._in_order.again(message, settlement.after_s)
+        else:
+            self._settle_at_server(message, settlement)
+
+    def _give_back(self, message: ReceivedMessage) -> None:
+        """A message before it comes again from the server: this one has to come after it."""
+        self._settle_at_server(message, Again(GIVEN_BACK_S))
+
+    def _settle_at_server(self, message: ReceivedMessage, settlement: Settlement) -> None:
         """Hand over to the background; the span begins here, as a child of the one that is current."""
         assert self._settlements is not None
         name = {Done: "ack", Again: "retry"}.get(type(settlement), "dead_letter")
@@ -334,10 +361,12 @@ class PushConsumer:
 
     def _settled_by_user(self, message: ReceivedMessage) -> None:
         if self._handed_out.pop(receipt_of(message).handle, None) is not None:
-            self._release(message)
+            self._release(message, True)
 
-    def _release(self, message: ReceivedMessage) -> None:
+    def _release(self, message: ReceivedMessage, is_done: bool) -> None:
         self._load.remove(len(message.body))
+        if self._in_order is not None:
+            self._in_order.left(message, is_done=is_done)
         if self._load.room:
             self._room.set()
 
@@ -351,6 +380,8 @@ class PushConsumer:
         """Try the handler on a message that the server sends; nothing is settled by it."""
         if self._handler is None:
             return verify_answer(command.nonce, _Code.UNSUPPORTED, "this consumer has no handler")
+        if self._in_order is not None:
+            return verify_answer(command.nonce, _Code.VERIFY_FIFO_MESSAGE_UNSUPPORTED, "this consumer keeps an order")
         origin = Origin(self._role.group, "", self._access_point, self._clock.monotonic(), 0.0)
         try:
             await self._handler(from_proto(command.message, origin))

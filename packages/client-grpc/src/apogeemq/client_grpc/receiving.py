@@ -16,6 +16,7 @@ from apogeemq.client_grpc.core.routes import MessageQueue
 from apogeemq.client_grpc.core.settings import filter_expression
 from apogeemq.client_grpc.core.status import is_fine, is_worth_another_attempt, no_route, refusal
 from apogeemq.client_grpc.methods import QUERY_ASSIGNMENT
+from apogeemq.client_grpc.settling import receipt_of
 from apogeemq.proto.v2 import definition_pb2, service_pb2
 
 RENEWED_INVISIBLE_S: Final = 60.0  # what a proxy gives, and renews by itself, where the client asks for no time
@@ -41,10 +42,17 @@ class Question:
 
 @dataclasses.dataclass(slots=True)
 class Batch:
-    """What has come so far. Filled while the answer streams in, so that nothing is lost when the rest does not come."""
+    """What has come so far. Filled while the answer streams in, so that nothing is lost when the rest does not come.
 
-    messages: list[ReceivedMessage] = dataclasses.field(default_factory=list)
-    corrupted: list[ReceivedMessage] = dataclasses.field(default_factory=list)
+    `received` is everything in its order, corrupted messages without their bodies among it.
+    """
+
+    received: list[ReceivedMessage] = dataclasses.field(default_factory=list)
+
+    @property
+    def messages(self) -> list[ReceivedMessage]:
+        """What the application may see."""
+        return [message for message in self.received if receipt_of(message).is_readable]
 
 
 async def assigned_queues(client: Client, group: str, topic: str) -> tuple[MessageQueue, ...]:
@@ -71,7 +79,7 @@ async def receive(
     """Ask once and wait for the answer, at most the polling time and a little more; an empty answer is one too.
 
     The proxy is told first who asks, if it does not know yet. A message whose body is damaged is reported in the log,
-    and is in `into.corrupted` without its body.
+    and is in `into.received` without its body.
     Raises ReceiveFailed, ConnectionBroken, ClientClosed.
     """
     await client.session(question.queue.endpoints)
@@ -134,9 +142,9 @@ def _is_fine(status: definition_pb2.Status) -> bool:
 
 def _take(message: definition_pb2.Message, origin: Origin, into: Batch) -> None:
     try:
-        into.messages.append(from_proto(message, origin))
+        into.received.append(from_proto(message, origin))
     except Corrupted as reason:
-        into.corrupted.append(without_body(message, origin))
+        into.received.append(without_body(message, origin))
         _log.error(
             "message %s of topic %s from broker %s is corrupted and kept from the application: %s",
             message.system_properties.message_id,

@@ -20,6 +20,8 @@ from apogeemq.client_grpc.settling import ACK_ENTRIES_MAX, INVISIBLE_S_MAX, Sett
 from apogeemq.proto.v2 import definition_pb2
 
 RETRY_S: Final = 1.0
+RENEWED_S: Final = 60.0
+"""At least as long a failed attempt is repeated: what a proxy gives a push consumer's message, again and again."""
 
 _VOID: Final = definition_pb2.Code.INVALID_RECEIPT_HANDLE
 _log = logging.getLogger(__name__)
@@ -33,7 +35,8 @@ class Settlements:
     Args:
         settler: makes the calls.
         clock: for the pauses, and to know when a handle is void.
-        settled: called once for each message when it is settled or given up.
+        settled: called once for each message when it is settled or given up; true: it is done with, acknowledged or in
+            the DLQ; false: it is delivered again.
         last_resort_s: seconds for a message that can't go to a DLQ: it is not lost, it comes back late.
         max_attempts: deliveries that the group's policy allows, for the DLQ's record.
     """
@@ -43,7 +46,7 @@ class Settlements:
         settler: Settler,
         *,
         clock: Clock,
-        settled: Callable[[ReceivedMessage], None],
+        settled: Callable[[ReceivedMessage, bool], None],
         last_resort_s: Callable[[], float],
         max_attempts: Callable[[], int],
     ) -> None:
@@ -98,54 +101,55 @@ class Settlements:
             return
         for result in results:
             if result.error is None:
-                self._settled(result.message)
+                self._settled(result.message, True)
             else:
                 self._spawn(self._again(result.message, Done(), result.error))
 
     async def _settle_traced(self, message: ReceivedMessage, settlement: Settlement, scope: SpanScope) -> None:
         with scope:
-            error = await self._attempt(message, settlement, scope.traceparent)
-            if error is not None:
-                scope.failed(error)
-        if error is None:
-            self._settled(message)
-        else:
-            await self._again(message, settlement, error)
+            try:
+                is_done = await self._attempt(message, settlement, scope.traceparent)
+            except ClientError as failure:
+                scope.failed(failure)
+                error = failure
+            else:
+                self._settled(message, is_done)
+                return
+        await self._again(message, settlement, error)
 
-    async def _again(self, message: ReceivedMessage, settlement: Settlement, error: ClientError | None) -> None:
-        """Repeat a failed attempt each second, as long as the handle may hold."""
-        while error is not None:
-            now_s = self._clock.monotonic()
-            if error.code == _VOID or now_s + RETRY_S > receipt_of(message).expires_s:
-                _log.warning(
-                    "message %s is delivered again, for it could not be settled: %s", message.message_id, error
-                )
-                break
+    async def _again(self, message: ReceivedMessage, settlement: Settlement, error: ClientError) -> None:
+        """Repeat a failed attempt each second, as long as the handle may hold: the proxy renews it, while it can."""
+        until_s = max(receipt_of(message).expires_s, self._clock.monotonic() + RENEWED_S)
+        while error.code != _VOID and self._clock.monotonic() + RETRY_S <= until_s:
             await self._clock.sleep(RETRY_S)
-            error = await self._attempt(message, settlement, None)
-        self._settled(message)
+            try:
+                is_done = await self._attempt(message, settlement, None)
+            except ClientError as failure:
+                error = failure
+            else:
+                self._settled(message, is_done)
+                return
+        _log.warning("message %s is delivered again, for it could not be settled: %s", message.message_id, error)
+        self._settled(message, False)
 
-    async def _attempt(
-        self, message: ReceivedMessage, settlement: Settlement, traceparent: str | None
-    ) -> ClientError | None:
-        """One call, or two where there is no DLQ; gives the error when it failed."""
-        try:
-            match settlement:
-                case Done():
-                    (result,) = await self._settler.ack([message], traceparent=traceparent)
-                    return result.error
-                case Again(after_s):
-                    await self._show_again(message, after_s, traceparent)
-                case GiveUp(reason):
-                    await self._give_up(message, reason, traceparent)
-        except ClientError as error:
-            return error
-        return None
+    async def _attempt(self, message: ReceivedMessage, settlement: Settlement, traceparent: str | None) -> bool:
+        """One call, or two where there is no DLQ; whether the message is done with. Raises ClientError."""
+        match settlement:
+            case Done():
+                (result,) = await self._settler.ack([message], traceparent=traceparent)
+                if result.error is not None:
+                    raise result.error
+                return True
+            case Again(after_s):
+                await self._show_again(message, after_s, traceparent)
+                return False
+            case GiveUp(reason):
+                return await self._give_up(message, reason, traceparent)
 
     async def _show_again(self, message: ReceivedMessage, after_s: float, traceparent: str | None) -> None:
         await self._settler.change_invisible(message, min(after_s, INVISIBLE_S_MAX), traceparent=traceparent)
 
-    async def _give_up(self, message: ReceivedMessage, reason: str, traceparent: str | None) -> None:
+    async def _give_up(self, message: ReceivedMessage, reason: str, traceparent: str | None) -> bool:
         """Move the message to the DLQ; where the server can't, it is not lost: it comes back, as late as may be."""
         try:
             await self._settler.forward_to_dlq(message, self._max_attempts(), traceparent=traceparent)
@@ -160,8 +164,9 @@ class Settlements:
                 error,
             )
             await self._show_again(message, after_s, traceparent)
-        else:
-            _log.warning("message %s went to the DLQ of group %s: %s", message.message_id, message.group, reason)
+            return False
+        _log.warning("message %s went to the DLQ of group %s: %s", message.message_id, message.group, reason)
+        return True
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         """Run beside the handlers. There are never more tasks than messages held, and those have a bound."""

@@ -28,12 +28,14 @@ class Corrupted(Exception):  # noqa: N818 — says what the message is
 class Receipt:
     """What it takes to settle a message: the handle, and the proxy and broker it came from.
 
-    `expires_s` is the moment on the client's monotonic clock after which the handle can't be trusted any more.
+    `expires_s` is the moment on the client's monotonic clock after which the handle can't be trusted any more, unless
+    the proxy renews it. `is_readable` is false for a corrupted message, which must not reach the application.
     """
 
     handle: str
     endpoints: Endpoints
     expires_s: float
+    is_readable: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def from_proto(message: definition_pb2.Message, origin: Origin) -> ReceivedMessa
 
 def without_body(message: definition_pb2.Message, origin: Origin) -> ReceivedMessage:
     """A corrupted message, for settling it only: its body is empty, and it must not reach the application."""
-    return _received(message, origin, b"")
+    unread = _received(message, origin, b"")
+    return dataclasses.replace(unread, receipt=dataclasses.replace(receipt_of(message, origin), is_readable=False))
 
 
 def _received(message: definition_pb2.Message, origin: Origin, body: bytes) -> ReceivedMessage:
