@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 
 import pytest
 from apogeemq import client_grpc
-from apogeemq.client_remoting import Message, Producer, PullConsumer, PushConsumer, ReceivedMessage, RetryLater, Sql
+from apogeemq.client_remoting import (
+    Message,
+    Producer,
+    PullConsumer,
+    PushConsumer,
+    ReceivedMessage,
+    RetryLater,
+    Sql,
+)
 from apogeemq.client_remoting.errors import StartFailed
 from apogeemq.remoting_codec.client_bodies import CMResult, ConsumeMessageDirectlyResult, ConsumerRunningInfo
 from apogeemq.remoting_codec.codes import RequestCode
@@ -266,3 +274,48 @@ async def test_every_member_gets_every_message(namesrv: str, tmp_path: pathlib.P
             assert sorted(await first.bodies()) == sorted([*bodies, *late])
         async with member("second", second):
             assert sorted(await second.bodies()) == late
+
+
+# -- namespaces
+
+
+async def test_a_namespace_has_topics_and_groups_of_its_own(server: Ready, namesrv: str) -> None:
+    """For push, retries and pull; outside it the same names are others. Who receives never sees the namespace."""
+    topic, group = fresh("orders"), fresh("shop_group")
+    inside, outside = Seen(2), Seen(1)
+
+    async def once_more(message: ReceivedMessage) -> None:
+        await inside.handle(message)
+        if message.delivery_attempt == 1:
+            raise RetryLater(1)
+
+    async with (
+        Producer(namesrv, namespace="shop") as producer,
+        Producer(namesrv) as stranger,
+        PushConsumer(
+            namesrv,
+            namespace="shop",
+            group=group,
+            subscriptions={topic: "*"},
+            handler=once_more,
+            start="earliest",
+        ),
+        PushConsumer(namesrv, group=group, subscriptions={topic: "*"}, handler=outside.handle, start="earliest"),
+    ):
+        await producer.send(Message(topic, b"inside"))
+        await stranger.send(Message(topic, b"outside"))
+        assert await inside.bodies() == [b"inside", b"inside"]
+        assert await outside.bodies() == [b"outside"]
+    assert [(message.topic, message.group, message.delivery_attempt) for message in inside.messages] == [
+        (topic, group, 1),
+        (topic, group, 2),
+    ]
+    async with PullConsumer(namesrv, namespace="shop", group=fresh("pull"), start="earliest") as consumer:
+        queues = await consumer.queues(topic)
+        assert {queue.topic for queue in queues} == {f"shop%{topic}"}
+        await consumer.assign(queues, {topic: "*"})
+        (message,) = await consumer.poll(timeout_s=WAIT_S)
+        assert (message.topic, message.body) == (topic, b"inside")
+    with WireClient(server.listeners["broker.remoting"]) as client:
+        fields = {"consumerGroup": f"shop%{group}", "topic": f"shop%{topic}", "queueId": str(message.queue_id)}
+        assert client.request(RequestCode.QUERY_CONSUMER_OFFSET, fields).ext_fields == {"offset": "1"}

@@ -62,6 +62,7 @@ class Profile:
     """What a consumer says of itself: its settings as text, under Java's names, and its subscriptions."""
 
     group: str
+    namespace: str
     is_orderly: bool
     properties: Mapping[str, str]
     subscriptions: Callable[[], Iterable[SubscriptionData]]
@@ -180,7 +181,7 @@ class BrokerRequests:
         nowhere = ProcessQueue[ReceivedMessage](record.queue_offset, is_committed=True)
         nowhere.is_dropped = True
         queue = MessageQueue(record.topic, broker_name, record.queue_id)
-        return received_message(record, self._profile.group, queue, nowhere)
+        return received_message(record, self._profile.group, queue, nowhere, namespace=self._profile.namespace)
 
     async def _consume(
         self, channel: Channel, command: RemotingCommand, calls: HandlerCalls, message: ReceivedMessage

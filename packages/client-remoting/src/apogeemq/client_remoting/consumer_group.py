@@ -6,6 +6,7 @@ from typing import Final
 
 from apogeemq.client_api.filters import Filter
 from apogeemq.client_api.message import check_topic
+from apogeemq.client_remoting.core.namespaces import check_namespace, with_namespace
 from apogeemq.client_remoting.core.offsets import Start
 from apogeemq.client_remoting.core.subscription import Subscription, parse_subscription
 from apogeemq.remoting_codec.bodies import (
@@ -20,16 +21,23 @@ from apogeemq.remoting_codec.bodies import (
 _GROUP: Final = re.compile(r"[%|a-zA-Z0-9_-]{1,120}")
 
 
-def check_group(group: str) -> None:
-    """Raise ValueError unless `group` can be the name of a group."""
-    if _GROUP.fullmatch(group) is None:
-        raise ValueError(f"group {group[:64]!r} is not 1 to 120 of a-z A-Z 0-9 _ - % |")
+def group_name(group: str, namespace: str) -> str:
+    """The servers' name of a group. Raises ValueError unless it, and the namespace, can be one."""
+    check_namespace(namespace)
+    name = with_namespace(group, namespace)
+    if _GROUP.fullmatch(name) is None:
+        raise ValueError(f"group {name[:64]!r} is not 1 to 120 of a-z A-Z 0-9 _ - % |")
+    return name
 
 
-def read_subscriptions(subscriptions: Mapping[str, Filter]) -> dict[str, Subscription]:
-    """Topic → subscription. Raises MessageInvalid for a topic and NotSupported for a filter that is none."""
+def read_subscriptions(subscriptions: Mapping[str, Filter], namespace: str) -> dict[str, Subscription]:
+    """The servers' names of topics → subscription.
+
+    Raises MessageInvalid for a topic and NotSupported for a filter that is none.
+    """
     read = {}
-    for topic, wanted in subscriptions.items():
+    for name, wanted in subscriptions.items():
+        topic = with_namespace(name, namespace)
         check_topic(topic)
         read[topic] = parse_subscription(topic, wanted)
     return read

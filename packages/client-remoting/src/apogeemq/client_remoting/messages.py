@@ -3,6 +3,7 @@
 from typing import Final, NamedTuple
 
 from apogeemq.client_api.message import Message, ReceivedMessage, is_user_property
+from apogeemq.client_remoting.core.namespaces import without_namespace
 from apogeemq.client_remoting.core.process_queue import ProcessQueue
 from apogeemq.remoting_codec.bodies import MessageQueue
 from apogeemq.remoting_codec.compression import CompressionType, compress, decompress
@@ -41,8 +42,11 @@ class ReplyAddress(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What a consumer keeps of a message: queue, what is in hand there, where the record lies, where a reply goes."""
+    """What a consumer keeps of a message: its topic as servers call it, its queue, what is in hand there, where the
+    record lies, where a reply goes.
+    """
 
+    topic: str
     queue: MessageQueue
     in_hand: ProcessQueue[ReceivedMessage]
     physical_offset: int
@@ -110,9 +114,11 @@ def received_message(
     queue: MessageQueue,
     in_hand: ProcessQueue[ReceivedMessage],
     *,
+    namespace: str = "",
     as_stored: bool = False,
 ) -> ReceivedMessage:
-    """A record as its consumer gets it; with `as_stored` its body stays compressed.
+    """A record as its consumer gets it, who calls topic and group by their names in the namespace; with `as_stored` its
+    body stays compressed.
 
     Raises BodyInvalid for a compressed body that is damaged, LocalProtocolError when its library is not installed.
     """
@@ -120,9 +126,10 @@ def received_message(
     message_id = properties.get(PROPERTY_UNIQ_KEY)
     if message_id is None:
         message_id = encode_offset_message_id(record.store_host, record.physical_offset)
+    topic = properties.get(PROPERTY_RETRY_TOPIC, record.topic) if is_retry_topic(record.topic) else record.topic
     return ReceivedMessage(
         message_id=message_id,
-        topic=properties.get(PROPERTY_RETRY_TOPIC, record.topic) if is_retry_topic(record.topic) else record.topic,
+        topic=without_namespace(topic, namespace),
         body=record.body if as_stored else decompress(record.body, record.sys_flag, BODY_SIZE_BYTES_MAX),
         tag=properties.get(PROPERTY_TAGS),
         keys=tuple(properties.get(PROPERTY_KEYS, "").split()),
@@ -135,8 +142,8 @@ def received_message(
         queue_id=record.queue_id,
         queue_offset=record.queue_offset,
         delivery_attempt=record.reconsume_times + 1,
-        group=group,
-        receipt=Receipt(queue, in_hand, record.physical_offset, _reply_address(properties)),
+        group=without_namespace(group, namespace),
+        receipt=Receipt(topic, queue, in_hand, record.physical_offset, _reply_address(properties)),
     )
 
 

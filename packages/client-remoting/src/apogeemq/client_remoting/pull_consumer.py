@@ -21,7 +21,8 @@ from apogeemq.client_remoting.assignment import Assignment
 from apogeemq.client_remoting.broker_requests import BrokerRequests, Profile, java_properties
 from apogeemq.client_remoting.checking import check_expressions, start_checked
 from apogeemq.client_remoting.claims import NoClaims
-from apogeemq.client_remoting.consumer_group import check_group, consumer_heartbeat, read_subscriptions
+from apogeemq.client_remoting.consumer_group import consumer_heartbeat, group_name, read_subscriptions
+from apogeemq.client_remoting.core.namespaces import with_namespace, without_namespace
 from apogeemq.client_remoting.core.offsets import Start, check_start, timestamp_ms
 from apogeemq.client_remoting.core.poll_buffer import PollBuffer
 from apogeemq.client_remoting.core.pull_schedule import FlowLimits
@@ -51,6 +52,8 @@ class PullConsumer:
         group: the consumer group, whose offsets are used.
         subscriptions: topic → `*`, tags or `Sql("a > 5")`; the group's members divide the queues among themselves.
             Without any, name queues by `assign`.
+        namespace: what topics and group are in, see `core.namespaces`; empty: none. Queues carry the servers' names of
+            their topics.
         start: where a group without offsets begins: `latest`, `earliest`, a datetime with a zone, or ms since 1970.
         auto_commit: whether what was polled is committed by itself: the next `poll` or `assign`, or leaving the
             `async with` without an error, says that the messages are done with, and offsets are committed every 5 s
@@ -68,15 +71,17 @@ class PullConsumer:
         *,
         group: str,
         subscriptions: Mapping[str, Filter] | None = None,
+        namespace: str = "",
         start: Start = "latest",
         auto_commit: bool = True,
         flow: FlowLimits | None = None,
         tls: ssl.SSLContext | None = None,
         start_timeout_s: float = 5.0,
     ) -> None:
-        check_group(group)
+        group = group_name(group, namespace)
         self._group = group
-        self._subscriptions = read_subscriptions(subscriptions or {})
+        self._namespace = namespace
+        self._subscriptions = read_subscriptions(subscriptions or {}, namespace)
         self._start = check_start(start)
         self._auto_commit = auto_commit
         self._limits = flow or FlowLimits()
@@ -89,6 +94,7 @@ class PullConsumer:
             client_id=self._instance.client_id,
             group=group,
             server=self._instance.name_server,
+            namespace=namespace,
         )
         self._committer = OffsetCommitter(self._instance, group)
         self._settler = Settler(
@@ -111,6 +117,7 @@ class PullConsumer:
         self._assignment = Assignment(self._reading)
         profile = Profile(
             group=group,
+            namespace=namespace,
             is_orderly=False,
             properties=java_properties(
                 address, ConsumeType.CONSUME_ACTIVELY, started_ms=self._started_ms, concurrency=1, is_orderly=False
@@ -167,7 +174,8 @@ class PullConsumer:
             raise ValueError(f"max_messages is {max_messages}; it must be 1 or more")
         if self._auto_commit:
             self._polled_is_done()
-        with self._tracing.receive(";".join(sorted({queue.topic for queue in self._reading.queues}))) as span:
+        topics = {without_namespace(queue.topic, self._namespace) for queue in self._reading.queues}
+        with self._tracing.receive(";".join(sorted(topics))) as span:
             try:
                 async with asyncio.timeout(timeout_s):
                     while not (taken := self._buffer.take(max_messages)):
@@ -198,7 +206,7 @@ class PullConsumer:
     async def queues(self, topic: str) -> Sequence[MessageQueue]:
         """All queues of a topic that may be read. Raises RouteNotFound, ClientClosed."""
         self._check()
-        return (await self._instance.route(topic, ASK_TIMEOUT_S)).read_queues
+        return (await self._instance.route(with_namespace(topic, self._namespace), ASK_TIMEOUT_S)).read_queues
 
     async def assign(self, queues: Iterable[MessageQueue], filters: Mapping[str, Filter] | None = None) -> None:
         """Read these queues and no others, whoever else reads them; `filters` by topic, everything without.
@@ -211,10 +219,11 @@ class PullConsumer:
             raise NotSupported(
                 "the group divides this consumer's queues", hint="Leave subscriptions out to assign queues yourself."
             )
+        named = {with_namespace(topic, self._namespace): one for topic, one in (filters or {}).items()}
         wanted: dict[MessageQueue, Subscription] = {}
         for queue in sorted(set(queues)):
             await self._instance.route(queue.topic, ASK_TIMEOUT_S)
-            wanted[queue] = parse_subscription(queue.topic, (filters or {}).get(queue.topic, "*"))
+            wanted[queue] = parse_subscription(queue.topic, named.get(queue.topic, "*"))
         by_topic = {subscription.topic: subscription for subscription in wanted.values()}
         await check_expressions(self._instance, self._group, by_topic.values(), self._started_ms)
         if self._auto_commit:
@@ -305,6 +314,7 @@ class PullConsumer:
         reader = QueueReader(
             instance=self._instance,
             group=self._group,
+            namespace=self._namespace,
             subscription=subscription,
             queue=queue,
             in_hand=in_hand,

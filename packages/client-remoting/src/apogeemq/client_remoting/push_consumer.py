@@ -24,7 +24,7 @@ from apogeemq.client_remoting.broadcasting import DroppingSettler, EveryQueue
 from apogeemq.client_remoting.broker_requests import BrokerRequests, Profile, java_properties
 from apogeemq.client_remoting.checking import start_checked
 from apogeemq.client_remoting.claims import NoClaims
-from apogeemq.client_remoting.consumer_group import check_group, consumer_heartbeat, read_subscriptions
+from apogeemq.client_remoting.consumer_group import consumer_heartbeat, group_name, read_subscriptions
 from apogeemq.client_remoting.core.delay_levels import nearest_delay_level
 from apogeemq.client_remoting.core.offsets import Start, check_start
 from apogeemq.client_remoting.core.pull_schedule import FlowLimits
@@ -55,6 +55,7 @@ class PushConsumer:
         address: the name servers, `host:port;host:port`.
         group: the consumer group; its members divide the queues among themselves.
         subscriptions: topic → `*`, tags (`a || b`) or `Sql("a > 5")`. All members of a group must have the same ones.
+        namespace: what topics and group are in, see `core.namespaces`; empty: none. Messages tell names without.
         handler: called for each message; a plain function runs in a thread. Without one, use `async for`.
         retry: what becomes of a message whose handler raised. Delays are those of the nearest delay level; with
             `orderly` they are kept in place, from 10 ms to 30 s, and without a policy a message is tried every second
@@ -81,6 +82,7 @@ class PushConsumer:
         *,
         group: str,
         subscriptions: Mapping[str, Filter],
+        namespace: str = "",
         handler: Handler | PlainHandler | None = None,
         retry: Retry | None = None,
         start: Start = "latest",
@@ -93,13 +95,14 @@ class PushConsumer:
         start_timeout_s: float = 5.0,
         close_timeout_s: float = 10.0,
     ) -> None:
-        check_group(group)
+        group = group_name(group, namespace)
         if not subscriptions:
             raise ValueError("subscriptions is empty: name at least one topic")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; it must be 1 or more")
         self._group = group
-        self._subscriptions = read_subscriptions(subscriptions)
+        self._namespace = namespace
+        self._subscriptions = read_subscriptions(subscriptions, namespace)
         self._is_broadcasting = broadcasting is not None
         if broadcasting is None:
             self._subscriptions[retry_topic(group)] = Subscription(retry_topic(group), ALL)
@@ -123,6 +126,7 @@ class PushConsumer:
             client_id=self._instance.client_id,
             group=group,
             server=self._instance.name_server,
+            namespace=namespace,
         )
         self._ready = ReadyMessages()
         self._settler: Settling
@@ -154,6 +158,7 @@ class PushConsumer:
         )
         profile = Profile(
             group=group,
+            namespace=namespace,
             is_orderly=orderly,
             properties=java_properties(
                 address,
@@ -248,6 +253,7 @@ class PushConsumer:
         reader = QueueReader(
             instance=self._instance,
             group=self._group,
+            namespace=self._namespace,
             subscription=subscription,
             queue=queue,
             in_hand=in_hand,

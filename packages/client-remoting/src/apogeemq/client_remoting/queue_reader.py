@@ -5,6 +5,7 @@ moment (0.1 s, doubling up to 1 s) and to go on: a reader ends only when it is c
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -38,6 +39,7 @@ class QueueReader:
     Args:
         instance: the client at its servers.
         group: the consumer group.
+        namespace: what topics and group are in for the application; empty for none.
         subscription: which messages are wanted.
         queue: what to read.
         in_hand: what was read and is not settled.
@@ -51,6 +53,7 @@ class QueueReader:
         *,
         instance: ClientInstance,
         group: str,
+        namespace: str,
         subscription: Subscription,
         queue: MessageQueue,
         in_hand: ProcessQueue[ReceivedMessage],
@@ -61,6 +64,7 @@ class QueueReader:
     ) -> None:
         self._instance = instance
         self._group = group
+        self._namespace = namespace
         self._subscription = subscription
         self._queue = queue
         self._in_hand = in_hand
@@ -128,8 +132,10 @@ class QueueReader:
 
     def _read(self, record: Record) -> tuple[ReceivedMessage, str]:
         """A record as a message; with a reason when its body cannot be read, which then is as stored."""
+        read = functools.partial(
+            received_message, record, self._group, self._queue, self._in_hand, namespace=self._namespace
+        )
         try:
-            return received_message(record, self._group, self._queue, self._in_hand), ""
+            return read(), ""
         except (BodyInvalid, LocalProtocolError) as error:
-            as_stored = received_message(record, self._group, self._queue, self._in_hand, as_stored=True)
-            return as_stored, f"its body cannot be decompressed: {error}"
+            return read(as_stored=True), f"its body cannot be decompressed: {error}"

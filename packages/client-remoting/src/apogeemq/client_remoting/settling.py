@@ -160,7 +160,7 @@ class Settler:
             group=self._group,
             delay_level=delay_level,
             origin_msg_id=message.message_id,
-            origin_topic=message.topic,
+            origin_topic=receipt.topic,
             max_reconsume_times=self._reconsume_times_max,
         )
         with self._tracing.settle("reject" if delay_level == DLQ_LEVEL else "retry", message):

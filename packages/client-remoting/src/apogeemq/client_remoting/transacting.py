@@ -26,7 +26,7 @@ from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_api.tracing import Tracing
 from apogeemq.client_api.transactions import CHECK_TIMEOUT_S, Checks, Resolution
 from apogeemq.client_remoting import link
-from apogeemq.client_remoting.core.namespaces import with_namespace, without_namespace
+from apogeemq.client_remoting.core.namespaces import with_namespace
 from apogeemq.client_remoting.core.process_queue import ProcessQueue
 from apogeemq.client_remoting.core.refusals import hint_for
 from apogeemq.client_remoting.instance import ClientInstance
@@ -215,8 +215,7 @@ class Transactions:
         queue = MessageQueue(record.topic, header.bname or "", record.queue_id)
         nowhere = ProcessQueue[ReceivedMessage](record.queue_offset, is_committed=True)
         nowhere.is_dropped = True
-        received = received_message(record, self._origin.group, queue, nowhere)
-        message = dataclasses.replace(received, topic=without_namespace(received.topic, self._origin.namespace))
+        message = received_message(record, self._origin.group, queue, nowhere, namespace=self._origin.namespace)
         half = HalfMessage(
             message.topic,
             queue,
