@@ -40,7 +40,8 @@ DELAYS_MS = (0, 400, 900, 1_300)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     """A server with a topic for each kind, whose broker asks after a second how a transaction ended."""
     directory = tmp_path_factory.mktemp("kinds")
-    types = {DELAYED: "DELAY", LEDGER: "TRANSACTION", "payments": "TRANSACTION", ORDERS: "FIFO", SHIFTS: "FIFO"}
+    types = {DELAYED: "DELAY", ORDERS: "FIFO", SHIFTS: "FIFO"}
+    types |= dict.fromkeys([LEDGER, "payments", "PaidOrders"], "TRANSACTION")  # the last two: of programs for users
     topics = [topic_config(name, message_type=message_type) for name, message_type in types.items()]
     groups = [group_config(name, consumeMessageOrderly=True, retryMaxTimes=16) for name in (PACKERS, GUARDS)]
     write_config_files(directory / "data" / "broker" / "config", topics, groups)
@@ -248,3 +249,10 @@ async def test_a_simple_consumer_gets_a_groups_next_message_after_the_ack(proxy:
                     await consumer.ack(message)
                     seen.append(message.body.decode())
     assert [of(group, seen) for group in GROUPS] == [numbered(group) for group in GROUPS]
+
+
+def test_the_examples_payments_are_told(proxy: str) -> None:
+    """As its README says that it prints."""
+    printed = run_program(str(ROOT / "examples" / "client-grpc-transactions" / "payments.py"), proxy)
+    expected = ["received: order 1 is paid", "asked about: order 2 is paid", "received: order 2 is paid"]
+    assert printed.splitlines() == expected
