@@ -76,6 +76,7 @@ class ScriptedProxy:
         self.faults: dict[str, collections.deque[d.Status]] = collections.defaultdict(collections.deque)
         self.settings: Callable[[d.Settings], d.Settings | None] = lambda sent: sent
         self.missing_topics: set[str] = set()
+        self.route_to: d.Endpoints | None = None  # where routes lead; else back to where the client asked
         self.held: list[Held] = []
         self.halves: dict[str, d.Message] = {}  # half messages by transaction id
         self.dlq: list[str] = []
@@ -149,7 +150,7 @@ class ScriptedProxy:
         return s.QueryRouteResponse(
             status=OK,
             message_queues=[
-                self._queue(request.topic, request.endpoints, broker, number)
+                self._queue(request.topic, self.route_to or request.endpoints, broker, number)
                 for broker in self.brokers
                 for number in range(self.queues)
             ],

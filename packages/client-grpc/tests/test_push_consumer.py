@@ -13,6 +13,7 @@ from apogeemq.client_api.message import ReceivedMessage
 from apogeemq.client_grpc import FlowLimits, PushConsumer, settlements
 from apogeemq.proto.v2 import definition_pb2 as d
 from apogeemq.proto.v2 import service_pb2 as s
+from passing_time import PassingTime
 from scripted_proxy import UNTIL_S, ScriptedProxy, until
 
 
@@ -129,6 +130,23 @@ async def test_a_failed_ack_is_repeated(proxy: ScriptedProxy, monkeypatch: pytes
         await until(lambda: not proxy.held)
     assert len(handler.messages) == 1
     assert len(proxy.requests("AckMessage")) == 4
+
+
+async def test_an_ack_is_repeated_however_long_the_handler_took(proxy: ScriptedProxy, time: PassingTime) -> None:
+    """For a minute at least: the proxy renews the handle, so the time that came with it says little."""
+    await proxy.put("T", b"body", invisible_duration={"seconds": 60})
+    proxy.faults["AckMessage"].extend([d.Status(code="INTERNAL_SERVER_ERROR")] * 50)
+
+    async def slow(message: ReceivedMessage) -> None:
+        await time.clock.sleep(300)
+
+    async with PushConsumer(
+        proxy.address, group="G", subscriptions={"T": "*"}, handler=slow, close_timeout_s=600, clock=time.clock
+    ):
+        await until(lambda: proxy.held[0].handle)
+        await time.pass_by(360)
+        await until(lambda: not proxy.held)
+    assert len(proxy.requests("AckMessage")) == 51
 
 
 async def test_a_void_handle_ends_the_repeating(

@@ -212,6 +212,27 @@ async def test_a_restarted_proxy_asks_again(proxy: ScriptedProxy) -> None:
     assert len(ledger.asked) == 1
 
 
+async def test_a_transaction_is_ended_where_it_began_or_was_asked_about(proxy: ScriptedProxy) -> None:
+    """Another proxy of the route may not know it: Apache's remembers what it gave out itself, and tells nobody."""
+    async with ScriptedProxy() as other:
+        place = d.Endpoints(scheme=d.AddressScheme.IPv4, addresses=[d.Address(host="127.0.0.1", port=other.port)])
+        proxy.route_to = place
+        async with Producer(proxy.address, checker=Ledger(Resolution.ROLLBACK)) as producer:
+            async with producer.transaction(Message("T", b"body")):
+                pass
+            proxy.halves["asked by the first"] = half(1)
+            other.halves["asked by the other"] = half(2)
+            await proxy.ask_about("asked by the first", half(1))
+            await other.ask_about("asked by the other", half(2))
+            await until(lambda: not proxy.halves and not other.halves)
+    assert [held.message.body for held in other.held] == [b"body"]
+    assert [(resolution, source) for _, resolution, source in ends(other)] == [
+        (COMMIT, BY_CLIENT),
+        (ROLLBACK, BY_CHECK),
+    ]
+    assert ends(proxy) == [("asked by the first", ROLLBACK, BY_CHECK)]
+
+
 async def test_an_end_that_may_pass_is_tried_again(proxy: ScriptedProxy) -> None:
     """By the server's policy; a transaction is ended once however often it is said."""
     proxy.faults["EndTransaction"].extend([d.Status(code="PROXY_TIMEOUT"), d.Status(code="TOO_MANY_REQUESTS")])

@@ -8,7 +8,7 @@
 The server holds the group back while one of its messages is out, so a failed one stays in hand and is tried again from
 here; the proxy renews its handle meanwhile, and does not see these attempts. What can't be settled comes again from the
 server: then what waits behind it is given back too, and comes after it once more.
-Source: apache/rocketmq-clients FifoConsumeService, ProcessQueueImpl; reference of the public API, receiving.
+Source: apache/rocketmq-clients FifoConsumeService, ProcessQueueImpl; docs/adr/0023-order-in-the-grpc-client.md.
 """
 
 import asyncio
