@@ -164,6 +164,8 @@ _FIELDS: Mapping[int, dict[str, str]] = {
         "offset": "0",
         "invisibleTime": "1000",
     },
+    C.NOTIFICATION: {"consumerGroup": "G", "topic": "T", "queueId": "-1", "pollTime": "0", "bornTime": "0"},
+    C.POLLING_INFO: {"consumerGroup": "G", "topic": "T", "queueId": "-1"},
 }
 
 _MESSAGES = (C.SEND_MESSAGE, C.SEND_MESSAGE_V2, C.SEND_REPLY_MESSAGE, C.SEND_REPLY_MESSAGE_V2)

@@ -194,10 +194,14 @@ _PULLS: Values = [
     ),
 ]
 
-_POPS: Values = [
+_LOOKS: Values = [
     *_groups(R.INVALID_PARAMETER, unknown=False),
     *_topics(R.TOPIC_NOT_EXIST),
     *_each("queueId", ["-2", *NO_QUEUES[1:]], R.INVALID_PARAMETER, "queueId"),
+]
+
+_POPS: Values = [
+    *_LOOKS,
     *_each("maxMsgNums", ["0", "-1", "33", str(INT32_MAX)], R.INVALID_PARAMETER, "maxMsgNums"),
     *_each("invisibleTime", ["0", "-1", "259200001", str(INT64_MAX)], R.INVALID_PARAMETER, "invisibleTime"),
     *_each("initMode", ["2", "-1", str(INT32_MAX)], R.INVALID_PARAMETER, "initMode"),
@@ -302,6 +306,11 @@ _VALUES: Mapping[int, Values] = {
         ),
     ],
     C.POP_MESSAGE: _POPS,
+    C.NOTIFICATION: [
+        *_LOOKS,
+        *_each("exp", [" || ", "t" * 65_537], R.SUBSCRIPTION_PARSE_FAILED, "expression"),
+    ],
+    C.POLLING_INFO: _LOOKS,
     C.ACK_MESSAGE: _HANDLES,
     C.CHANGE_MESSAGE_INVISIBLETIME: [
         *_HANDLES,

@@ -48,6 +48,8 @@ SERVED: dict[int, tuple[dict[str, str], str]] = {
     RequestCode.POP_MESSAGE: ({"consumerGroup": "G", "topic": "T"}, "queueId"),
     RequestCode.ACK_MESSAGE: ({"consumerGroup": "G", "topic": "T", "queueId": "0"}, "extraInfo"),
     RequestCode.CHANGE_MESSAGE_INVISIBLETIME: ({"consumerGroup": "G"}, "topic"),
+    RequestCode.NOTIFICATION: ({"consumerGroup": "G", "topic": "T", "queueId": "-1"}, "pollTime"),
+    RequestCode.POLLING_INFO: ({"consumerGroup": "G", "topic": "T"}, "queueId"),
 }
 """What has a header, with a request that lacks a field."""
 

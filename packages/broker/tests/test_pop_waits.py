@@ -6,6 +6,7 @@ import pytest
 from apogeemq.broker.config import LimitsConfig, StoreSettings
 from apogeemq.broker.core.pop import Popped
 from apogeemq.broker.errors import BrokerError, PollingFull, PollingTimeout, TopicNotExist
+from apogeemq.broker.service.pop_waits import Found
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.store.memory_disk import MemoryDisk
 
@@ -17,7 +18,7 @@ class Poll:
     """One that asked, and what it got."""
 
     def __init__(self, world: World, seconds: float = 10, owner: str = "asker", **wanted: object) -> None:
-        self.outcomes: list[Popped | Exception] = []
+        self.outcomes: list[Found | Exception] = []
         popping = world.broker.popping
         checked = popping.service.check(request(**wanted))  # type: ignore[arg-type]  # whatever request takes
         self.poll = popping.polls.begin(checked, world.clock.monotonic() + seconds, owner, self.outcomes.append)

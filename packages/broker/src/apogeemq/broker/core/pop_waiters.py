@@ -53,6 +53,10 @@ class PopWaiterTable(Generic[W]):
     def __len__(self) -> int:
         return self._count
 
+    def count_of(self, topic: str, group: str, queue_id: int) -> int:
+        """How many wait under one (topic, group, queue)."""
+        return self._keys[topic, group, queue_id]
+
     def add(self, waiter: PopWaiter[W]) -> bool:
         """Let one wait at the end of its line; False when a bound is reached, and it does not wait."""
         line = waiter.line

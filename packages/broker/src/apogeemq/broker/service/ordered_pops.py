@@ -134,15 +134,7 @@ class OrderedPops:
 
         Raises StoreError when it could not be written down, and nothing is popped.
         """
-        now_ms = self._now_ms()
-        basket = _Basket(
-            pop,
-            now_ms,
-            max(now_ms, self._pop_time_ms + 1),  # never the same time twice: by it a new handle differs from the old
-            pop.count_max,
-            self._size_bytes_max,
-            self._monotonic() + READING_S_MAX,
-        )
+        basket = self._basket(pop)
         keys = [(pop.group, pop.topic, queue_id) for queue_id in pop.queues]
         if not pop.attempt_id or not self._repeat(keys, basket):
             for key in keys:
@@ -155,6 +147,31 @@ class OrderedPops:
             return basket.more
         self._pop_time_ms = basket.pop_time_ms
         return Popped(basket.pop_time_ms, pop.invisible_time_ms, ORDER_REVIVE_QUEUE_ID, basket.rest_num, basket.runs)
+
+    def has_message(self, pop: OrderedPop) -> bool:
+        """Whether a pop would take something now, or would have to look further to know; takes nothing."""
+        basket = self._basket(pop)
+        keys = [(pop.group, pop.topic, queue_id) for queue_id in pop.queues]
+        return any(self._has_one(key, basket) for key in keys) or basket.more or basket.cold is not None
+
+    def _has_one(self, key: QueueKey, basket: _Basket) -> bool:
+        _, topic, queue_id = key
+        end = self._store.max_offset(topic, queue_id)
+        if end == 0:
+            return False
+        queue = self._queue(key, basket.pop.position(key))
+        return bool(queue.of_attempt(basket.pop.attempt_id, basket.now_ms) or self._choose(key, queue, end, basket))
+
+    def _basket(self, pop: OrderedPop) -> _Basket:
+        now_ms = self._now_ms()
+        return _Basket(
+            pop,
+            now_ms,
+            max(now_ms, self._pop_time_ms + 1),  # never the same time twice: by it a new handle differs from the old
+            pop.count_max,
+            self._size_bytes_max,
+            self._monotonic() + READING_S_MAX,
+        )
 
     def tick(self) -> None:
         """Tell where the time of messages is over."""

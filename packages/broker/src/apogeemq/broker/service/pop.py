@@ -71,6 +71,8 @@ class Pop:
     retry_topics: tuple[tuple[RetryMark, str], ...]
     order: bool = False
     attempt_id: str = ""
+    only_looks: bool = False
+    """Nothing is to be taken: for `PopService.look`."""
 
 
 class Source(NamedTuple):
@@ -180,7 +182,7 @@ class PopService:
 
     # -- popping -------------------------------------------------------------------------------------------------------
 
-    def check(self, request: PopRequest) -> Pop:
+    def check(self, request: PopRequest, *, only_looks: bool = False) -> Pop:
         """The checks of a pop, in Apache's order. Raises BrokerError.
 
         NoPermission (16), InvalidParameter (29), TopicNotExist (17), SubscriptionGroupNotExist (26),
@@ -220,6 +222,7 @@ class PopService:
             () if request.order else self._retry_topics(request.group, topic.name),
             request.order,
             request.attempt_id,
+            only_looks,
         )
 
     def pop(self, pop: Pop) -> Popped | NothingPopped | ColdPop:
@@ -238,19 +241,46 @@ class PopService:
                 return basket.cold
         return self._popped(pop, basket)
 
-    def _pop_in_order(self, pop: Pop) -> Popped | NothingPopped | ColdPop:
-        outcome = self._ordered.pop(
-            OrderedPop(
-                group=pop.group,
-                topic=pop.topic.name,
-                queues=self._queues(pop),
-                count_max=pop.count_max,
-                invisible_time_ms=pop.invisible_time_ms,
-                attempt_id=pop.attempt_id,
-                wanted=pop.wanted,
-                position=lambda key: self._cursor(Source(RetryMark.NORMAL, key, pop.wanted), pop.init_mode),
-            )
+    def look(self, pop: Pop) -> bool:
+        """Whether a pop would find something; takes nothing, and moves no cursor.
+
+        Where wanted messages are rare, or lie on the disk, one look does not tell: that counts as something.
+        """
+        if pop.order:
+            return self._ordered.has_message(self._in_order(pop, self._look_at))
+        return any(self._has_one(pop, source) for source in self._sources(pop))
+
+    def _has_one(self, pop: Pop, source: Source) -> bool:
+        """In one queue."""
+        _, topic, queue_id = source.key
+        start = self._look_at(source)
+        if start >= self._store.max_offset(topic, queue_id) or source.key in self._busy:
+            return False
+        is_over = slice_time(self._monotonic, _READING_S_MAX)
+        result = self._read(source, start, 1, self._size_bytes_max, is_over=is_over)
+        has_looked_at_all = result.next_offset >= self._store.max_offset(topic, queue_id)
+        return result.status in (ReadStatus.FOUND, ReadStatus.COLD) or not has_looked_at_all
+
+    def _look_at(self, source: Source) -> int:
+        """Where the group would begin, without beginning there."""
+        group, topic, queue_id = source.key
+        committed = self._offsets.query(topic, group, queue_id)
+        return self._store.min_offset(topic, queue_id) if committed is None else committed
+
+    def _in_order(self, pop: Pop, position: Callable[[Source], int]) -> OrderedPop:
+        return OrderedPop(
+            group=pop.group,
+            topic=pop.topic.name,
+            queues=self._queues(pop),
+            count_max=pop.count_max,
+            invisible_time_ms=pop.invisible_time_ms,
+            attempt_id=pop.attempt_id,
+            wanted=pop.wanted,
+            position=lambda key: position(Source(RetryMark.NORMAL, key, pop.wanted)),
         )
+
+    def _pop_in_order(self, pop: Pop) -> Popped | NothingPopped | ColdPop:
+        outcome = self._ordered.pop(self._in_order(pop, lambda source: self._cursor(source, pop.init_mode)))
         if isinstance(outcome, bool):
             return NothingPopped(outcome)
         if isinstance(outcome, ColdRead):

@@ -21,8 +21,15 @@ from apogeemq.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[Popped | Exception], None]
-"""Gets what was popped, or why nothing was: a BrokerError (PollingTimeout and PollingFull among them) or StoreError."""
+
+class Available:
+    """There is something to pop, for who only looks. It may be somebody else's by the time that it is asked for."""
+
+
+Found = Popped | Available
+
+Answer = Callable[[Found | Exception], None]
+"""Gets what was found, or why nothing was: a BrokerError (PollingTimeout and PollingFull among them) or StoreError."""
 
 SERVED_PER_TURN_MAX = 16
 """Waiters of one line that are served before the loop has its turn."""
@@ -99,12 +106,12 @@ class PopPolls:
         """
         done: asyncio.Future[Popped] = self._loop.create_future()
 
-        def answer(outcome: Popped | Exception) -> None:
+        def answer(outcome: Found | Exception) -> None:
             if done.done():
                 return  # cancelled in this very turn, before anything was popped
             if isinstance(outcome, Exception):
                 done.set_exception(outcome)
-            else:
+            elif isinstance(outcome, Popped):
                 done.set_result(outcome)
 
         poll = self.begin(self._pops.check(request), deadline, owner, answer, done.cancelled)
@@ -132,6 +139,10 @@ class PopPolls:
         poll = Poll(pop, min(deadline, self._monotonic() + self._hold_s_max), owner, answer, is_given_up)
         self._go_on(poll, self._try(poll))
         return poll
+
+    def count_of(self, topic: str, group: str, queue_id: int) -> int:
+        """How many wait for the same; -1 is any queue, and counts by itself."""
+        return self._table.count_of(topic, group, queue_id)
 
     def forget(self, poll: Poll) -> None:
         """The asker does not want it any more."""
@@ -171,13 +182,15 @@ class PopPolls:
         if self._reading:
             await asyncio.wait(list(self._reading))
 
-    def _try(self, poll: Poll) -> Popped | NothingPopped | ColdPop | Exception:
+    def _try(self, poll: Poll) -> Found | NothingPopped | ColdPop | Exception:
         try:
+            if poll.pop.only_looks:
+                return Available() if self._pops.look(poll.pop) else NothingPopped()
             return self._pops.pop(poll.pop)
         except (BrokerError, StoreError) as error:
             return error
 
-    def _go_on(self, poll: Poll, outcome: Popped | NothingPopped | ColdPop | Exception) -> None:
+    def _go_on(self, poll: Poll, outcome: Found | NothingPopped | ColdPop | Exception) -> None:
         """Answer, wait, or read from the disk, by how a pop came out."""
         if isinstance(outcome, NothingPopped):
             self._hold(poll, again=outcome.more)

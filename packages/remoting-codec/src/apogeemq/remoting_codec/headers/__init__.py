@@ -47,6 +47,8 @@ from apogeemq.remoting_codec.headers.pop import (
     ChangeInvisibleTimeResponseHeader,
     NotificationRequestHeader,
     NotificationResponseHeader,
+    PollingInfoRequestHeader,
+    PollingInfoResponseHeader,
     PopMessageRequestHeader,
     PopMessageResponseHeader,
 )
@@ -121,6 +123,8 @@ __all__ = [
     "NotificationResponseHeader",
     "NotifyConsumerIdsChangedRequestHeader",
     "NotifyUnsubscribeLiteRequestHeader",
+    "PollingInfoRequestHeader",
+    "PollingInfoResponseHeader",
     "PopLiteMessageRequestHeader",
     "PopLiteMessageResponseHeader",
     "PopMessageRequestHeader",

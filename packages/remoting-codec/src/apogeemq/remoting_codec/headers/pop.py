@@ -88,3 +88,17 @@ class NotificationResponseHeader(CommandHeader, kw_only=True):
 
     has_msg: bool
     polling_full: bool = False
+
+
+class PollingInfoRequestHeader(TopicRequestHeader, kw_only=True):
+    """POLLING_INFO (200055): how many wait for messages of a queue; `queue_id` -1 asks for those who wait for any."""
+
+    consumer_group: str
+    topic: str
+    queue_id: Int32
+
+
+class PollingInfoResponseHeader(CommandHeader, kw_only=True):
+    """Answer to POLLING_INFO."""
+
+    polling_num: Int32

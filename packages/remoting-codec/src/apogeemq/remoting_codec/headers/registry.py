@@ -60,6 +60,7 @@ REQUEST_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
     RequestCode.ACK_MESSAGE: pop.AckMessageRequestHeader,
     RequestCode.CHANGE_MESSAGE_INVISIBLETIME: pop.ChangeInvisibleTimeRequestHeader,
     RequestCode.NOTIFICATION: pop.NotificationRequestHeader,
+    RequestCode.POLLING_INFO: pop.PollingInfoRequestHeader,
     RequestCode.POP_LITE_MESSAGE: lite.PopLiteMessageRequestHeader,
     RequestCode.LITE_SUBSCRIPTION_CTL: lite.LiteSubscriptionCtlRequestHeader,
     RequestCode.NOTIFY_UNSUBSCRIBE_LITE: lite.NotifyUnsubscribeLiteRequestHeader,
@@ -89,6 +90,7 @@ RESPONSE_HEADERS: Final[Mapping[int, type[CommandHeader]]] = {
     RequestCode.POP_MESSAGE: pop.PopMessageResponseHeader,
     RequestCode.CHANGE_MESSAGE_INVISIBLETIME: pop.ChangeInvisibleTimeResponseHeader,
     RequestCode.NOTIFICATION: pop.NotificationResponseHeader,
+    RequestCode.POLLING_INFO: pop.PollingInfoResponseHeader,
     RequestCode.POP_LITE_MESSAGE: lite.PopLiteMessageResponseHeader,
 }
 """Header of the successful answer to each request, by the request's code. An error's answer may lack its fields."""

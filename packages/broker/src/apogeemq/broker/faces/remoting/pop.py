@@ -1,11 +1,12 @@
-"""Popping: POP_MESSAGE (200050), ACK_MESSAGE (200051), BATCH_ACK_MESSAGE (200151) and CHANGE_MESSAGE_INVISIBLETIME
-(200053).
+"""Popping: POP_MESSAGE (200050), ACK_MESSAGE (200051), BATCH_ACK_MESSAGE (200151), CHANGE_MESSAGE_INVISIBLETIME
+(200053), and looking without taking: NOTIFICATION (200054), POLLING_INFO (200055).
 
 Clients make the handles of ordinary messages themselves, out of the answer's header; a message of a retry topic gets
 its handle as property POP_CK, and shows the topic that was asked for. Acknowledgements succeed whatever became of the
 message (a late one is lost silently), as long as the queue has it. Source: reference broker_behaviour.md §8.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -27,14 +28,15 @@ from apogeemq.broker.errors import (
     InvalidParameter,
     MessageIllegal,
     NoMessage,
+    PollingFull,
     PollingTimeout,
     RequestFailed,
     SystemBusy,
 )
 from apogeemq.broker.faces.remoting.disk_reads import write_reply
 from apogeemq.broker.faces.remoting.table import Handler, RequestStats
-from apogeemq.broker.service.pop import PopService
-from apogeemq.broker.service.pop_waits import PopPolls
+from apogeemq.broker.service.pop import Pop, PopService
+from apogeemq.broker.service.pop_waits import Found, PopPolls
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.bodies import BatchAck, BatchAckMessageRequestBody
@@ -45,6 +47,8 @@ from apogeemq.remoting_codec.framing import encode_response_frame, encode_respon
 from apogeemq.remoting_codec.headers.pop import (
     AckMessageRequestHeader,
     ChangeInvisibleTimeRequestHeader,
+    NotificationRequestHeader,
+    PollingInfoRequestHeader,
     PopMessageRequestHeader,
 )
 from apogeemq.remoting_codec.record import Record, decode_records, encode_record
@@ -95,6 +99,8 @@ class PopRequests:
             RequestCode.ACK_MESSAGE: self.ack_message,
             RequestCode.BATCH_ACK_MESSAGE: self.batch_ack_message,
             RequestCode.CHANGE_MESSAGE_INVISIBLETIME: self.change_invisible_time,
+            RequestCode.NOTIFICATION: self.notification,
+            RequestCode.POLLING_INFO: self.polling_info,
         }
 
     def pop_message(self, channel: Channel, command: RemotingCommand) -> Reply:
@@ -103,17 +109,42 @@ class PopRequests:
         if command.is_oneway:
             raise RequestFailed("a pop can't be oneway: nobody would get the messages")
         now_ms = self._now_ms()
-        # A client that does not tell when it asked asks now.
-        left_ms = (header.born_time if header.born_time > 0 else now_ms) + header.poll_time - now_ms
+        left_ms = _left_ms(header, now_ms)
         if left_ms < -LATE_MS_MAX:
             raise PollingTimeout(f"the broker[{self._broker_name}] pop message is timeout too much")
         pop = self._pops.check(_pop_request(header, channel.peer))
+        return self._poll(channel, header, pop, lambda outcome: self._popped(command, header, outcome))
+
+    def notification(self, channel: Channel, command: RemotingCommand) -> Reply:
+        """Say that there is something to pop as soon as there is, or that there is nothing when the time is over."""
+        header = NotificationRequestHeader.decode(command.ext_fields)
+        if command.is_oneway:
+            raise RequestFailed("a notification can't be oneway: nobody would be notified")
+        pop = self._pops.check(_look_request(header, channel.peer), only_looks=True)
+        return self._poll(channel, header, pop, lambda outcome: self._notified(command, outcome))
+
+    def polling_info(self, channel: Channel, command: RemotingCommand) -> Reply:
+        """How many pops and notifications wait under one (topic, group, queue)."""
+        header = PollingInfoRequestHeader.decode(command.ext_fields)
+        self._pops.check(_look_request(header, channel.peer), only_looks=True)
+        count = self._polls.count_of(header.topic, header.consumer_group, header.queue_id)
+        return self._success(command, {"pollingNum": str(count)})
+
+    def _poll(
+        self,
+        channel: Channel,
+        header: PopMessageRequestHeader | NotificationRequestHeader,
+        pop: Pop,
+        reply_to: Callable[[Found | Exception], Reply],
+    ) -> Reply:
+        """Answer at once where there is something, or nothing is to be waited for; else None, and later."""
+        left_ms = _left_ms(header, self._now_ms())
         deadline = self._monotonic() + max(left_ms, 0) / 1000 if header.poll_time > 0 else self._monotonic()
         at_once: list[Reply] = []
         is_later = False
 
-        def answer(outcome: Popped | Exception) -> None:
-            reply = self._popped(command, header, outcome)
+        def answer(outcome: Found | Exception) -> None:
+            reply = reply_to(outcome)
             if is_later:
                 write_reply(channel, reply)
             else:
@@ -170,11 +201,19 @@ class PopRequests:
             raise MessageIllegal(f"queueId[{header.queue_id}] is illegal, topic:[{header.topic}]")
         return handle._replace(queue_id=header.queue_id, queue_offset=header.offset)
 
-    def _popped(self, command: RemotingCommand, header: PopMessageRequestHeader, outcome: Popped | Exception) -> Reply:
+    def _notified(self, command: RemotingCommand, outcome: Found | Exception) -> Reply:
+        """That nothing came and that too many wait are answers, not refusals."""
+        if isinstance(outcome, Exception) and not isinstance(outcome, (PollingTimeout, PollingFull)):
+            return self._refuse(command, outcome)
+        has_message, is_full = not isinstance(outcome, Exception), isinstance(outcome, PollingFull)
+        return self._success(command, {"hasMsg": _text(has_message), "pollingFull": _text(is_full)})
+
+    def _popped(self, command: RemotingCommand, header: PopMessageRequestHeader, outcome: Found | Exception) -> Reply:
         if isinstance(outcome, PollingTimeout):
             return self._nothing(command, header, outcome)
         if isinstance(outcome, Exception):
             return self._refuse(command, outcome)
+        assert isinstance(outcome, Popped), "only who only looks finds what it does not take"
         try:
             buffers = self._records(header.topic, outcome)
         except CodecError as error:  # a damaged record: they come again, and reviving tells which one it is
@@ -239,6 +278,36 @@ class PopRequests:
         if command.is_oneway:
             return None
         return encode_response_frame(command.opaque, ResponseCode.SUCCESS, ext_fields or {}, None)
+
+
+def _left_ms(header: PopMessageRequestHeader | NotificationRequestHeader, now_ms: int) -> int:
+    """How long to wait, by the client's clock; a client that does not tell when it asked asks now."""
+    return (header.born_time if header.born_time > 0 else now_ms) + header.poll_time - now_ms
+
+
+def _text(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _look_request(header: NotificationRequestHeader | PollingInfoRequestHeader, client: str) -> PopRequest:
+    """The same as a pop of one message, for the checks that they share."""
+    request = PopRequest(
+        group=header.consumer_group,
+        topic=header.topic,
+        queue_id=header.queue_id,
+        count_max=1,
+        invisible_time_ms=1,
+        client=client,
+    )
+    if isinstance(header, PollingInfoRequestHeader):
+        return request
+    return dataclasses.replace(
+        request,
+        expression_type=header.exp_type,
+        expression=header.exp,
+        order=header.order,
+        attempt_id=header.attempt_id or "",
+    )
 
 
 def _pop_request(header: PopMessageRequestHeader, client: str) -> PopRequest:
