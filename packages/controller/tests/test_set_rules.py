@@ -5,8 +5,19 @@ from dataclasses import replace
 import pytest
 from apogeemq.controller.core.broker_set import NEW_SET, Replica, SyncState
 from apogeemq.controller.core.election import Candidate, Refusal
-from apogeemq.controller.core.requests import BY_OPERATOR, AskElection, ChangeSet, Member, Refused, Register, SetLearner
-from apogeemq.controller.core.set_rules import Decision, SetRules, View
+from apogeemq.controller.core.requests import (
+    BY_OPERATOR,
+    EVERY_BROKER,
+    AskElection,
+    ChangeSet,
+    CleanBroker,
+    Leave,
+    Member,
+    Refused,
+    Register,
+    SetLearner,
+)
+from apogeemq.controller.core.set_rules import REPLICAS_MAX, Decision, SetRules, View
 
 RULES = SetRules()
 STATE = SyncState(master_id=1, master_epoch=5, members=(1, 2), set_epoch=9)
@@ -176,3 +187,54 @@ def test_a_learner_leaves_the_set_by_the_same_decision() -> None:
     alone = replace(STATE, master_id=0, members=(2,))
     last = RULES.set_learner(view(alone), SetLearner(1, 2, is_learner=True))
     assert refusal(last) == Refusal.ALTER_SYNC_STATE_SET_FAILED
+
+
+def test_a_master_that_stops_hands_over_to_the_best_other_member() -> None:
+    """A new epoch without the one that leaves, so that nobody waits for it (architecture §6.4)."""
+    state = replace(STATE, members=(1, 2, 3))
+    left = decision(RULES.leave(view(state), Leave(1, 1, 3)))
+    assert left.state is not None
+    assert (left.broker_id, left.state.master_id, left.state.members) == (1, 3, (2, 3))
+    assert (left.state.master_epoch, left.state.set_epoch) == (6, 10)
+
+
+def test_a_master_that_stops_alone_stays_master_in_name() -> None:
+    """Nobody outside the SyncStateSet follows, also where unclean elections are allowed."""
+    only_master = view(replace(STATE, members=(1,)))
+    assert decision(RULES.leave(only_master, Leave(1, 1, 3))).changes_nothing
+    other_is_dead = view(alive=(1, 3))
+    assert decision(SetRules(unclean=True).leave(other_is_dead, Leave(1, 1, 3))).changes_nothing
+
+
+def test_a_slave_that_stops_leaves_the_set() -> None:
+    """The master waits for it no longer; a broker outside the set, or another start of it, changes nothing."""
+    left = decision(RULES.leave(view(), Leave(1, 2, 3)))
+    assert left.state == replace(STATE, members=(1,), set_epoch=10)
+    assert decision(RULES.leave(view(), Leave(1, 3, 3))).changes_nothing
+    assert refusal(RULES.leave(view(), Leave(1, 2, 4))) == Refusal.BROKER_NEED_TO_BE_REGISTERED
+
+
+def test_only_the_dead_are_cleaned_up_and_never_the_last_member() -> None:
+    """2009 where data could go; a broker that is forgotten already is no error."""
+    assert refusal(RULES.clean_broker(view(), CleanBroker(1, 2))) == Refusal.INVALID_CLEAN_BROKER_METADATA
+    cleaned = decision(RULES.clean_broker(view(alive=(1,)), CleanBroker(1, 2)))
+    assert (cleaned.removes, cleaned.state) == ((2,), replace(STATE, members=(1,), set_epoch=10))
+    last = view(replace(STATE, members=(2,)), alive=())
+    assert refusal(RULES.clean_broker(last, CleanBroker(1, 2))) == Refusal.INVALID_CLEAN_BROKER_METADATA
+    assert decision(RULES.clean_broker(view(), CleanBroker(1, 9))).changes_nothing
+
+
+def test_a_set_is_cleaned_up_as_a_whole_when_nobody_of_it_lives() -> None:
+    """Every broker that it knows of is compared, so that one that registers meanwhile is not lost."""
+    assert refusal(RULES.clean_broker(view(alive=(4,)), CleanBroker(1, EVERY_BROKER))) == (
+        Refusal.INVALID_CLEAN_BROKER_METADATA
+    )
+    cleaned = decision(RULES.clean_broker(view(alive=()), CleanBroker(1, EVERY_BROKER)))
+    assert (cleaned.clears, cleaned.rests_on) == (True, (1, 2, 3, 4))
+
+
+def test_a_set_has_so_many_brokers_and_no_more() -> None:
+    """All their keys have to fit into one transaction of etcd."""
+    replicas = {each: replica(each) for each in range(1, REPLICAS_MAX + 1)}
+    full = View(STATE, replicas, frozenset(), ())
+    assert refusal(RULES.register(full, registration(0, "new"))) == Refusal.BROKER_ID_INVALID

@@ -59,6 +59,8 @@ class Replica:
     priority: int = 2**31 - 1
     """brokerElectionPriority: the lowest wins among equals."""
     is_learner: bool = False
+    mesh_address: str = ""
+    """Where the set's other brokers reach it."""
 
 
 @dataclass(frozen=True, slots=True)

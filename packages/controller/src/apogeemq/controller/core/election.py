@@ -23,13 +23,17 @@ class Refusal(enum.IntEnum):
     INVALID_MASTER = 2002
     INVALID_REPLICAS = 2003
     MASTER_NOT_AVAILABLE = 2004
+    INVALID_REQUEST = 2005
     BROKER_NOT_ALIVE = 2006
     NOT_LEADER = 2007
+    INVALID_CLEAN_BROKER_METADATA = 2009
     BROKER_NEED_TO_BE_REGISTERED = 2010
     MASTER_STILL_EXIST = 2011
     ELECT_MASTER_FAILED = 2012
     ALTER_SYNC_STATE_SET_FAILED = 2013
     BROKER_ID_INVALID = 2014
+    STORE_FAILED = 2015
+    """etcd does not take a change, or holds what nobody can read (Java: its Raft log failed)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Register:
     priority: int = 2**31 - 1
     is_learner: bool = False
     """Of a new broker; later `SetLearner` decides."""
+    mesh_address: str = ""
+    """Where the set's other brokers reach it."""
 
 
 BY_OPERATOR = 0
@@ -78,7 +80,28 @@ class SetLearner:
     is_learner: bool
 
 
-Request: TypeAlias = Register | AskElection | ChangeSet | SetLearner
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """A broker stops cleanly: it takes no more sends, and asks to be waited for by nobody."""
+
+    request_id: int
+    broker_id: int
+    incarnation: int
+
+
+EVERY_BROKER = 0
+"""Stands where a broker id would: the set as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanBroker:
+    """An operator says that a broker is gone for ever, or, by EVERY_BROKER, the whole set."""
+
+    request_id: int
+    broker_id: int
+
+
+Request: TypeAlias = Register | AskElection | ChangeSet | SetLearner | Leave | CleanBroker
 
 
 @dataclass(frozen=True, slots=True)

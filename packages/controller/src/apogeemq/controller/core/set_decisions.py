@@ -18,6 +18,7 @@ Times are milliseconds of a clock that never goes back. Effects are run in their
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,6 +26,8 @@ from apogeemq.controller.core.broker_set import NEW_SET, NO_MASTER, Replica, Set
 from apogeemq.controller.core.election import Candidate, Refusal
 from apogeemq.controller.core.etcd import (
     Compare,
+    Delete,
+    Operation,
     Outcome,
     Put,
     Read,
@@ -39,6 +42,8 @@ from apogeemq.controller.core.requests import (
     Answer,
     AskElection,
     ChangeSet,
+    CleanBroker,
+    Leave,
     Refused,
     Register,
     Request,
@@ -87,10 +92,11 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A transaction ended; None where nobody knows how."""
+    """A transaction ended; None where nobody knows how, or, with a `refusal`, where etcd would not do it."""
 
     ticket: int
     outcome: Outcome | None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +107,19 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """A watch saw a key of the set deleted."""
+
+    key: bytes
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
 
-Event: TypeAlias = Begin | End | Reported | Alive | Committed | Seen | Tick | Request
+Event: TypeAlias = Begin | End | Reported | Alive | Committed | Seen | Gone | Tick | Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +173,7 @@ class SetDecisions:
         self._active_revision = 0
         self._loaded = False
         self._stored: dict[bytes, StoredKey] = {}
+        self._unreadable: dict[bytes, str] = {}
         self._state = NEW_SET
         self._replicas: dict[int, Replica] = {}
         self._reports: dict[int, Reported] = {}
@@ -174,6 +189,21 @@ class SetDecisions:
     def state(self) -> SyncState:
         """The set as this controller saw it last."""
         return self._state
+
+    @property
+    def replicas(self) -> Mapping[int, Replica]:
+        """Its brokers by id, likewise."""
+        return self._replicas
+
+    @property
+    def reports(self) -> Mapping[int, Reported]:
+        """What they said last of their logs."""
+        return self._reports
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be decided about this set; empty where all is well."""
+        return next(iter(self._unreadable.values()), "")
 
     def step(self, event: Event, now_ms: int) -> tuple[Effect, ...]:
         """What to do now."""
@@ -193,6 +223,8 @@ class SetDecisions:
                 self._committed(event, effects)
             case Seen():
                 self._see(event.stored, effects)
+            case Gone():
+                self._gone(event, effects)
             case Tick():
                 pass
             case _:
@@ -248,7 +280,7 @@ class SetDecisions:
         decided = self._decide(head.request)
         if isinstance(decided, Refused):
             self._answer(decided, effects)
-        elif decided.state is None and decided.replica is None:
+        elif decided.changes_nothing:
             self._answer(Accepted(decided.broker_id, self._state), effects)
         elif head.tries > TRIES_MAX:
             text = f"the broker set changed {TRIES_MAX} times meanwhile: ask again"
@@ -258,6 +290,8 @@ class SetDecisions:
             self._commit(self._transaction(decided), effects)
 
     def _decide(self, request: Request) -> Decision | Refused:
+        if self._unreadable:
+            return Refused(Refusal.STORE_FAILED, self.trouble)
         view = self._view()
         match request:
             case Register():
@@ -268,6 +302,10 @@ class SetDecisions:
                 return self._rules.change_set(view, request)
             case SetLearner():
                 return self._rules.set_learner(view, request)
+            case Leave():
+                return self._rules.leave(view, request)
+            case CleanBroker():
+                return self._rules.clean_broker(view, request)
 
     def _view(self) -> View:
         reachable = tuple(
@@ -285,7 +323,9 @@ class SetDecisions:
         keys += [self._keys.replica(each) for each in dict.fromkeys((decision.broker_id, *decision.rests_on))]
         conditions: list[Compare] = [is_same_key(self._keys.active, self._active_revision)]
         conditions += [is_unchanged(key, self._revision_of(key)) for key in keys]
-        puts = []
+        puts: list[Operation] = [Delete(self._keys.replica(each)) for each in decision.removes]
+        if decision.clears:
+            puts.append(Delete(self._keys.prefix, end_of_prefix(self._keys.prefix)))
         if decision.state is not None:
             puts.append(Put(self._keys.state, encode(decision.state)))
         if decision.replica is not None:
@@ -311,12 +351,14 @@ class SetDecisions:
             return
         self._in_flight = False
         if event.outcome is None:
-            self._read(effects)
+            if event.refusal and self._head is not None:
+                self._answer(Refused(Refusal.STORE_FAILED, event.refusal), effects)
+            else:
+                self._read(effects)
             return
         first = not self._loaded
         self._loaded = True
-        for stored in event.outcome.found[-1]:
-            self._see(stored, effects)
+        self._take_over(event.outcome, effects)
         if first:
             effects += [Loaded(tuple(sorted(self._replicas))), Changed(self._state)]
         head = self._head
@@ -327,7 +369,9 @@ class SetDecisions:
         """Only if the state is what was decided: a plain read succeeds too, and then the rules look again."""
         state_holds = decision.state in (None, self._state)
         replica_holds = decision.replica in (None, self._replicas.get(decision.broker_id))
-        if state_holds and replica_holds:
+        removed = not any(each in self._replicas for each in decision.removes)
+        cleared = not decision.clears or not self._replicas
+        if state_holds and replica_holds and removed and cleared:
             self._answer(Accepted(decision.broker_id, self._state), effects)
 
     def _answer(self, answer: Answer, effects: list[Effect]) -> None:
@@ -336,11 +380,32 @@ class SetDecisions:
             effects.append(Reply(self._head.request.request_id, answer))
         self._head = None
 
+    def _take_over(self, outcome: Outcome, effects: list[Effect]) -> None:
+        """The whole set as it is at the outcome's revision; what is not there any more is forgotten."""
+        found = outcome.found[-1]
+        there = {stored.key for stored in found}
+        for key, known in list(self._stored.items()):
+            if key not in there and known.mod_revision <= outcome.revision:
+                self._forget(key, effects)
+                del self._stored[key]
+        for stored in found:
+            self._see(stored, effects)
+
     def _see(self, stored: StoredKey, effects: list[Effect]) -> None:
-        """Take over what etcd holds, unless something newer is known already."""
+        """Take over what etcd holds, unless something newer is known already.
+
+        A value that nobody can read stops all decisions about the set until somebody wrote another.
+        """
         if stored.mod_revision <= self._revision_of(stored.key):
             return
         self._stored[stored.key] = stored
+        self._unreadable.pop(stored.key, None)
+        try:
+            self._take(stored, effects)
+        except ValueError as error:
+            self._unreadable[stored.key] = str(error)
+
+    def _take(self, stored: StoredKey, effects: list[Effect]) -> None:
         if stored.key == self._keys.state:
             self._state = decode(SyncState, stored)
             if self._state.master_id == NO_MASTER:
@@ -349,3 +414,22 @@ class SetDecisions:
         else:
             replica = decode(Replica, stored)
             self._replicas[replica.broker_id] = replica
+
+    def _gone(self, event: Gone, effects: list[Effect]) -> None:
+        """A key without a value stands for the deleted one, so that an older read does not bring it back.
+
+        The next transaction compares its revision, fails, reads that there is no such key, and goes on from there.
+        """
+        if event.key in self._stored and self._revision_of(event.key) < event.mod_revision:
+            self._forget(event.key, effects)
+            self._stored[event.key] = StoredKey(event.key, b"", 0, event.mod_revision, 0)
+
+    def _forget(self, key: bytes, effects: list[Effect]) -> None:
+        self._unreadable.pop(key, None)
+        if key == self._keys.state:
+            self._state = NEW_SET
+            effects.append(Changed(NEW_SET))
+            return
+        for broker_id in [each for each in self._replicas if self._keys.replica(each) == key]:
+            del self._replicas[broker_id]
+            self._reports.pop(broker_id, None)

@@ -11,7 +11,20 @@ from dataclasses import dataclass, replace
 
 from apogeemq.controller.core.broker_set import NO_MASTER, Replica, SyncState
 from apogeemq.controller.core.election import Candidate, Refusal, elect, electable, vacant
-from apogeemq.controller.core.requests import BY_OPERATOR, AskElection, ChangeSet, Refused, Register, SetLearner
+from apogeemq.controller.core.requests import (
+    BY_OPERATOR,
+    EVERY_BROKER,
+    AskElection,
+    ChangeSet,
+    CleanBroker,
+    Leave,
+    Refused,
+    Register,
+    SetLearner,
+)
+
+REPLICAS_MAX = 64
+"""Brokers that a set may know of; each is compared in a transaction, which has 128 operations at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,15 @@ class Decision:
     state: SyncState | None = None
     replica: Replica | None = None
     rests_on: tuple[int, ...] = ()
+    removes: tuple[int, ...] = ()
+    """Brokers that are forgotten."""
+    clears: bool = False
+    """The set is forgotten as a whole."""
+
+    @property
+    def changes_nothing(self) -> bool:
+        """All is so already."""
+        return self.state is None and self.replica is None and not self.removes and not self.clears
 
 
 class SetRules:
@@ -57,6 +79,9 @@ class SetRules:
         if known is not None and request.incarnation < known.incarnation:
             text = f"broker {broker_id} started {known.incarnation} times already, this is start {request.incarnation}"
             return Refused(Refusal.BROKER_ID_INVALID, text)
+        if known is None and len(view.replicas) >= REPLICAS_MAX:
+            text = f"the broker set knows {REPLICAS_MAX} brokers already: clean up those that are gone for ever"
+            return Refused(Refusal.BROKER_ID_INVALID, text)
         replica = Replica(
             broker_id,
             request.check_code,
@@ -66,6 +91,7 @@ class SetRules:
             max(request.last_epoch, known.last_epoch if known else 0),
             request.priority,
             known.is_learner if known is not None else request.is_learner,
+            request.mesh_address,
         )
         if replica == known:
             return Decision(broker_id)
@@ -178,6 +204,46 @@ class SetRules:
         state = _without(view.state, request.broker_id) if request.is_learner else view.state
         changed = replace(replica, is_learner=request.is_learner)
         return Decision(request.broker_id, state if state != view.state else None, changed)
+
+    def leave(self, view: View, request: Leave) -> Decision | Refused:
+        """A broker that stops cleanly: nobody has to find out by waiting that it is gone (§6.4).
+
+        A master hands over to the best other member that is reachable; without one it stays master in name, and is
+        elected again when it comes back. Whoever else leaves is out of the set, unless it is its only member.
+        """
+        state, leaver_id = view.state, request.broker_id
+        replica = view.replicas.get(leaver_id)
+        if replica is None or replica.incarnation != request.incarnation:
+            return Refused(Refusal.BROKER_NEED_TO_BE_REGISTERED, f"broker {leaver_id} is not known by this start")
+        if leaver_id not in state.members or state.members == (leaver_id,):
+            return Decision(leaver_id)
+        if leaver_id != state.master_id:
+            return Decision(leaver_id, _without(state, leaver_id))
+        heirs = [each for each in electable(state, view.reachable) if each.replica.broker_id != leaver_id]
+        if not heirs:
+            return Decision(leaver_id)
+        rest = replace(view, alive=view.alive - {leaver_id})
+        return replace(self.decide(rest, heirs[0]), broker_id=leaver_id)
+
+    def clean_broker(self, view: View, request: CleanBroker) -> Decision | Refused:
+        """Forget a broker, or the set, for ever: of the dead alone, never the last with all that was acknowledged.
+
+        Errors: Refused. What is forgotten already is accepted, so that an answer that was lost does no harm.
+        """
+        cleaned = tuple(sorted(view.replicas)) if request.broker_id == EVERY_BROKER else (request.broker_id,)
+        living = [each for each in cleaned if each in view.alive]
+        if living:
+            text = f"brokers {living} are alive: stop them first, and wait until their leases have ended"
+            return Refused(Refusal.INVALID_CLEAN_BROKER_METADATA, text)
+        if request.broker_id == EVERY_BROKER:
+            return Decision(EVERY_BROKER, rests_on=cleaned, clears=bool(cleaned or view.state.members))
+        if request.broker_id not in view.replicas:
+            return Decision(request.broker_id)
+        if view.state.members == cleaned:
+            text = f"broker {request.broker_id} is the only member of the SyncStateSet: without it the set is lost"
+            return Refused(Refusal.INVALID_CLEAN_BROKER_METADATA, text)
+        state = _without(view.state, request.broker_id)
+        return Decision(request.broker_id, state if state != view.state else None, removes=cleaned)
 
 
 def _id_of(view: View, check_code: str) -> int:

@@ -6,6 +6,15 @@ from apogeemq.mesh.calls import Call, Channel
 from apogeemq.mesh.network import Stream, Unary
 from apogeemq.mesh.v1 import broker_pb2 as broker
 from apogeemq.mesh.v1.calls_pb2 import Frame
+from apogeemq.mesh.v1.controller_pb2 import (
+    CleanBrokerRequest,
+    DescribeSetsReply,
+    DescribeSetsRequest,
+    ElectMasterRequest,
+    JoinReply,
+    JoinRequest,
+    OperatorReply,
+)
 from apogeemq.mesh.v1.namesrv_pb2 import RegistrationReply, RegistrationRequest
 from apogeemq.mesh.v1.routes_pb2 import (
     QueryClusterReply,
@@ -27,6 +36,16 @@ WATCH_ROUTES: Stream[WatchRequest, WatchReply] = Stream(
     "/apogeemq.mesh.v1.RouteService/Watch", WatchRequest, WatchReply
 )
 """Routes for services; see proto/apogeemq/mesh/v1/routes.proto."""
+
+CONTROLLER_JOIN: Stream[JoinRequest, JoinReply] = Stream(
+    "/apogeemq.mesh.v1.ControllerService/Join", JoinRequest, JoinReply
+)
+"""A broker's stream to a controller; see proto/apogeemq/mesh/v1/controller.proto for who says what when."""
+
+DESCRIBE_SETS = Unary("/apogeemq.mesh.v1.ControllerService/DescribeSets", DescribeSetsRequest, DescribeSetsReply)
+ELECT_MASTER = Unary("/apogeemq.mesh.v1.ControllerService/ElectMaster", ElectMasterRequest, OperatorReply)
+CLEAN_BROKER = Unary("/apogeemq.mesh.v1.ControllerService/CleanBroker", CleanBrokerRequest, OperatorReply)
+"""What operators ask of a controller."""
 
 BROKER_CHANNELS: dict[Channel, Stream[Frame, Frame]] = {
     channel: Stream(f"/apogeemq.mesh.v1.BrokerService/{channel.value}", Frame, Frame) for channel in Channel
