@@ -70,6 +70,14 @@ def test_an_older_start_than_the_last_is_another_directory() -> None:
     assert refusal(RULES.register(view(), registration(2, "code2", incarnation=2))) == Refusal.BROKER_ID_INVALID
 
 
+def test_one_start_has_one_address() -> None:
+    """A copy of a directory that counts as many starts as the original."""
+    moved = registration(2, "code2", incarnation=3, address="copy:10911")
+    assert refusal(RULES.register(view(), moved)) == Refusal.BROKER_ID_INVALID
+    same = registration(2, "code2", incarnation=3, address="host2:10911")
+    assert decision(RULES.register(view(), same)).broker_id == 2
+
+
 @pytest.mark.parametrize(
     ("stop", "members"),
     [

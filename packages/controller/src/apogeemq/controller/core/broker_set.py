@@ -104,6 +104,33 @@ def active_key(cluster: str) -> bytes:
     return f"/apogeemq/{cluster}/controller/active".encode()
 
 
+def cluster_prefix(cluster: str) -> bytes:
+    """What all keys of a cluster's controllers begin with."""
+    return f"/apogeemq/{cluster}/controller/".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a key is about: a broker set, or, with `live_id`, the lease of that broker of it."""
+
+    broker_name: str
+    live_id: int = 0
+
+
+def place_of(cluster: str, key: bytes) -> Place | None:
+    """Find what a key below cluster_prefix() is about; None for the active controller's, and for what is not ours."""
+    parts = key.removeprefix(cluster_prefix(cluster)).decode(errors="replace").split("/")
+    match parts:
+        case ["sets", broker_name, "state"]:
+            return Place(broker_name)
+        case ["sets", broker_name, "replicas", number] if number.isdecimal():
+            return Place(broker_name)
+        case ["live", broker_name, number] if number.isdecimal() and int(number) > 0:
+            return Place(broker_name, int(number))
+        case _:
+            return None
+
+
 V = TypeVar("V", SyncState, Replica)
 
 

@@ -79,6 +79,9 @@ class SetRules:
         if known is not None and request.incarnation < known.incarnation:
             text = f"broker {broker_id} started {known.incarnation} times already, this is start {request.incarnation}"
             return Refused(Refusal.BROKER_ID_INVALID, text)
+        if known is not None and request.incarnation == known.incarnation and request.address != known.address:
+            text = f"start {known.incarnation} of broker {broker_id} is at {known.address}: is this a copied directory?"
+            return Refused(Refusal.BROKER_ID_INVALID, text)
         if known is None and len(view.replicas) >= REPLICAS_MAX:
             text = f"the broker set knows {REPLICAS_MAX} brokers already: clean up those that are gone for ever"
             return Refused(Refusal.BROKER_ID_INVALID, text)

@@ -9,20 +9,22 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class JoinRequest(_message.Message):
     __slots__ = ("hello", "register", "beat", "ask_election", "change_set", "set_learner", "knows", "leave")
     class Hello(_message.Message):
-        __slots__ = ("cluster", "broker_name")
+        __slots__ = ("cluster", "broker_name", "check_code", "incarnation")
         CLUSTER_FIELD_NUMBER: _ClassVar[int]
         BROKER_NAME_FIELD_NUMBER: _ClassVar[int]
+        CHECK_CODE_FIELD_NUMBER: _ClassVar[int]
+        INCARNATION_FIELD_NUMBER: _ClassVar[int]
         cluster: str
         broker_name: str
-        def __init__(self, cluster: _Optional[str] = ..., broker_name: _Optional[str] = ...) -> None: ...
+        check_code: str
+        incarnation: int
+        def __init__(self, cluster: _Optional[str] = ..., broker_name: _Optional[str] = ..., check_code: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
     class Register(_message.Message):
-        __slots__ = ("request_id", "broker_id", "check_code", "address", "mesh_address", "incarnation", "boot_id", "clean_stop", "lost_unsynced", "last_epoch", "end_offset", "priority", "is_learner")
+        __slots__ = ("request_id", "broker_id", "address", "mesh_address", "boot_id", "clean_stop", "lost_unsynced", "last_epoch", "end_offset", "priority", "is_learner")
         REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
         BROKER_ID_FIELD_NUMBER: _ClassVar[int]
-        CHECK_CODE_FIELD_NUMBER: _ClassVar[int]
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
         MESH_ADDRESS_FIELD_NUMBER: _ClassVar[int]
-        INCARNATION_FIELD_NUMBER: _ClassVar[int]
         BOOT_ID_FIELD_NUMBER: _ClassVar[int]
         CLEAN_STOP_FIELD_NUMBER: _ClassVar[int]
         LOST_UNSYNCED_FIELD_NUMBER: _ClassVar[int]
@@ -32,10 +34,8 @@ class JoinRequest(_message.Message):
         IS_LEARNER_FIELD_NUMBER: _ClassVar[int]
         request_id: int
         broker_id: int
-        check_code: str
         address: str
         mesh_address: str
-        incarnation: int
         boot_id: str
         clean_stop: bool
         lost_unsynced: bool
@@ -43,22 +43,20 @@ class JoinRequest(_message.Message):
         end_offset: int
         priority: int
         is_learner: bool
-        def __init__(self, request_id: _Optional[int] = ..., broker_id: _Optional[int] = ..., check_code: _Optional[str] = ..., address: _Optional[str] = ..., mesh_address: _Optional[str] = ..., incarnation: _Optional[int] = ..., boot_id: _Optional[str] = ..., clean_stop: bool = ..., lost_unsynced: bool = ..., last_epoch: _Optional[int] = ..., end_offset: _Optional[int] = ..., priority: _Optional[int] = ..., is_learner: bool = ...) -> None: ...
+        def __init__(self, request_id: _Optional[int] = ..., broker_id: _Optional[int] = ..., address: _Optional[str] = ..., mesh_address: _Optional[str] = ..., boot_id: _Optional[str] = ..., clean_stop: bool = ..., lost_unsynced: bool = ..., last_epoch: _Optional[int] = ..., end_offset: _Optional[int] = ..., priority: _Optional[int] = ..., is_learner: bool = ...) -> None: ...
     class Beat(_message.Message):
-        __slots__ = ("beat_id", "lease_id", "broker_id", "incarnation", "epoch", "end_offset")
+        __slots__ = ("beat_id", "lease_id", "broker_id", "epoch", "end_offset")
         BEAT_ID_FIELD_NUMBER: _ClassVar[int]
         LEASE_ID_FIELD_NUMBER: _ClassVar[int]
         BROKER_ID_FIELD_NUMBER: _ClassVar[int]
-        INCARNATION_FIELD_NUMBER: _ClassVar[int]
         EPOCH_FIELD_NUMBER: _ClassVar[int]
         END_OFFSET_FIELD_NUMBER: _ClassVar[int]
         beat_id: int
         lease_id: int
         broker_id: int
-        incarnation: int
         epoch: int
         end_offset: int
-        def __init__(self, beat_id: _Optional[int] = ..., lease_id: _Optional[int] = ..., broker_id: _Optional[int] = ..., incarnation: _Optional[int] = ..., epoch: _Optional[int] = ..., end_offset: _Optional[int] = ...) -> None: ...
+        def __init__(self, beat_id: _Optional[int] = ..., lease_id: _Optional[int] = ..., broker_id: _Optional[int] = ..., epoch: _Optional[int] = ..., end_offset: _Optional[int] = ...) -> None: ...
     class AskElection(_message.Message):
         __slots__ = ("request_id", "over_epoch")
         REQUEST_ID_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,1 @@
+"""What a controller does: the step machines, with etcd, brokers' streams and time around them."""
