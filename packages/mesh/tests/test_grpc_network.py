@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from apogeemq.mesh import grpc_network
 from apogeemq.mesh.errors import PeerRefused, RefusalCode, StreamLost
 from apogeemq.mesh.grpc_network import GrpcNetwork
 from apogeemq.mesh.grpc_server import peer_address
-from apogeemq.mesh.network import CallContext, MeshChannel, Stream, Unary, UnaryHandler
+from apogeemq.mesh.network import CallContext, MeshChannel, MeshStream, Stream, StreamHandler, Unary, UnaryHandler
 from google.protobuf.wrappers_pb2 import StringValue
 
 GREET = Unary("/apogeemq.test.Greeter/Greet", StringValue, StringValue)
@@ -102,6 +103,7 @@ async def test_concurrent_calls_are_bounded(channels: list[MeshChannel], monkeyp
 
 FROZEN_PEER_PROGRAM = """
 import asyncio
+import gc
 import signal
 import sys
 from google.protobuf.wrappers_pb2 import StringValue
@@ -143,3 +145,26 @@ async def test_frozen_peer_is_noticed(channels: list[MeshChannel]) -> None:
     finally:
         peer.kill()
         await peer.wait()
+
+
+async def test_a_read_that_is_under_way_when_its_handler_ends_fails_for_nobody(
+    channels: list[MeshChannel], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service that ends its streams as it stops leaves no "exception was never retrieved" in its log."""
+
+    async def end_while_reading(stream: MeshStream[StringValue, StringValue]) -> None:
+        reading = asyncio.ensure_future(stream.receive())
+        await stream.send(StringValue(value="here"))
+        reading.cancel()
+        await asyncio.wait({reading})
+
+    network = GrpcNetwork()
+    method = Stream("/apogeemq.test.Greeter/Meet", StringValue, StringValue)
+    listening = await network.serve("127.0.0.1", 0, [StreamHandler(method, end_while_reading)])
+    channels.append(network.channel(f"127.0.0.1:{listening.port}"))
+    stream = channels[0].stream(method)
+    assert await stream.receive() == StringValue(value="here")
+    assert await stream.receive() is None
+    await listening.stop(0)
+    gc.collect()
+    assert "never retrieved" not in caplog.text

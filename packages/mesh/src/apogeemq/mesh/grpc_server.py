@@ -121,6 +121,7 @@ class HandlersByPath(grpc.GenericRpcHandler):
                 raise
             finally:
                 await wind_down(work, SystemClock())
+                stream.drop_read()
             refusal = None if work.cancelled() else work.exception()
             if isinstance(refusal, PeerRefused):
                 await _refuse(context, refusal)

@@ -89,6 +89,11 @@ class GrpcStream(ABC, Generic[OutT, InT]):
                 if operation is not None:
                     operation.cancel()
 
+    def drop_read(self) -> None:
+        """Forget a read that nobody waits for any more, so that its failure is nobody's either."""
+        if self._reading is not None:
+            self._reading.cancel()
+
     async def write_in_turn(self, write: Callable[[], Awaitable[None]]) -> None:
         """Run one write when those before it are through, also those whose senders have gone away."""
         async with self._send_turn:
