@@ -160,9 +160,15 @@ class BrokerStream:
 
     def _answer(self, request: Request, result: Answered) -> None:
         if isinstance(request, Register) and result.lease is not None and not isinstance(result.answer, Refused):
-            self._who = replace(self._who, broker_id=result.answer.broker_id)
-            self._lease_id = result.lease.lease_id
+            self._registered(request, result.answer.broker_id, result.lease.lease_id)
         self._reply(answer_message(request.request_id, result, self._ports.sets.active_name))
+
+    def _registered(self, request: Register, broker_id: int, lease_id: int) -> None:
+        """It told of its log with the registration, so that it may be elected before its first beat."""
+        self._who, self._lease_id = replace(self._who, broker_id=broker_id), lease_id
+        runner = self._ports.sets.by_name.get(self.broker_name)
+        if runner is not None:
+            runner.beaten(self, self._who, request.last_epoch, request.end_offset)
 
     def _beat(self, message: pb.JoinRequest.Beat) -> None:
         broker_id, lease_id, epoch, end_offset = beat_of(message)

@@ -72,8 +72,15 @@ class BrokerSets:
 
     @property
     def active_name(self) -> str:
-        """Mesh endpoint of the active controller; empty while there is none."""
-        return self._active_name
+        """Mesh endpoint of the active controller; empty while there is none.
+
+        Of itself a controller knows by its campaign, which the watch comes behind of.
+        """
+        if self._campaign is None:
+            return self._active_name
+        if self._campaign.is_active:
+            return self._campaign.name
+        return "" if self._active_name == self._campaign.name else self._active_name
 
     def of(self, broker_name: str) -> SetRunner | Refused:
         """Find a set, or begin one; refused where there are as many as may be."""

@@ -45,6 +45,7 @@ class Campaign:
         on_lost: Callable[[], None],
         on_trouble: Callable[[str], None],
     ) -> None:
+        self.name = name
         self._etcd = etcd
         self._machine = leadership.Leadership(key, name.encode(), ttl_ms=ttl_s * 1000)
         self._call_timeout_s = call_timeout_s

@@ -1,0 +1,422 @@
+"""A controller with a real etcd and raw brokers: what each failure and each wrong message ends in."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import msgspec
+import pytest
+from apogeemq.controller.app import ETCD_CHECK, HEALTH_CHECK, ControllerApp
+from apogeemq.controller.config import ControllerConfig, EtcdConfig, IdentityConfig, LeasesConfig, ListenersConfig
+from apogeemq.mesh.chance import SeededChance
+from apogeemq.mesh.clock import SystemClock
+from apogeemq.mesh.config import ListenerConfig
+from apogeemq.mesh.memory_network import MemoryNetwork
+from apogeemq.mesh.v1 import controller_pb2 as pb
+from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER
+
+from tests.etcd_cluster import EtcdCluster
+from tests.raw_broker import Join, RawBroker
+
+pytestmark = pytest.mark.verify
+
+WAIT_S = 15.0
+TTL_S = 2
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[EtcdCluster]:
+    """One member, which the tests of this module share, each with a cluster name of its own."""
+    with EtcdCluster() as cluster:
+        yield cluster
+
+
+class World:
+    """Controllers of one cluster name, over a network in memory."""
+
+    def __init__(self, etcd: EtcdCluster) -> None:
+        self.etcd = etcd
+        self.cluster = f"cluster-{next(_names)}"
+        self.network = MemoryNetwork(SystemClock(), SeededChance(1))
+        self.apps: list[ControllerApp] = []
+
+    async def controller(self, **etcd_settings: str) -> ControllerApp:
+        """Start one; the first is waited for until it is active."""
+        host = f"controller-{len(self.apps)}"
+        config = ControllerConfig(
+            identity=IdentityConfig(cluster_name=self.cluster),
+            listeners=ListenersConfig(
+                mesh=ListenerConfig(host=host, port=9870), http=ListenerConfig(enabled=False, host="127.0.0.1")
+            ),
+            etcd=EtcdConfig(endpoints=self.etcd.endpoints[0], **etcd_settings),  # type: ignore[arg-type]
+            leases=LeasesConfig(controller_ttl_s=TTL_S, broker_ttl_s=TTL_S),
+        )
+        app = ControllerApp(config, network=self.network)
+        self.apps.append(app)
+        await app.start()
+        return app
+
+    async def active(self) -> ControllerApp:
+        """Start one and wait until it is active."""
+        app = await self.controller()
+        await until(lambda: app.is_active and app.health.ready)
+        return app
+
+    def broker(self, app: ControllerApp, **other: object) -> RawBroker:
+        settings = {"cluster": self.cluster, **other}
+        return RawBroker(self.network, app.endpoints["mesh"], **settings)  # type: ignore[arg-type]
+
+    async def described(self, app: ControllerApp) -> pb.DescribeSetsReply:
+        channel = self.network.channel(app.endpoints["mesh"])
+        try:
+            return await channel.unary(DESCRIBE_SETS, pb.DescribeSetsRequest(), timeout_s=WAIT_S)
+        finally:
+            await channel.close()
+
+    async def elect(self, app: ControllerApp, broker_id: int = 0) -> pb.OperatorReply:
+        channel = self.network.channel(app.endpoints["mesh"])
+        request = pb.ElectMasterRequest(broker_name="broker-a", broker_id=broker_id)
+        try:
+            return await channel.unary(ELECT_MASTER, request, timeout_s=WAIT_S)
+        finally:
+            await channel.close()
+
+    async def clean(self, app: ControllerApp, broker_id: int = 0) -> pb.OperatorReply:
+        channel = self.network.channel(app.endpoints["mesh"])
+        request = pb.CleanBrokerRequest(broker_name="broker-a", broker_id=broker_id)
+        try:
+            return await channel.unary(CLEAN_BROKER, request, timeout_s=WAIT_S)
+        finally:
+            await channel.close()
+
+    def key(self, rest: str) -> str:
+        return f"/apogeemq/{self.cluster}/controller/{rest}"
+
+
+@pytest.fixture
+async def world(etcd: EtcdCluster) -> AsyncIterator[World]:
+    """Stopped after the test, also the controllers that it did not stop."""
+    made = World(etcd)
+    yield made
+    for app in made.apps:
+        if app.endpoints:
+            await app.stop()
+
+
+async def until(is_so: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
+    async def look() -> bool:
+        return is_so()
+
+    await eventually(look, timeout_s)
+
+
+async def eventually(look: Callable[[], Awaitable[bool]], timeout_s: float = WAIT_S) -> None:
+    """Look again and again until it is so."""
+    async with asyncio.timeout(timeout_s):
+        for _ in itertools.repeat(None):
+            if await look():
+                return
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def pair(world: World, app: ControllerApp) -> AsyncIterator[tuple[RawBroker, RawBroker]]:
+    """A master, id 1, and a slave, id 2, both in the SyncStateSet."""
+    async with world.broker(app) as master, world.broker(app, code="code-2") as slave:
+        assert (await master.register(address="one:1")).broker_id == 1
+        assert (await slave.register(address="two:1")).broker_id == 2
+        await master.until(lambda: master.beaten)
+        await master.elect()
+        await slave.until(lambda: slave.state.master_id == 1 and slave.beaten)
+        assert not (await master.propose({1: 1, 2: 1})).HasField("refused")
+        await slave.until(lambda: list(slave.state.members) == [1, 2])
+        await master.until(lambda: list(master.state.members) == [1, 2])
+        yield master, slave
+
+
+async def test_brokers_register_are_told_and_form_a_set(world: World) -> None:
+    """Ids by compare-and-swap, one master, the set as proposed; all are told, with everybody's addresses."""
+    app = await world.active()
+    async with pair(world, app) as (master, slave):
+        assert (slave.state.master_id, slave.state.master_epoch, slave.state.set_epoch) == (1, 1, 2)
+        assert {each.broker_id: each.address for each in slave.state.replicas} == {1: "one:1", 2: "two:1"}
+        described = await world.described(app)
+        assert (described.active, described.etcd_trouble) == (app.endpoints["mesh"], "")
+        assert [(each.broker_id, each.is_alive, each.is_connected) for each in described.sets[0].brokers] == [
+            (1, True, True),
+            (2, True, True),
+        ]
+        refused = (await slave.elect(over_epoch=1)).refused
+        assert (refused.code, refused.text) == (2011, "broker 1 is master, and alive")
+        refused = (await slave.propose({2: 1})).refused
+        assert refused.code == 2002
+        refused = (await master.propose({1: 1}, epoch=9)).refused
+        assert (refused.code, refused.text) == (2000, "the master epoch is 1, not 9")
+    text = app.registry.render()
+    assert (
+        f'election_total{{cluster="{world.cluster}",broker_set="broker-a",election_result="new_master_elected"}} 1'
+        in (text)
+    )
+    assert 'request_total{request_type="CONTROLLER_REGISTER_BROKER",request_handle_status="success"} 2' in text
+    assert "\nrole 3\n" in text
+
+
+async def test_a_state_is_told_until_it_is_known(world: World) -> None:
+    """Notifications are repeated each second until the broker says that it took them in."""
+    app = await world.active()
+    async with world.broker(app) as broker:
+        broker.knows = False
+        await broker.register()
+        await broker.elect()
+        await broker.until(lambda: broker.told >= 3)
+        assert len(broker.states) == 1
+        await broker.say(Join(knows=Join.Knows(master_epoch=1, set_epoch=1)))
+        await broker.until(lambda: broker.beaten)
+        told, beaten = broker.told, broker.beaten
+        await broker.until(lambda: broker.beaten >= beaten + 5)
+        assert broker.told <= told + 1
+
+
+async def test_the_next_member_follows_a_master_whose_stream_broke(world: World) -> None:
+    """After the grace, in a new epoch; the one that comes back asks, and is told who is master now."""
+    app = await world.active()
+    async with pair(world, app) as (master, slave):
+        await master.crash()
+        await slave.until(lambda: slave.state.master_id == 2)
+        assert (slave.state.master_epoch, list(slave.state.members)) == (2, [2])
+        async with world.broker(app, incarnation=2) as again:
+            answer = await again.register(broker_id=1, address="one:1", last_epoch=1)
+            assert (answer.broker_id, answer.set_state.master_id, answer.set_state.master_epoch) == (1, 2, 2)
+            assert (await again.elect(over_epoch=1)).set_state.master_id == 2
+
+
+async def test_a_master_that_stops_cleanly_hands_over_first(world: World) -> None:
+    """Nobody waits for a lease or a grace: the answer to its leave says who follows."""
+    app = await world.active()
+    async with pair(world, app) as (master, slave):
+        answer = await master.ask(Join(leave=Join.Leave()))
+        assert (answer.set_state.master_id, answer.set_state.master_epoch) == (2, 2)
+        assert list(answer.set_state.members) == [2]
+        await slave.until(lambda: slave.state.master_id == 2)
+        keys = world.etcd.control("get", "--prefix", world.key("live/"), "--keys-only").split()
+        assert keys == [world.key("live/broker-a/0000000002")]
+
+
+async def test_a_stand_by_sends_brokers_on_and_keeps_their_leases(world: World) -> None:
+    """A broker that beats to the stand-by alone outlives the active controller, and is known to the next one."""
+    app = await world.active()
+    standby = await world.controller()
+    await until(lambda: standby.health.ready)
+    async with world.broker(app) as broker, world.broker(standby) as second:
+        await broker.register(address="one:1")
+        await broker.until(lambda: broker.beaten)
+        await broker.elect()
+        refused = (
+            await second.ask(Join(register=Join.Register(address="one:1", mesh_address="m:1", boot_id="boot")))
+        ).refused
+        assert (refused.code, refused.active) == (2007, app.endpoints["mesh"])
+        assert (second.standing.is_active, second.standing.active) == (False, app.endpoints["mesh"])
+        second.broker_id, second.lease_id = broker.broker_id, broker.lease_id
+        second.start_beating()
+        await second.until(lambda: second.state.master_id == 1)
+        await broker.crash()
+        begun_s = time.monotonic()
+        await app.stop()
+        await second.until(lambda: second.standing.is_active)
+        assert time.monotonic() - begun_s < TTL_S + 1
+        await until(lambda: time.monotonic() - begun_s > 2 * TTL_S, 3 * TTL_S)
+        described = await world.described(standby)
+        assert [(each.broker_id, each.is_alive) for each in described.sets[0].brokers] == [(1, True)]
+        assert (described.sets[0].set_state.master_id, described.sets[0].set_state.master_epoch) == (1, 1)
+        assert second.register_again == 0
+
+
+async def test_two_brokers_that_claim_one_id(world: World) -> None:
+    """The second is refused, and its beats open nothing: the first goes on as master."""
+    app = await world.active()
+    async with world.broker(app) as first, world.broker(app, code="other") as second:
+        await first.register(address="one:1")
+        await first.until(lambda: first.beaten)
+        await first.elect()
+        refused = (await second.register(broker_id=1, address="two:1")).refused
+        assert (refused.code, refused.text) == (2014, "broker id 1 belongs to one:1")
+        second.broker_id, second.lease_id = 1, first.lease_id
+        second.start_beating()
+        await second.until(lambda: second.register_again >= 2)
+        assert second.states == []
+        assert first.is_open
+        copied = world.broker(app)
+        async with copied:
+            refused = (await copied.register(broker_id=1, address="copy:1")).refused
+            assert (refused.code, refused.text) == (
+                2014,
+                "start 1 of broker 1 is at one:1: is this a copied directory?",
+            )
+        described = await world.described(app)
+        assert [each.broker_id for each in described.sets[0].brokers] == [1]
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (Join(), "kind is not set, is newer than this controller, or is a second hello"),
+        (Join(register=Join.Register(address="a:1", boot_id="b")), "mesh_address must have 1 to 255 bytes"),
+        (
+            Join(register=Join.Register(address="a:1", mesh_address="m:1", boot_id="b", last_epoch=2**31 - 1)),
+            "last_epoch is 2147483647; it must be 0 to 2147483646",
+        ),
+        (Join(beat=Join.Beat(beat_id=1, broker_id=1)), "lease_id is 0; it must be 1 to 9223372036854775807"),
+    ],
+)
+async def test_a_message_that_is_wrong_ends_the_stream(world: World, message: pb.JoinRequest, text: str) -> None:
+    """With a last word that names the field; an epoch that leaves no room for the next one is wrong."""
+    app = await world.active()
+    async with world.broker(app) as broker:
+        await broker.say(message)
+        await broker.until(lambda: not broker.is_open)
+        assert broker.refused is not None
+        assert (broker.refused.code, broker.refused.text) == (2005, text)
+
+
+async def test_a_broker_of_another_cluster_is_refused(world: World) -> None:
+    """Before it can ask anything."""
+    app = await world.active()
+    async with world.broker(app, cluster="foreign") as broker:
+        await broker.until(lambda: not broker.is_open)
+        assert broker.refused is not None
+        assert broker.refused.text == f"this is a controller of cluster {world.cluster!r}, not of 'foreign'"
+
+
+async def test_an_epoch_from_the_future_makes_no_master_of_an_empty_etcd(world: World) -> None:
+    """A set with a history that etcd does not know is not begun anew behind its back."""
+    app = await world.active()
+    async with world.broker(app) as broker:
+        await broker.register(last_epoch=7)
+        await broker.until(lambda: broker.beaten)
+        refused = (await broker.elect(over_epoch=7)).refused
+        assert (refused.code, refused.text) == (
+            2012,
+            "brokers remember epochs that etcd does not: it was emptied; recover the set by hand",
+        )
+
+
+async def test_an_etcd_that_was_wiped_elects_nobody(world: World) -> None:
+    """The brokers register anew; the master keeps its epoch by itself, and no other one comes up beside it."""
+    app = await world.active()
+    async with pair(world, app) as (master, slave):
+        world.etcd.control("del", "--prefix", world.key(""))
+        await master.until(lambda: master.register_again > 0)
+        await until(lambda: app.is_active)
+        await master.register(broker_id=1, address="one:1", last_epoch=1)
+        await slave.register(broker_id=2, address="two:1", last_epoch=1)
+        beaten = slave.beaten
+        await slave.until(lambda: slave.beaten != beaten)
+        assert (await slave.elect(over_epoch=1)).refused.code == 2012
+        assert (await world.elect(app, 2)).refused.code == 2012
+        described = await world.described(app)
+        assert described.sets[0].set_state.master_id == 0
+        assert [each.state.master_id for each in (master, slave)] == [1, 1]
+
+
+async def test_a_value_that_nobody_can_read_stops_decisions_about_its_set_alone(world: World) -> None:
+    """The answer and the status name the key; another set goes on."""
+    app = await world.active()
+    async with pair(world, app) as (_, slave), world.broker(app, name="broker-b", code="b") as other:
+        world.etcd.control("put", world.key("sets/broker-a/state"), "{")
+
+        async def is_in_trouble() -> bool:
+            return bool((await world.described(app)).sets[0].trouble)
+
+        await eventually(is_in_trouble)
+        refused = (await slave.elect(over_epoch=1)).refused
+        assert refused.code == 2015
+        assert "sets/broker-a/state holds no SyncState" in refused.text
+        await other.register(address="three:1")
+        await other.until(lambda: other.beaten)
+        assert (await other.elect()).set_state.master_id == 1
+
+
+async def test_operators_elect_and_clean_up(world: World) -> None:
+    """Whom they name follows, also while there is a master; only the dead are forgotten."""
+    app = await world.active()
+
+    async def is_cleaned(broker_id: int) -> bool:
+        return not (await world.clean(app, broker_id)).HasField("refused")
+
+    async with pair(world, app) as (master, slave):
+        master.epoch = slave.epoch = 1
+        elected = await world.elect(app, 2)
+        assert (elected.set_state.master_id, elected.set_state.master_epoch) == (2, 2)
+        assert list(elected.set_state.members) == [1, 2]
+        assert (await world.elect(app, 3)).refused.code == 2004
+        refused = (await world.clean(app, 1)).refused
+        assert refused.code == 2009
+        assert refused.text == "brokers [1] are alive: stop them first, and wait until their leases have ended"
+        await master.ask(Join(leave=Join.Leave()))
+        await master.crash()
+        await slave.until(lambda: list(slave.state.members) == [2])
+        await eventually(lambda: is_cleaned(1))
+        assert [each.broker_id for each in (await world.clean(app, 1)).set_state.replicas] == [2]
+        assert (await world.clean(app, 2)).refused.code == 2009
+        await slave.ask(Join(leave=Join.Leave()))
+    await eventually(lambda: is_cleaned(0))
+    assert world.etcd.control("get", "--prefix", world.key("sets/"), "--keys-only").strip() == ""
+
+    async def is_forgotten() -> bool:
+        return not (await world.described(app)).sets
+
+    await eventually(is_forgotten)
+
+
+async def test_etcd_that_does_not_answer_changes_nothing_and_says_so(world: World) -> None:
+    """Frozen for longer than the lease: nobody is elected meanwhile, the reason is told, and all goes on after it."""
+    app = await world.active()
+    async with pair(world, app) as (master, slave):
+        world.etcd.freeze(0)
+        try:
+            await until(lambda: not app.health.checks[ETCD_CHECK].serving and not app.is_active)
+            assert "no etcd member of" in app.health.checks[ETCD_CHECK].reason
+            assert (await world.described(app)).etcd_trouble.startswith("no etcd member of")
+            assert (await slave.elect(over_epoch=1)).refused.code == 2007
+        finally:
+            world.etcd.thaw(0)
+        await until(lambda: app.is_active and app.health.ready)
+        assert [each.state.master_epoch for each in (master, slave)] == [1, 1]
+
+
+async def test_a_wrong_password_is_told_and_nothing_is_campaigned_for() -> None:
+    """The controller runs, is not ready, and says why."""
+    with EtcdCluster() as etcd:
+        for words in ("user add root:secret", "user grant-role root root", "auth enable"):
+            etcd.control(*words.split())
+        world = World(etcd)
+        app = await world.controller(user="root", password="wrong")
+        try:
+            await until(lambda: "authentication failed" in app.health.checks[ETCD_CHECK].reason)
+            await until(lambda: "authentication failed" in app.health.checks[HEALTH_CHECK].reason)
+            assert not app.is_active
+            refused = (await world.elect(app)).refused
+            assert (refused.code, refused.text) == (2007, "another controller is active: none yet")
+        finally:
+            await app.stop()
+        app = await world.controller(user="root", password="secret")
+        await until(lambda: app.is_active and app.health.ready)
+        await app.stop()
+
+
+def test_settings_that_go_nowhere_are_refused() -> None:
+    """Each names what would be right."""
+    for section, settings, text in (
+        (EtcdConfig, {"endpoints": " ; "}, "endpoints must name at least one member"),
+        (EtcdConfig, {"endpoints": "etcd"}, "no address of the form host:port"),
+        (EtcdConfig, {"cert_path": "/x"}, "cert_path and key_path go together"),
+        (EtcdConfig, {"ca_path": "/x"}, "are for tls = true"),
+        (EtcdConfig, {"password": "x"}, "password is set without a user"),
+        (IdentityConfig, {"cluster_name": "a/b"}, "must be 1 to 255 of"),
+    ):
+        made = msgspec.convert(settings, section)
+        with pytest.raises(ValueError, match=text):
+            made.validate()  # type: ignore[attr-defined]
