@@ -24,7 +24,7 @@ from tests.e2e.process import ManagedProcess, console_script, start_all_in_one, 
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILDER = ROOT / ".tools" / "bin" / "python"  # has poetry-core; ./task makes it
-SERVICES = ("namesrv", "broker", "proxy")  # the controller is parts alone as yet, with no command
+SERVICES = ("namesrv", "controller", "broker", "proxy")
 BUILD_TIMEOUT_S = 120
 INSTALL_TIMEOUT_S = 600
 COMMAND_TIMEOUT_S = 60
@@ -178,11 +178,13 @@ def alone(
 
 CLOSURES = {
     "namesrv": {"apogeemq-namesrv", "apogeemq-mesh", "apogeemq-remoting-codec"},
+    "controller": {"apogeemq-controller", "apogeemq-mesh"},
     "broker": {"apogeemq-broker", "apogeemq-mesh", "apogeemq-remoting-codec", "apogeemq-store"},
     "proxy": {"apogeemq-proxy", "apogeemq-mesh", "apogeemq-remoting-codec", "apogeemq-proto"},
 }
 LISTENERS = {
     "namesrv": {"remoting", "mesh", "http"},
+    "controller": {"mesh", "http"},
     "broker": {"remoting", "mesh", "http"},
     "proxy": {"grpc", "remoting", "http"},
 }

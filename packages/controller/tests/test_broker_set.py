@@ -1,7 +1,7 @@
 """Keys and values of a broker set, as docs/formats/controller.md has them."""
 
 import pytest
-from apogeemq.controller.core.broker_set import Replica, SetKeys, SyncState, decode, encode
+from apogeemq.controller.core.broker_set import Place, Replica, SetKeys, SyncState, decode, encode, place_of
 from apogeemq.controller.core.etcd import StoredKey
 
 
@@ -37,3 +37,20 @@ def test_what_is_no_state_names_its_key(value: bytes) -> None:
     """Somebody else wrote there: the message says where."""
     with pytest.raises(ValueError, match="/somewhere holds no SyncState"):
         decode(SyncState, stored(value))
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        (b"/apogeemq/one/controller/sets/broker-a/state", Place("broker-a")),
+        (b"/apogeemq/one/controller/sets/broker-a/replicas/0000000007", Place("broker-a")),
+        (b"/apogeemq/one/controller/live/broker-a/0000000007", Place("broker-a", 7)),
+        (b"/apogeemq/one/controller/active", None),
+        (b"/apogeemq/one/controller/live/broker-a/0000000000", None),
+        (b"/apogeemq/one/controller/sets/broker-a/colour", None),
+        (b"/apogeemq/one/controller/sets/\xff/extra/state", None),
+    ],
+)
+def test_what_a_key_is_about(key: bytes, place: Place | None) -> None:
+    """What others put there is nobody's."""
+    assert place_of("one", key) == place
