@@ -5,13 +5,16 @@ from apogeemq.controller.core.election import Refusal
 from apogeemq.controller.core.etcd import Outcome, StoredKey
 from apogeemq.controller.core.requests import Accepted, AskElection, CleanBroker, Refused, Register
 from apogeemq.controller.core.set_decisions import (
+    Alive,
     Begin,
     Changed,
     Commit,
     Committed,
     Effect,
     Gone,
+    Loaded,
     Reply,
+    Reported,
     Seen,
     SetDecisions,
 )
@@ -55,6 +58,18 @@ def answer(effects: tuple[Effect, ...]) -> Accepted | Refused:
     return reply.answer
 
 
+def test_a_controller_that_becomes_active_elects_nobody_over_what_it_saw_as_a_stand_by() -> None:
+    """A master whose lease ended in an outage of etcd has a full TTL to come back (architecture §6.2)."""
+    machine = SetDecisions(KEYS, SetRules())
+    machine.step(Alive(frozenset({2}), frozenset({1, 2})), 0)
+    machine.step(Reported(2, 1, 5, 100), 0)
+    read = ticket(machine.step(Begin(4), 0))
+    loaded = machine.step(Committed(read, found(20, stored(7, STATE), stored(8, replica(1)), stored(9, replica(2)))), 0)
+    assert [type(each) for each in loaded] == [Changed, Loaded, Changed]
+    assert machine.step(Alive(frozenset({1, 2}), frozenset({1, 2})), 0) == ()
+    assert ticket(machine.step(Alive(frozenset({2}), frozenset({2})), 300)) == read + 1
+
+
 def test_a_refusal_of_etcd_is_the_answer() -> None:
     """A database that is full, or a user without the right, changes nothing, and whoever asked is told why."""
     machine = begun()
@@ -91,6 +106,7 @@ def test_a_deleted_key_does_not_come_back_by_an_older_read() -> None:
 def test_a_set_is_forgotten_when_it_was_cleaned_up() -> None:
     """Accepted once a read shows nothing of it."""
     machine = begun(stored(7, STATE), stored(8, replica(1)))
+    machine.step(Alive(frozenset(), frozenset()), 0)
     asked = machine.step(CleanBroker(3, 0), 0)
     assert answer(machine.step(Committed(ticket(asked), found(21)), 0)) == Accepted(0, NEW_SET)
 

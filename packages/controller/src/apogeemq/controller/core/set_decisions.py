@@ -360,6 +360,8 @@ class SetDecisions:
         self._loaded = True
         self._take_over(event.outcome, effects)
         if first:
+            # Whom a stand-by took for gone has a full TTL from here on too: Alive, which Loaded brings, says the same.
+            self._alive |= frozenset(self._replicas)
             effects += [Loaded(tuple(sorted(self._replicas))), Changed(self._state)]
         head = self._head
         if head is not None and head.decision is not None and event.outcome.succeeded and not first:
