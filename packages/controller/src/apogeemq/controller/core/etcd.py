@@ -137,6 +137,26 @@ class Change:
     lease_id: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Keys of a range, sorted, as they were at `revision`: watch from the one after it to miss nothing."""
+
+    revision: int
+    keys: tuple[StoredKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as it was granted: `ttl_s` may be more than was asked for, `sent_ms` is when it was.
+
+    `sent_ms` is of a clock that goes on while the machine sleeps.
+    """
+
+    lease_id: int
+    ttl_s: int
+    sent_ms: int
+
+
 def end_of_prefix(prefix: bytes) -> bytes:
     """The exclusive end of all keys that begin with `prefix`; b"\\0" stands for no end."""
     stripped = prefix.rstrip(b"\xff")

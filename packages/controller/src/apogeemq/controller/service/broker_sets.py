@@ -13,11 +13,10 @@ from types import MappingProxyType
 
 from apogeemq.controller.core.broker_set import SetKeys, active_key, cluster_prefix, place_of
 from apogeemq.controller.core.election import Refusal
-from apogeemq.controller.core.etcd import Change, StoredKey, end_of_prefix
+from apogeemq.controller.core.etcd import Change, Found, StoredKey, end_of_prefix
 from apogeemq.controller.core.requests import Refused
 from apogeemq.controller.core.set_rules import SetRules
 from apogeemq.controller.errors import Compacted, EtcdError
-from apogeemq.controller.links.etcd.client import Found
 from apogeemq.controller.service.campaign import Campaign
 from apogeemq.controller.service.set_runner import Ports, SetRunner
 

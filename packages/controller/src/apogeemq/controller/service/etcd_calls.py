@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from apogeemq.controller.core.etcd import Change, Outcome, Transaction
-from apogeemq.controller.links.etcd.client import Found
-from apogeemq.controller.links.etcd.kept_lease import Lease
+from apogeemq.controller.core.etcd import Change, Found, Lease, Outcome, Transaction
 
 
 class EtcdCalls(Protocol):

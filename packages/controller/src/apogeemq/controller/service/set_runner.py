@@ -20,11 +20,10 @@ from typing import Protocol
 from apogeemq.controller.core import liveness, notifications, set_decisions
 from apogeemq.controller.core.broker_set import NEW_SET, Replica, SetKeys, SyncState
 from apogeemq.controller.core.election import Refusal
-from apogeemq.controller.core.etcd import Outcome, Put, StoredKey, Transaction, is_same_key
+from apogeemq.controller.core.etcd import Lease, Outcome, Put, StoredKey, Transaction, is_same_key
 from apogeemq.controller.core.requests import Accepted, Answer, AskElection, Leave, Refused, Register, Request
 from apogeemq.controller.core.set_rules import SetRules
 from apogeemq.controller.errors import EtcdError, EtcdOutcomeUnknown
-from apogeemq.controller.links.etcd.kept_lease import Lease
 from apogeemq.controller.metrics import ControllerMetrics, ElectionResult
 from apogeemq.controller.service.etcd_calls import EtcdCalls
 from apogeemq.controller.service.tasks import Tasks

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apogeemq.controller.core.etcd import Change, Outcome, StoredKey, Transaction
+from apogeemq.controller.core.etcd import Change, Found, Lease, Outcome, StoredKey, Transaction
 from apogeemq.controller.errors import LeaseGone
 from apogeemq.controller.etcd_api import v3_pb2 as pb
 from apogeemq.controller.links.etcd.calls import Calls, Credentials
 from apogeemq.controller.links.etcd.keep_alives import KeepAlives
-from apogeemq.controller.links.etcd.kept_lease import KeptLease, Lease
+from apogeemq.controller.links.etcd.kept_lease import KeptLease
 from apogeemq.controller.links.etcd.members import Members
 from apogeemq.controller.links.etcd.methods import LEASE_GRANT, LEASE_REVOKE, LEASE_TIME_TO_LIVE, RANGE, TXN
 from apogeemq.controller.links.etcd.values import outcome, stored_key, txn_request
@@ -25,14 +24,6 @@ if TYPE_CHECKING:
 
 PAGE_KEYS = 500
 """Keys in one answer of a read; a longer range is read in pages, all at the first one's revision."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Keys of a range, sorted, as they were at `revision`: watch from the one after it to miss nothing."""
-
-    revision: int
-    keys: tuple[StoredKey, ...]
 
 
 def boottime_ms() -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from apogeemq.controller.core.etcd import Lease
 from apogeemq.controller.core.lease_beats import LeaseBeats
 from apogeemq.controller.errors import EtcdError, LeaseGone
 
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from apogeemq.mesh.clock import Clock
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A lease as it was granted: `ttl_s` may be more than was asked for, `sent_ms` is when it was."""
-
-    lease_id: int
-    ttl_s: int
-    sent_ms: int
 
 
 class KeptLease:
