@@ -1,0 +1,244 @@
+"""Controllers as processes, on a real etcd: leadership moves in time, and brokers do not notice.
+
+The brokers are raw clients of the controllers' API (tests/raw_broker.py): what is tried is what a broker can rely on.
+"""
+
+import asyncio
+import contextlib
+import json
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+import pytest
+from apogeemq.mesh.grpc_network import GrpcNetwork
+
+from tests.e2e.http_client import readiness
+from tests.e2e.process import ManagedProcess, console_script, poll_until, start_service
+from tests.etcd_cluster import EtcdCluster
+from tests.raw_broker import Join, RawBroker
+
+pytestmark = pytest.mark.verify
+
+TTL_S = 3
+CLUSTER = "DefaultCluster"
+WAIT_S = 20.0
+COMMAND_TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+def etcd() -> Iterator[EtcdCluster]:
+    """One member."""
+    with EtcdCluster() as cluster:
+        yield cluster
+
+
+class Controllers:
+    """Controllers by name; each keeps its port over a restart, as a machine's does."""
+
+    def __init__(self, etcd: EtcdCluster, directory: pathlib.Path) -> None:
+        self._etcd = etcd
+        self._directory = directory
+        self._stack = contextlib.ExitStack()
+        self._processes: dict[str, ManagedProcess] = {}
+        self.endpoints: dict[str, str] = {}
+        self.http: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def start(self, name: str, **settings: str) -> ManagedProcess:
+        """Start one and wait until it listens."""
+        config = self._directory / "controller.toml"
+        config.write_text("")
+        port = self.endpoints[name].rpartition(":")[2] if name in self.endpoints else "0"
+        all_settings = {
+            "listeners.mesh.host": "127.0.0.1",
+            "listeners.mesh.port": port,
+            "listeners.http.port": "0",
+            "etcd.endpoints": self._etcd.endpoints[0],
+            "leases.controller_ttl_s": str(TTL_S),
+            "leases.broker_ttl_s": str(TTL_S),
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
+        started = start_service(
+            "controller", config=config, settings=all_settings, log_directory=self._directory / "logs", name=name
+        )
+        process = self._processes[name] = self._stack.enter_context(started)
+        listeners = process.wait_ready().listeners
+        self.endpoints[name], self.http[name] = listeners["mesh"], listeners["http"]
+        return process
+
+    def process(self, name: str) -> ManagedProcess:
+        return self._processes[name]
+
+    def name_of(self, endpoint: str) -> str:
+        """Which controller it is; empty for none."""
+        return next((name for name, each in self.endpoints.items() if each == endpoint), "")
+
+    def wait_ready(self, name: str) -> None:
+        """Until it sees what etcd holds."""
+        http = self.http[name]
+        poll_until(lambda: readiness(http)[0] == 200, WAIT_S, lambda: self.process(name).failure("is not ready"))
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`apogeemq-controller …`, told of all controllers."""
+        argv = [str(console_script("apogeemq-controller")), *words, "--controller", ";".join(self.endpoints.values())]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+
+    def status(self) -> Mapping[str, Any]:
+        """What `apogeemq-controller status -o json` says."""
+        done = self.command("status", "-o", "json")
+        assert done.returncode == 0, done.stderr
+        described: Mapping[str, Any] = json.loads(done.stdout)
+        return described
+
+
+@pytest.fixture
+def controllers(etcd: EtcdCluster, tmp_path: pathlib.Path) -> Iterator[Controllers]:
+    """None of them runs yet; those that a test leaves running are killed."""
+    with Controllers(etcd, tmp_path) as made:
+        yield made
+
+
+class TwoStreams:
+    """A raw broker with a stream to each controller: it registers by the active one, and beats to both."""
+
+    def __init__(self, controllers: Controllers, code: str) -> None:
+        self._controllers = controllers
+        self._code = code
+        self._network = GrpcNetwork()
+        self.streams: dict[str, RawBroker] = {}
+
+    async def open(self, name: str) -> RawBroker:
+        """Open the stream to a controller, and wait until it says who is active."""
+        stream = RawBroker(self._network, self._controllers.endpoints[name], cluster=CLUSTER, code=self._code)
+        await stream.__aenter__()
+        self.streams[name] = stream
+        return stream
+
+    async def register(self, active: str) -> int:
+        """Register there; the other streams beat with the same lease."""
+        first = self.streams[active]
+        answer = await first.register(address=f"{self._code}:10911")
+        assert not answer.HasField("refused"), answer
+        for stream in self.streams.values():
+            if stream is not first:
+                self.beat_like(first, stream)
+        return answer.broker_id
+
+    def beat_like(self, first: RawBroker, stream: RawBroker) -> None:
+        """Let a stream beat for the lease of another."""
+        stream.broker_id, stream.lease_id, stream.epoch = first.broker_id, first.lease_id, first.epoch
+        stream.start_beating()
+
+    async def close(self) -> None:
+        for stream in self.streams.values():
+            await stream.crash()
+
+
+async def until(is_so: Callable[[], bool], timeout_s: float = WAIT_S) -> float:
+    """Wait until it is so; gives the seconds that it took."""
+    begun_s = time.monotonic()
+    async with asyncio.timeout(timeout_s):
+        for _ in iter(int, 1):
+            if is_so():
+                break
+            await asyncio.sleep(0.02)
+    return time.monotonic() - begun_s
+
+
+async def test_leadership_moves_and_brokers_do_not_notice(controllers: Controllers) -> None:
+    """After kill -9 and after SIGSTOP within TTL + 1 s, to one that knows all; the master stays the same throughout."""
+    for name in ("one", "two"):
+        controllers.start(name)
+        controllers.wait_ready(name)
+    brokers = [TwoStreams(controllers, code) for code in ("first", "second")]
+    try:
+        for broker in brokers:
+            for name in ("one", "two"):
+                await broker.open(name)
+        watcher = brokers[0].streams["two"]
+        await watcher.until(lambda: watcher.standing.active)
+        active = controllers.name_of(watcher.standing.active)
+        standby = "two" if active == "one" else "one"
+        assert [await broker.register(active) for broker in brokers] == [1, 2]
+        master = brokers[0].streams[active]
+        await master.elect()
+        await master.until(lambda: master.state.master_id == 1)
+        assert not (await master.propose({1: 1, 2: 1})).HasField("refused")
+        third = RawBroker(GrpcNetwork(), controllers.endpoints[active], cluster=CLUSTER, code="claims")
+        async with third:
+            assert (await third.register(broker_id=2)).refused.code == 2014
+
+        # Killed: the stand-by is active within TTL + 1 s, and has the brokers' streams already.
+        controllers.process(active).kill()
+        heard = brokers[0].streams[standby]
+        assert await until(lambda: heard.standing.is_active, TTL_S + 5) < TTL_S + 1
+        await asyncio.sleep(2 * TTL_S)  # the leases, and the grace of the new active one, would be over by now
+        described = await asyncio.to_thread(controllers.status)
+        assert described["active"] == controllers.endpoints[standby]
+        [broker_set] = described["sets"]
+        assert (broker_set["master_id"], broker_set["master_epoch"], broker_set["sync_state_set"]) == (1, 1, [1, 2])
+        assert [(each["broker_id"], each["alive"]) for each in broker_set["brokers"]] == [(1, True), (2, True)]
+        assert not (await heard.propose({1: 1})).HasField("refused")
+
+        # Frozen: the same, to the one that was started again; what was frozen finds that it is a stand-by.
+        controllers.start(active)
+        controllers.wait_ready(active)
+        for broker in brokers:
+            again = await broker.open(active)
+            broker.beat_like(broker.streams[standby], again)
+        heard = brokers[0].streams[active]
+        await heard.until(lambda: heard.state.set_epoch == 3)
+        frozen = controllers.process(standby)
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            assert await until(lambda: heard.standing.is_active, TTL_S + 5) < TTL_S + 1
+        finally:
+            frozen.send_signal(signal.SIGCONT)
+        left = brokers[0].streams[standby]
+        await left.until(lambda: left.standing.active == controllers.endpoints[active])
+        assert (await left.propose({1: 1, 2: 1})).refused.code == 2007
+
+        # A clean stop of the master hands over, and a clean stop of the active controller is no waiting either.
+        answer = await heard.ask(Join(leave=Join.Leave()))
+        assert (answer.set_state.master_id, answer.set_state.master_epoch) == (1, 1), "it is the only member"
+        begun_s = time.monotonic()
+        controllers.process(active).stop()
+        assert await until(lambda: left.standing.is_active, TTL_S) < TTL_S
+        assert time.monotonic() - begun_s < TTL_S
+        assert "Traceback" not in controllers.process(active).log + controllers.process(standby).log
+    finally:
+        for broker in brokers:
+            await broker.close()
+
+
+def test_commands_say_what_is_wrong(controllers: Controllers, etcd: EtcdCluster) -> None:
+    """Wrong credentials: alive, not ready, and every way of asking tells why; nobody is active, so nobody decides."""
+    for words in ("user add root:secret", "user grant-role root root", "auth enable"):
+        etcd.control(*words.split())
+    controllers.start("one", etcd__user="root", etcd__password="not-the-secret")
+    process = controllers.process("one")
+    poll_until(
+        lambda: "authentication failed" in controllers.status()["etcd_trouble"],
+        WAIT_S,
+        lambda: process.failure("does not tell of the wrong password"),
+    )
+    code, checks = readiness(controllers.http["one"])
+    assert code == 503
+    assert all("authentication failed" in str(each["reason"]) for each in checks.values())
+    table = controllers.command("status")
+    assert table.stdout.splitlines()[0].startswith("cluster DefaultCluster, active controller none")
+    assert "ETCD CANNOT BE USED: etcd refused with" in table.stdout
+    refused = controllers.command("elect-master", "--broker-name", "broker-a")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "refused with 2007: another controller is active: none yet" in refused.stderr
+    assert "not-the-secret" not in process.log
+    process.stop()
