@@ -329,6 +329,38 @@ class TestProxyWithABrokerInside:
             namesrv.stop()
 
 
+class TestNamesrvWithAControllerInside:
+    """enableControllerInNamesrv: the name server's wheel knows no controller, and finds one installed beside it."""
+
+    def test_without_the_wheel_the_error_names_it(self, dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
+        """Exit code 2, with the setting that asks for a controller and the wheel that has it."""
+        environment = install(tmp_path / "environment", dist, "apogeemq-namesrv")
+        command = [str(console_script("apogeemq-namesrv", environment)), "--set", "enableControllerInNamesrv=true"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+        assert done.returncode == 2
+        assert "enableControllerInNamesrv" in done.stderr
+        assert "apogeemq-controller" in done.stderr
+
+    def test_with_the_wheel_one_process_has_both(self, dist: pathlib.Path, tmp_path: pathlib.Path) -> None:
+        """The controller answers at its own listener; without etcd it says so, and the name server serves."""
+        environment = install(tmp_path / "environment", dist, "apogeemq-namesrv", "apogeemq-controller")
+        inside = tmp_path / "controller.toml"
+        inside.write_text('[etcd]\nendpoints = "127.0.0.1:1"\n[listeners.mesh]\nport = 0\n[listeners.http]\nport = 0\n')
+        config = tmp_path / "namesrv.properties"
+        config.write_text(f"enableControllerInNamesrv=true\ncontroller.config={inside}\n")
+        settings = {f"listeners.{name}.port": "0" for name in LISTENERS["namesrv"]}
+        with start_service(
+            "namesrv", config=config, settings=settings, log_directory=tmp_path, environment=environment
+        ) as process:
+            listeners = process.wait_ready().listeners
+            assert get(f"http://{listeners['http']}/readyz") == 200
+            assert get(f"http://{listeners['controller.http']}/healthz") == 200
+            command = [console_script("apogeemq-controller", environment), "status"]
+            printed = run([*command, "--controller", listeners["controller.mesh"]], timeout_s=COMMAND_TIMEOUT_S)
+            assert printed.startswith("cluster DefaultCluster, active controller none")
+            process.stop()
+
+
 @pytest.fixture(scope="module")
 def all_in_one(dist: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """An environment with the `apogeemq` wheel and all that it asks for."""

@@ -29,7 +29,7 @@ from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.config import ListenerConfig
-from apogeemq.mesh.embedding import EmbeddedService
+from apogeemq.mesh.embedding import EmbeddedBroker
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.http import HttpListener, observability_routes
 from apogeemq.mesh.lifecycle import Lifecycle
@@ -503,7 +503,7 @@ def _make_app(config: BrokerConfig, world: World) -> BrokerApp:
     )
 
 
-def embed(file: Path | None, environ: Mapping[str, str], settings: Mapping[str, str], world: World) -> EmbeddedService:
+def embed(file: Path | None, environ: Mapping[str, str], settings: Mapping[str, str], world: World) -> EmbeddedBroker:
     """Put a broker together for another service's process (mesh.embedding.EmbeddableFactory). Raises ConfigError."""
     return _make_app(PROGRAM.load_config(file, environ, settings).value, world)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from apogeemq.controller.config import IGNORED_PROPERTIES, ControllerConfig
 from apogeemq.controller.core.broker_set import active_key
@@ -18,6 +19,7 @@ from apogeemq.controller.service.set_runner import Ports
 from apogeemq.mesh.addresses import advertised_address, is_loopback
 from apogeemq.mesh.clock import Clock, SystemClock
 from apogeemq.mesh.config import ListenerConfig
+from apogeemq.mesh.embedding import EmbeddedService
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.http import HttpListener, observability_routes
 from apogeemq.mesh.lifecycle import Lifecycle
@@ -227,6 +229,11 @@ def _make_app(config: ControllerConfig, world: World) -> ControllerApp:
         registry=world.registry,
         tracer=world.tracer,
     )
+
+
+def embed(file: Path | None, environ: Mapping[str, str], settings: Mapping[str, str], world: World) -> EmbeddedService:
+    """Put a controller together for another service (mesh.embedding.EmbeddableFactory). Raises ConfigError."""
+    return _make_app(PROGRAM.load_config(file, environ, settings).value, world)
 
 
 def _metric_labels(config: ControllerConfig) -> dict[str, str]:

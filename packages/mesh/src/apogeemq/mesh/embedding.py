@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast, overload
 
 from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.errors import ConfigError
@@ -26,18 +26,8 @@ class EmbeddedService(Protocol):
     """A service in this process."""
 
     @property
-    def name(self) -> str:
-        """What routes call it: a broker's name."""
-        ...
-
-    @property
     def endpoints(self) -> Mapping[str, str]:
         """Where each started listener is reached: name → "host:port"."""
-        ...
-
-    @property
-    def calls(self) -> CallTable:
-        """What it answers, once it is started."""
         ...
 
     def join(self, lifecycle: Lifecycle) -> None:
@@ -45,8 +35,33 @@ class EmbeddedService(Protocol):
         ...
 
 
+class EmbeddedBroker(EmbeddedService, Protocol):
+    """A broker in this process."""
+
+    @property
+    def name(self) -> str:
+        """What routes call it."""
+        ...
+
+    @property
+    def calls(self) -> CallTable:
+        """What it answers, once it is started."""
+        ...
+
+
 EmbeddableFactory = Callable[[Path | None, Mapping[str, str], Mapping[str, str], World], EmbeddedService]
 """(settings file or None, environment, settings that go over both, world) → the service. Raises ConfigError."""
+
+BrokerFactory = Callable[[Path | None, Mapping[str, str], Mapping[str, str], World], EmbeddedBroker]
+"""Likewise, of a broker."""
+
+
+@overload
+def find_embeddable(service: Literal["broker"], *, asked_by: str) -> BrokerFactory: ...
+
+
+@overload
+def find_embeddable(service: Literal["controller"], *, asked_by: str) -> EmbeddableFactory: ...
 
 
 def find_embeddable(service: str, *, asked_by: str) -> EmbeddableFactory:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 from apogeemq.mesh.addresses import advertised_address, is_loopback
 from apogeemq.mesh.chance import Chance, SystemChance
 from apogeemq.mesh.clock import Clock, SystemClock
 from apogeemq.mesh.config import ListenerConfig
+from apogeemq.mesh.embedding import EmbeddedService, find_embeddable
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.http import HttpListener, observability_routes
 from apogeemq.mesh.lifecycle import Lifecycle
@@ -39,8 +42,8 @@ class NamesrvApp:
     """One name server with its listeners.
 
     What is not handed in is made here: gRPC as the network, the system's clock and chance, no access control, its own
-    health and metrics. Whoever embeds it hands in what the services of the process share. Raises ConfigError when
-    certificates cannot be used.
+    health and metrics. Whoever embeds it hands in what the services of the process share. `embedded` is a controller
+    that this name server starts and stops with itself. Raises ConfigError when certificates cannot be used.
 
         app = NamesrvApp(NamesrvConfig())
         await app.start()
@@ -58,7 +61,9 @@ class NamesrvApp:
         access: AccessHook | None = None,
         health: Health | None = None,
         registry: Registry | None = None,
+        embedded: EmbeddedService | None = None,
     ) -> None:
+        self._embedded = embedded
         self.health = Health() if health is None else health
         self.registry = Registry() if registry is None else registry
         self.table = RouteTable()
@@ -105,12 +110,18 @@ class NamesrvApp:
 
     @property
     def endpoints(self) -> dict[str, str]:
-        """Where each started listener is reached: name → "host:port". Empty before start() and after stop()."""
-        return dict(self._endpoints)
+        """Where each started listener is reached: name → "host:port". Empty before start() and after stop().
+
+        A controller inside has its own, "controller.…".
+        """
+        inside = {} if self._embedded is None else self._embedded.endpoints
+        return {**self._endpoints, **{f"controller.{name}": address for name, address in inside.items()}}
 
     def join(self, lifecycle: Lifecycle) -> None:
         """Add this name server to a process's lifecycle: its failures are then the process's. Instead of start()."""
         listeners = self._config.listeners
+        if self._embedded is not None:
+            self._embedded.join(lifecycle)
         if listeners.http.enabled:
             lifecycle.add("namesrv http", start=self._start_http, stop=self._stop_http)
         if listeners.mesh.enabled:
@@ -222,7 +233,16 @@ def _make_app(config: NamesrvConfig, world: World) -> NamesrvApp:
         chance=world.chance,
         health=world.health,
         registry=world.registry,
+        embedded=_embedded_controller(config, world) if config.controller.enabled else None,
     )
+
+
+def _embedded_controller(config: NamesrvConfig, world: World) -> EmbeddedService:
+    """The controller of enableControllerInNamesrv, by its own settings. Raises ConfigError."""
+    factory = find_embeddable("controller", asked_by="enableControllerInNamesrv")
+    file = Path(config.controller.config) if config.controller.config else None
+    # A world of its own: both services have metrics and listeners of one name, and its spans shall bear its name.
+    return factory(file, os.environ, {}, world.beside({"node_type": "controller"}))
 
 
 PROGRAM = ServiceProgram(

@@ -5,6 +5,7 @@ All of them are this process's own: name servers know nothing of each other and 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -81,6 +82,22 @@ class RegistrationConfig(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+class ControllerInsideConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A controller in this process."""
+
+    enabled: Annotated[bool, setting("enableControllerInNamesrv")] = False
+    """Whether one runs here; needs the wheel apogeemq-controller, and etcd."""
+    config: str = ""
+    """The controller's settings file. Empty: its defaults."""
+
+    def validate(self) -> None:
+        """Raise ValueError for a file that nobody would read, or that is not there."""
+        if self.config and not self.enabled:
+            raise ValueError("config is set, which only enabled = true uses")
+        if self.config and not Path(self.config).is_file():
+            raise ValueError(f"config: there is no file {self.config}")
+
+
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds; whoever reaches one is refused, others do not notice."""
 
@@ -105,5 +122,6 @@ class NamesrvConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     listeners: ListenersConfig = ListenersConfig()
     registration: RegistrationConfig = RegistrationConfig()
+    controller: ControllerInsideConfig = ControllerInsideConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()

@@ -20,7 +20,7 @@ from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock, within
 from apogeemq.mesh.config import ListenerConfig
-from apogeemq.mesh.embedding import EmbeddedService, find_embeddable
+from apogeemq.mesh.embedding import EmbeddedBroker, find_embeddable
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.http import HttpListener, observability_routes
 from apogeemq.mesh.lifecycle import Lifecycle
@@ -90,7 +90,7 @@ class ProxyApp:
         tracer: Tracer,
         namesrvs: Callable[[], Sequence[str]] | None = None,
         local_brokers: Mapping[str, Callable[[], CallTable]] | None = None,
-        embedded: EmbeddedService | None = None,
+        embedded: EmbeddedBroker | None = None,
         access: AccessHook | None = None,
         make_door: MakeDoor | None = None,
     ) -> None:
@@ -354,7 +354,7 @@ def _make_app(config: ProxyConfig, world: World) -> ProxyApp:
     )
 
 
-def _embedded_broker(config: ProxyConfig, world: World) -> EmbeddedService:
+def _embedded_broker(config: ProxyConfig, world: World) -> EmbeddedBroker:
     """The broker of proxyMode=LOCAL: by its own settings, but at the proxy's name servers. Raises ConfigError."""
     factory = find_embeddable("broker", asked_by="proxyMode")
     file = Path(config.identity.broker_config) if config.identity.broker_config else None
