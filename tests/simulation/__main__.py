@@ -1,16 +1,24 @@
-"""`./task sim -- SEED`: one run, with its trace; `./task sim -- FIRST LAST`: many, with those that break something."""
+"""`./task sim -- SEED`: one run, with its trace; `./task sim -- FIRST LAST`: many, with those that break something;
+`./task sim -- mutants`: for each mutant the first seed that catches it (after a change of what seeds choose).
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 
 from tests.simulation.cluster import run
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.world import InvariantBrokenError
+
+MUTANT_SEEDS = 3_000
 
 
 def main(arguments: list[str]) -> int:
     """Give 1 when an invariant was broken."""
+    if arguments == ["mutants"]:
+        return _catch_mutants()
     first = int(arguments[0]) if arguments else 0
     last = int(arguments[1]) if len(arguments) > 1 else first
     began = time.monotonic()
@@ -30,6 +38,24 @@ def main(arguments: list[str]) -> int:
     seconds = time.monotonic() - began
     print(f"{last - first + 1} seeds in {seconds:.1f} s, broken: {broken}")
     return bool(broken)
+
+
+def _catch_mutants() -> int:
+    """Give 1 when one of them gets away."""
+    got_away = False
+    for name in MUTANTS:
+        seed = next(filter(partial(_catches, name), range(MUTANT_SEEDS)), None)
+        print(f'    "{name}": {seed},', flush=True)
+        got_away = got_away or seed is None
+    return got_away
+
+
+def _catches(name: str, seed: int) -> bool:
+    try:
+        run(seed, MUTANTS[name]())
+    except AssertionError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tests.simulation.wire import (
     Ask,
     AskCrc,
     Beat,
+    Consumed,
     CopyFrom,
     CrcSame,
     Hello,
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
 
 TICK_MS = 100
 BEAT_MS = 500
-SYNC_MS = 300
+SYNC_MS = 600
+POINTER_MS = 250
 REGISTER_AGAIN_MS = 500
 CHUNK_RECORDS_MAX = 8
+PULL_RECORDS_MAX = 64
 MIN_IN_SYNC = 2
 
 
@@ -83,9 +86,11 @@ class BrokerNode(Process):
         self._replicas: dict[int, ReplicaSession] = {}
         self._progress: progress.Progress | None = None
         self._waiting: list[tuple[int, int]] = []
+        self._pointer_offset = self.safe_pointer(self.disk.pointer_offset, len(self.disk.log))
         self.every(TICK_MS, self._tick)
         self.every(BEAT_MS, self._beat)
         self.every(SYNC_MS, self.disk.sync)
+        self.every(POINTER_MS, self._save_pointer)
 
     def stop(self, *, power: bool = False, clean: bool = False) -> None:
         """Killed; or its machine loses power; or it stops in order, with everything synced."""
@@ -117,6 +122,22 @@ class BrokerNode(Process):
         return bytes(self.disk.log[: self.disk.confirm_offset])
 
     # Clients
+
+    def pull(self) -> bytes:
+        """What comes next for the one group that consumes; its progress is kept here."""
+        data = self.readable()[self._pointer_offset : self._pointer_offset + PULL_RECORDS_MAX * RECORD_SIZE_BYTES]
+        if data:
+            self._pointer_offset += len(data)
+            for session in self._replicas.values():
+                session.send(Consumed(self._pointer_offset))
+        return data
+
+    def safe_pointer(self, offset: int, held_offset: int) -> int:
+        """A progress pointer is never ahead of the log that it depends on (architecture §5): ahead means loss."""
+        return min(offset, held_offset)
+
+    def _save_pointer(self) -> None:
+        self.disk.pointer_offset = self.safe_pointer(self._pointer_offset, self.disk.synced_size)
 
     def send(self, message_id: int) -> None:
         """A client sends; it hears nothing of a refusal, and is told by the checkers when it is acknowledged."""
@@ -346,9 +367,11 @@ class BrokerNode(Process):
                 case follower.Cut(offset):
                     self.note(f"cuts its log from {len(self.disk.log)} to {offset}")
                     self.disk.cut(offset)
+                    self._pointer_offset = self.safe_pointer(self._pointer_offset, offset)
                     self._checkers.cut(self)
                 case follower.StartOver():
                     self.disk.clear()
+                    self._pointer_offset = self.safe_pointer(self._pointer_offset, 0)
                 case follower.Copy(offset):
                     self._to_master(CopyFrom(offset))
                 case follower.SaveEpoch(entry):
@@ -391,6 +414,8 @@ class BrokerNode(Process):
                 self._follow(follower.Compared(epoch, is_same))
             case follower.Chunk():
                 self._follow(message)
+            case Consumed(offset):
+                self._pointer_offset = self.safe_pointer(offset, self.disk.confirm_offset)
 
     def lost_master(self, link: MasterLink) -> None:
         """The stream to the master ended."""

@@ -5,6 +5,7 @@
     confirmed      replicas are byte-equal up to the confirm offset, and to what any reader saw; it never goes back
     queue          queue offsets in what is confirmed have no gap
     learners       never in the set, never master
+    consumed       the group gets each acknowledged message at least once
 
 A set whose last member lost power is allowed to lose (architecture §6.5), but only in an epoch that says so.
 """
@@ -42,6 +43,8 @@ class Checkers:
         self._acknowledged_end = 0
         self._last_queue_offset = -1
         self._lives_confirmed: dict[tuple[str, int], int] = {}
+        self._consumed: set[int] = set()
+        self._consumed_expected = 0
         etcd.wrote = self._wrote
 
     def acknowledged(self, master: BrokerNode, message_id: int, end_offset: int) -> None:
@@ -69,6 +72,20 @@ class Checkers:
     def read(self, broker: BrokerNode) -> None:
         """A reader took all that this broker shows."""
         self._visible(broker, broker.readable())
+
+    def consumed(self, data: bytes) -> None:
+        """The consumers of the one group took these."""
+        self._consumed.update(record.message_id for record in records_of(data))
+
+    def expect_consumed(self) -> None:
+        """From now on the group is given some time to get all that is acknowledged."""
+        self._consumed_expected = self._acknowledged_end
+
+    def check_consumed(self) -> None:
+        """The time is over."""
+        for record in records_of(bytes(self._confirmed[: min(self._consumed_expected, self._acknowledged_end)])):
+            if record.message_id not in self._consumed:
+                self.fail(f"message {record.message_id} was acknowledged, and no consumer ever got it")
 
     def leads(self, broker: BrokerNode, epoch: int) -> None:
         """A broker begins to serve as master; one that was frozen meanwhile in an epoch that is over, to no avail."""

@@ -25,6 +25,7 @@ END_MS = 35_000
 SEND_MS = 50
 READ_MS = 90
 OPERATOR_MS = 2_000
+CONSUMED_WITHIN_MS = 3_000
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Cluster:
         for broker in self.brokers:
             if broker.is_leading and not broker.is_frozen:
                 self.checkers.read(broker)
+                self.checkers.consumed(broker.pull())
 
     def _operate(self) -> None:
         """A person gives up a broker that halted: after an allowed loss, the master's side goes on."""
@@ -124,8 +126,10 @@ def run(seed: int, settings: Settings | None = None, *, end_ms: int = END_MS) ->
     cluster.begin()
     cluster.world.after(FAULTS_FROM_MS, faults.next)
     cluster.world.after(FAULTS_UNTIL_MS, cluster.heal)
+    cluster.world.after(end_ms - CONSUMED_WITHIN_MS, cluster.checkers.expect_consumed)
     try:
         cluster.world.run_until(end_ms)
+        cluster.checkers.check_consumed()
         if cluster.checkers.last_acknowledged_ms < end_ms - 1_000:
             cluster.checkers.fail(f"nothing was acknowledged after {cluster.checkers.last_acknowledged_ms} ms")
     except Exception as error:

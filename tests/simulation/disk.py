@@ -1,4 +1,5 @@
-"""A broker's disk: a log of which the end may be unsynced, an epoch file that always is, and a counter of starts.
+"""A broker's disk: a log of which the end may be unsynced; an epoch file, a progress pointer and a counter of starts,
+which are synced as they are written.
 
 A killed process leaves everything (page cache). A power loss leaves what was synced, and of the rest any prefix, the
 last record of it perhaps torn: recovery drops one that it sees to be torn (architecture §5), but a record's checksum
@@ -26,7 +27,13 @@ class LogDisk:
         self.was_clean = True
         self.lost_unsynced = False
         self.losses = 0
+        self.pointer_offset = 0
         self._synced_size = 0
+
+    @property
+    def synced_size(self) -> int:
+        """How far the log would outlive a power loss."""
+        return self._synced_size
 
     @property
     def last_epoch(self) -> int:
@@ -60,7 +67,7 @@ class LogDisk:
         """Everything goes."""
         self.log.clear()
         self.entries = ()
-        self.confirm_offset = self._synced_size = 0
+        self.confirm_offset = self.pointer_offset = self._synced_size = 0
 
     def lose_power(self, chance: random.Random) -> int:
         """The machine goes down; gives how many bytes went with it."""

@@ -22,6 +22,7 @@ class Faults:
             self._kill_broker,
             self._kill_master,
             self._lose_power,
+            self._lose_all_power,
             self._stop_cleanly,
             self._freeze,
             self._cut_off,
@@ -62,6 +63,13 @@ class Faults:
         if broker.is_up:
             broker.stop(power=True)
             self._later(lambda: broker.is_up or broker.start())  # type: ignore[arg-type, func-returns-value]
+
+    def _lose_all_power(self) -> None:
+        """The brokers share a rack."""
+        for broker in self._cluster.brokers:
+            if broker.is_up:
+                broker.stop(power=True)
+                self._later(lambda broker=broker: broker.is_up or broker.start(), 2_000)  # type: ignore[misc]
 
     def _stop_cleanly(self) -> None:
         self._stop(self._world.chance.choice(self._cluster.brokers), clean=True)

@@ -159,6 +159,13 @@ class _ReadsEverything(BrokerNode):
         return self.log
 
 
+class _PointerAhead(BrokerNode):
+    """A progress pointer is kept as it is, whatever becomes of the log below it."""
+
+    def safe_pointer(self, offset: int, held_offset: int) -> int:
+        return offset
+
+
 MUTANTS: dict[str, Callable[[], Settings]] = {
     "fencing by clock only": lambda: Settings(machines=_machines(progress=_ByClockOnly)),
     "acknowledged by n replicas": lambda: Settings(machines=_machines(progress=_ByNumber)),
@@ -177,5 +184,6 @@ MUTANTS: dict[str, Callable[[], Settings]] = {
     "no truncation": lambda: Settings(machines=_machines(follower=_NeverCuts)),
     "mastership resumed": lambda: Settings(machines=_machines(role=_ResumesMastership)),
     "readers beyond confirm": lambda: Settings(broker=_ReadsEverything),
+    "progress pointer ahead of the log": lambda: Settings(broker=_PointerAhead),
 }
 """What is broken → the cluster that runs with it."""

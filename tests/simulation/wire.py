@@ -109,4 +109,11 @@ class Ack:
     offset: int
 
 
-ToReplica = Welcome | CrcSame | Chunk
+@dataclass(frozen=True)
+class Consumed:
+    """Master to replica: the group consumed the log up to here."""
+
+    offset: int
+
+
+ToReplica = Welcome | CrcSame | Chunk | Consumed
