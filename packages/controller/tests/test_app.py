@@ -15,6 +15,10 @@ from apogeemq.mesh.config import ListenerConfig
 from apogeemq.mesh.memory_network import MemoryNetwork
 from apogeemq.mesh.v1 import controller_pb2 as pb
 from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Tracer
 
 from tests.etcd_cluster import EtcdCluster
 from tests.raw_broker import Join, RawBroker
@@ -42,7 +46,7 @@ class World:
         self.network = MemoryNetwork(SystemClock(), SeededChance(1))
         self.apps: list[ControllerApp] = []
 
-    async def controller(self, **etcd_settings: str) -> ControllerApp:
+    async def controller(self, tracer: Tracer | None = None, **etcd_settings: str) -> ControllerApp:
         """Start one; the first is waited for until it is active."""
         host = f"controller-{len(self.apps)}"
         config = ControllerConfig(
@@ -53,7 +57,7 @@ class World:
             etcd=EtcdConfig(endpoints=self.etcd.endpoints[0], **etcd_settings),  # type: ignore[arg-type]
             leases=LeasesConfig(controller_ttl_s=TTL_S, broker_ttl_s=TTL_S),
         )
-        app = ControllerApp(config, network=self.network)
+        app = ControllerApp(config, network=self.network, tracer=tracer)
         self.apps.append(app)
         await app.start()
         return app
@@ -161,6 +165,23 @@ async def test_brokers_register_are_told_and_form_a_set(world: World) -> None:
     )
     assert 'request_total{request_type="CONTROLLER_REGISTER_BROKER",request_handle_status="success"} 2' in text
     assert "\nrole 3\n" in text
+
+
+async def test_each_decision_is_a_span(world: World) -> None:
+    """With what came of it: the registration, and the election that made an epoch."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    app = await world.controller(provider.get_tracer("controller"))
+    await until(lambda: app.is_active)
+    async with world.broker(app) as broker:
+        await broker.register()
+        await broker.elect()
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == ["decide", "decide"]
+    attributes = [span.attributes or {} for span in spans]
+    assert [each["apogeemq.master_epoch"] for each in attributes] == [0, 1]
+    assert {(each["apogeemq.broker_set"], each["apogeemq.outcome"]) for each in attributes} == {("broker-a", "done")}
 
 
 async def test_a_state_is_told_until_it_is_known(world: World) -> None:
