@@ -1,7 +1,7 @@
 """A broker as a controller sees it, without a broker behind it: a thin client of the controller's own API.
 
 It says what a test tells it to say, right or wrong, and keeps all that it is told. It beats by itself once it has a
-lease, each BEAT_S, to the stream that it was opened on.
+lease, each `beat_s`, to the stream that it was opened on.
 """
 
 import asyncio
@@ -32,7 +32,9 @@ class RawBroker:
         name: str = "broker-a",
         code: str = "code-1",
         incarnation: int = 1,
+        beat_s: float = BEAT_S,
     ) -> None:
+        self._beat_s = beat_s
         self.broker_id = 0
         self.lease_id = 0
         self.end_offset = 0
@@ -104,7 +106,7 @@ class RawBroker:
         return answer
 
     def start_beating(self) -> None:
-        """Beat each BEAT_S, for the lease that it has."""
+        """Beat each `beat_s`, for the lease that it has."""
         self._tasks.append(asyncio.create_task(self._beat()))
 
     async def elect(self, over_epoch: int = 0) -> pb.JoinReply.Answer:
@@ -154,7 +156,7 @@ class RawBroker:
                     end_offset=self.end_offset,
                 )
                 await self._stream.send(Join(beat=beat))
-                await asyncio.sleep(BEAT_S)
+                await asyncio.sleep(self._beat_s)
 
     async def _read(self) -> None:
         with contextlib.suppress(MeshError):  # how a killed controller looks
