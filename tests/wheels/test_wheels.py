@@ -347,7 +347,7 @@ class TestNamesrvWithAControllerInside:
         inside = tmp_path / "controller.toml"
         inside.write_text('[etcd]\nendpoints = "127.0.0.1:1"\n[listeners.mesh]\nport = 0\n[listeners.http]\nport = 0\n')
         config = tmp_path / "namesrv.properties"
-        config.write_text(f"enableControllerInNamesrv=true\ncontroller.config={inside}\n")
+        config.write_text(f"enableControllerInNamesrv=true\ncontroller.config_path={inside}\n")
         settings = {f"listeners.{name}.port": "0" for name in LISTENERS["namesrv"]}
         with start_service(
             "namesrv", config=config, settings=settings, log_directory=tmp_path, environment=environment

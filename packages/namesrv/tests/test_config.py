@@ -91,9 +91,7 @@ def test_what_is_known_of_apache_is_apaches() -> None:
     assert not set(known_aliases(NamesrvConfig)) & IGNORED_PROPERTIES
 
 
-@pytest.mark.parametrize(
-    "name", ["enableControllerInNamesrv", "supportActingMaster", "clusterTest", "deleteTopicWithBrokerRegistration"]
-)
+@pytest.mark.parametrize("name", ["supportActingMaster", "clusterTest", "deleteTopicWithBrokerRegistration"])
 def test_properties_that_clients_would_notice_are_not_ignored(name: str) -> None:
     """Who sets them relies on something that this name server does not do: better an error than a surprise."""
     with pytest.raises(ConfigError, match=name):

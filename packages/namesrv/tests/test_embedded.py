@@ -77,7 +77,7 @@ async def test_a_controller_starts_and_stops_with_the_name_server(
     file = tmp_path / "controller.toml"
     file.write_text("")
     own = world()
-    config = NamesrvConfig(controller=ControllerInsideConfig(enabled=True, config=str(file)), listeners=LISTENERS)
+    config = NamesrvConfig(controller=ControllerInsideConfig(enabled=True, config_path=str(file)), listeners=LISTENERS)
     app = PROGRAM.make_app(config, own)
     assert isinstance(app, NamesrvApp)
     await app.start()
@@ -95,8 +95,8 @@ async def test_a_controller_starts_and_stops_with_the_name_server(
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"controller.config": "x"}, "only enabled = true uses"),
-        ({"enableControllerInNamesrv": "true", "controller.config": "/does/not/exist"}, "there is no file"),
+        ({"controller.config_path": "x"}, "only enabled = true uses"),
+        ({"enableControllerInNamesrv": "true", "controller.config_path": "/does/not/exist"}, "there is no file"),
     ],
 )
 def test_a_settings_file_that_nobody_would_read_is_refused(settings: dict[str, str], text: str) -> None:

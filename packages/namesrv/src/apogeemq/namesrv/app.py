@@ -240,7 +240,7 @@ def _make_app(config: NamesrvConfig, world: World) -> NamesrvApp:
 def _embedded_controller(config: NamesrvConfig, world: World) -> EmbeddedService:
     """The controller of enableControllerInNamesrv, by its own settings. Raises ConfigError."""
     factory = find_embeddable("controller", asked_by="enableControllerInNamesrv")
-    file = Path(config.controller.config) if config.controller.config else None
+    file = Path(config.controller.config_path) if config.controller.config_path else None
     # A world of its own: both services have metrics and listeners of one name, and its spans shall bear its name.
     return factory(file, os.environ, {}, world.beside({"node_type": "controller"}))
 

@@ -87,15 +87,15 @@ class ControllerInsideConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, setting("enableControllerInNamesrv")] = False
     """Whether one runs here; needs the wheel apogeemq-controller, and etcd."""
-    config: str = ""
+    config_path: str = ""
     """The controller's settings file. Empty: its defaults."""
 
     def validate(self) -> None:
         """Raise ValueError for a file that nobody would read, or that is not there."""
-        if self.config and not self.enabled:
-            raise ValueError("config is set, which only enabled = true uses")
-        if self.config and not Path(self.config).is_file():
-            raise ValueError(f"config: there is no file {self.config}")
+        if self.config_path and not self.enabled:
+            raise ValueError("config_path is set, which only enabled = true uses")
+        if self.config_path and not Path(self.config_path).is_file():
+            raise ValueError(f"config_path: there is no file {self.config_path}")
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
