@@ -1,28 +1,22 @@
 """A broker that dies anywhere amid pops, acknowledgements, new times, revivals: nothing is lost, nothing early."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from random import Random
 
 import pytest
 from apogeemq.broker.config import PopConfig
 from apogeemq.broker.core.pop import HandleResult, PopHandle, Popped, PopRequest
-from apogeemq.mesh.clock import ManualClock
-from apogeemq.remoting_codec.record import decode_records
-from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 
+from packages.broker.tests.crash_lives import QUEUES, Life, SlowStep, Step, popped_messages
 from packages.broker.tests.world import World, send_fields
 
 INVISIBLE_MS = 20_000
-QUEUES = 2
-STEPS = 60
 
 
 @dataclass
 class Messages:
     """What a careful observer knows, by body."""
 
-    sent: set[bytes] = field(default_factory=set)
-    flushed: set[bytes] = field(default_factory=set)
     acknowledged: set[bytes] = field(default_factory=set)
     in_doubt: set[bytes] = field(default_factory=set)
     """Acknowledged in the moment of the crash, or due then, so that a second copy may have been made."""
@@ -30,51 +24,25 @@ class Messages:
     """The newest handle, and until when nobody else may get the message (ms)."""
 
 
-class Life:
-    """Random use of a broker, which ends in a crash."""
+class PopLife(Life):
+    """Pops, acknowledgements, new times, revivals."""
 
-    def __init__(self, seed: int) -> None:
-        self.chance = Random(seed)
-        self.disk = FaultyDisk(self.chance)
-        self.clock = ManualClock()
+    def __init__(self, seed: int, *, keeps_writes: bool) -> None:
+        super().__init__(seed, keeps_writes=keeps_writes)
         self.messages = Messages()
-        self.world = self.open()
-        self.client = self.world.client()
 
     def open(self) -> World:
         return World(self.disk, clock=self.clock, pop=PopConfig(revive_queue_num=2))
 
-    async def begin(self) -> None:
-        await self.world.save_topic("T", QUEUES)
-        await self.world.broker.popping.restore()
-        await self.world.broker.saver.save_groups()
-        self.world.store.flush_once()
+    def steps(self) -> Sequence[Step]:
+        return [self.send, self.send, self.pop, self.pop, self.ack, self.extend, self.change, self.wait]
 
-    async def use_until_it_dies(self) -> None:
-        """Any number of steps; a change of the disk somewhere among them is the last."""
-        self.disk.lose_power_after(self.chance.randrange(250))
-        steps = [self.send, self.send, self.pop, self.pop, self.ack, self.extend, self.change, self.wait]
-        slow_steps = [self.revive, self.save, self.flush]
-        try:
-            for _ in range(STEPS):
-                self.chance.choice(steps)()
-                if self.chance.random() < 0.3:
-                    await self.chance.choice(slow_steps)()
-        except PowerLoss:
-            pass
-        await self.world.kill()
-
-    async def come_back(self) -> None:
-        self.world = self.open()
-        await self.world.broker.popping.restore()
-        self.client = self.world.client()
+    def slow_steps(self) -> Sequence[SlowStep]:
+        return [self.revive, self.save, self.flush]
 
     def send(self) -> None:
-        body = b"%d" % len(self.messages.sent)
-        self.messages.sent.add(body)
         queue_id = self.chance.randrange(QUEUES)
-        if self.client.request(310, send_fields("T", queue_id), body).code != 0:
-            raise PowerLoss  # the connection made an answer of it
+        self.expect_success(self.client.request(310, send_fields("T", queue_id), self.new_body()))
 
     def pop(self) -> None:
         request = PopRequest(
@@ -91,26 +59,14 @@ class Life:
 
     def take(self, popped: Popped) -> None:
         now_ms = self.clock.now_ms()
-        for run in popped.runs:
-            records = [record for buffer in run.buffers for record in decode_records(buffer)]
-            assert [record.queue_offset for record in records] == list(run.queue_offsets)
-            for record in records:
-                body = record.body
-                assert body in self.messages.sent
-                if body not in self.messages.in_doubt:
-                    assert body not in self.messages.acknowledged, "it was acknowledged"
-                    _, until_ms = self.messages.held.get(body, (None, 0))
-                    assert until_ms <= now_ms, "somebody else still has it"
-                handle = PopHandle(
-                    run.retry_mark,
-                    run.queue_id,
-                    record.queue_offset,
-                    run.start_offset,
-                    popped.pop_time_ms,
-                    popped.invisible_time_ms,
-                    popped.revive_queue_id,
-                )
-                self.messages.held[body] = handle, now_ms + INVISIBLE_MS
+        for record, handle in popped_messages(popped):
+            body = record.body
+            assert body in self.sent
+            if body not in self.messages.in_doubt:
+                assert body not in self.messages.acknowledged, "it was acknowledged"
+                _, until_ms = self.messages.held.get(body, (None, 0))
+                assert until_ms <= now_ms, "somebody else still has it"
+            self.messages.held[body] = handle, now_ms + INVISIBLE_MS
 
     def some_held(self) -> list[bytes]:
         held = sorted(self.messages.held)
@@ -160,13 +116,6 @@ class Life:
         self.world.broker.popping.revive.commit_progress()
         self.messages.in_doubt -= doubtful
 
-    async def save(self) -> None:
-        await self.world.broker.saver.save_consumer_offsets()
-
-    async def flush(self) -> None:
-        self.world.store.flush_once()
-        self.messages.flushed |= self.messages.sent
-
     async def drain(self) -> set[bytes]:
         """Pop and acknowledge until nothing comes any more, long after every time is over; gives all that came."""
         delivered = set()
@@ -190,14 +139,12 @@ class Life:
 @pytest.mark.parametrize("seed", range(150))
 async def test_a_killed_broker_loses_nothing_and_hands_out_nothing_early(seed: int) -> None:
     """kill -9 at any write: what was not acknowledged comes again, none before its time, what was does not."""
-    life = Life(seed)
+    life = PopLife(seed, keeps_writes=True)
     await life.begin()
     for _ in range(1 + seed % 3):
         await life.use_until_it_dies()
-        life.disk.kill_process()
         await life.come_back()
-    stored = {record.body for queue_id in range(QUEUES) for record in life.world.records("T", queue_id)}
-    expected = stored - life.messages.acknowledged - life.messages.in_doubt
+    expected = {record.body for record in life.visible()} - life.messages.acknowledged - life.messages.in_doubt
     delivered = await life.drain()
     assert expected <= delivered
     assert not delivered & life.messages.acknowledged - life.messages.in_doubt
@@ -207,13 +154,11 @@ async def test_a_killed_broker_loses_nothing_and_hands_out_nothing_early(seed: i
 @pytest.mark.parametrize("seed", range(60))
 async def test_a_power_loss_loses_no_flushed_message(seed: int) -> None:
     """What was on the disk and not acknowledged comes again; what was acknowledged may, for that may be lost."""
-    life = Life(1_000 + seed)
+    life = PopLife(1_000 + seed, keeps_writes=False)
     await life.begin()
     await life.use_until_it_dies()
-    life.disk.lose_power()
-    life.disk.restart()
     acknowledged = set(life.messages.acknowledged | life.messages.in_doubt)
-    life.messages.in_doubt |= life.messages.sent
+    life.messages.in_doubt |= life.sent
     await life.come_back()
-    assert life.messages.flushed - acknowledged <= await life.drain()
+    assert life.flushed - acknowledged <= await life.drain()
     await life.world.stop()
