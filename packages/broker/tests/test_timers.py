@@ -16,6 +16,7 @@ from apogeemq.remoting_codec.bodies import TopicConfig
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.message_id import RecallHandle, encode_recall_handle
+from apogeemq.store.errors import NotWritable
 from apogeemq.store.memory_disk import MemoryDisk
 
 from packages.broker.tests.mesh_asking import Asker
@@ -238,6 +239,30 @@ async def test_a_recalled_message_never_comes(world: World) -> None:
     await until(lambda: world.store.timer.pending_count == 1)
     await world.clock.run_for(60)
     assert bodies(world) == [b"kept"]
+
+
+async def test_a_recall_takes_both_copies_that_a_crash_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the message was stored anew, before the older copy counted as done: both wait, neither comes."""
+    disk = MemoryDisk()
+    world = World(disk)
+    await world.save_topic()
+    handle = fields_of(send(world, TIMER_DELAY_SEC=5, UNIQ_KEY="K"))["recallHandle"]
+
+    def killed(entries: object) -> int:
+        raise NotWritable("the process was killed")
+
+    monkeypatch.setattr(world.store.timer, "commit", killed)
+    with pytest.raises(NotWritable):
+        await world.broker.timers.roll_forward(world.store.written_offset)
+    await world.kill()
+    async with World(disk, clock=world.clock) as again:
+        again.start_deliveries()
+        await again.clock.run_for(1)
+        assert again.store.timer.pending_count == 2
+        assert recall(again, handle).code == 0
+        await until(lambda: again.store.timer.pending_count == 0)
+        await again.clock.run_for(10)
+        assert bodies(again) == []
 
 
 async def test_a_message_of_a_proxy_is_recalled_through_it(world: World) -> None:

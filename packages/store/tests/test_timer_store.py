@@ -177,6 +177,16 @@ def test_recall() -> None:
     assert not timer.recall(NOW_MS + 500, b"c", is_it)
 
 
+def test_a_recall_takes_every_copy() -> None:
+    """A crash while the message was stored anew left two of them."""
+    timer = open_timer(MemoryDisk())
+    for at in range(3):
+        add(timer, NOW_MS + 500, at * 100, b"a")
+    assert timer.recall(NOW_MS + 500, b"a", lambda entry: entry.physical_offset != 100)
+    assert timer.pending_count == 1
+    assert offsets(timer.due(NOW_MS + 500, 10)) == [100]
+
+
 def test_a_delivery_seen_in_the_log_settles_its_timer() -> None:
     """As a replica does that follows another one's deliveries."""
     timer = open_timer(MemoryDisk())

@@ -157,9 +157,9 @@ class TimerStore:
     def recall(self, deliver_ms: int, unique_key: bytes, is_it: Callable[[TimerEntry], bool]) -> bool:
         """Take back the timer of this slot whose message has this key; False when none is waiting.
 
-        `is_it` looks at the record of a timer that may be the one: keys are kept as hashes only, and those that Java
-        wrote not at all. A timer that `due` has handed out is not waiting any more. Costs a look at each timer of the
-        slot, about 2 µs.
+        That may be several timers: a crash while a message was stored anew leaves both copies waiting. `is_it` looks at
+        the record of each that may be one: keys are kept as hashes only, and those that Java wrote not at all. A timer
+        that `due` has handed out is not waiting any more. Costs a look at each timer of the slot, about 2 µs.
         Errors: DiskFull, NotWritable; whatever `is_it` raises.
         """
         key_hash = key_hash_of(unique_key)
@@ -168,6 +168,7 @@ class TimerStore:
             precision_ms = self._config.precision_ms
             slot_ms = (deliver_ms - 1) // precision_ms * precision_ms
             positions = self._index.positions_between(slot_ms + 1, slot_ms + precision_ms)
+        recalled: list[TimerEntry] = []
         for position in positions:
             if position < self._log.start:  # settled, and its file gone
                 continue
@@ -176,8 +177,8 @@ class TimerStore:
                 continue
             entry = unit.entry(position, precision_ms)
             if unit.magic != MAGIC_SETTLED and is_it(entry):
-                return self.commit([entry]) > 0
-        return False
+                recalled.append(entry)
+        return self.commit(recalled) > 0
 
     def settle_record(self, physical_offset: int) -> bool:
         """The timer whose record begins there is done with: its copy was seen in the log. False if it was not pending.
