@@ -21,8 +21,8 @@ from packages.broker.tests.world import ROOT, World
 QUEUES = 2
 """Of topic T, which every life has."""
 STEPS = 60
-CHANGES_MAX = 250
-"""So many changes of the disk a life survives at most: about what STEPS make."""
+CHANGES_MAX = 100
+"""So many changes of the disk a life survives at most. STEPS make about as many: most lives end amid a change."""
 SLOW_SHARE = 0.3
 """So many steps are followed by one of those that wait for something."""
 

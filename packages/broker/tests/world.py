@@ -256,7 +256,7 @@ class World:
                 index_entries_max=1_000,
                 disk_limits=self.config.store.disk_limits,
                 retention=self.config.store.retention,
-                timer=TimerConfig(horizon_ms=self.config.timers.timer_max_delay_sec * 1_000),
+                timer=TimerConfig(file_size_bytes=4_096, horizon_ms=self.config.timers.timer_max_delay_sec * 1_000),
             ),
             now_ms=self.clock.now_ms,
             disk=self.disk,
@@ -334,10 +334,11 @@ class World:
         inode = self.disk.files[ROOT / "commitlog" / f"{0:020}"]
         inode.data[physical_offset + data.rindex(body)] ^= 0xFF
 
-    def records(self, topic: str, queue_id: int = 0) -> list[Record]:
-        """All messages of a queue, as they lie in the log."""
+    def records(self, topic: str, queue_id: int = 0, *, start: int = 0) -> list[Record]:
+        """All messages of a queue, or those from an offset on, as they lie in the log."""
         found = []
-        for offset in range(self.store.min_offset(topic, queue_id), self.store.max_offset(topic, queue_id)):
+        start = max(start, self.store.min_offset(topic, queue_id))
+        for offset in range(start, self.store.max_offset(topic, queue_id)):
             unit = self.store.queue_unit(topic, queue_id, offset)
             assert unit is not None
             data = self.store.record_at(unit[0])
