@@ -44,6 +44,10 @@ class GrpcClient:
         """Starts a PushConsumer."""
         return self._start(f"push-{group}", "push", topic=topic, group=group, **options)
 
+    def transact(self, topic: str, count: int, prefix: str = "transaction", **options: Option) -> DriverRun:
+        """Starts a producer of transactions, which then answers questions about them until it is told to stop."""
+        return self._start(f"transact-{prefix}", "transact", topic=topic, count=count, prefix=prefix, **options)
+
     def send(self, topic: str, count: int, prefix: str = "message", **options: Option) -> list[Sent]:
         """Produces and waits until every message is acknowledged."""
         with self.produce(topic, count, prefix, **options) as run:

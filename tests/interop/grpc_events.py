@@ -86,7 +86,37 @@ class Recalled(msgspec.Struct, frozen=True):
     msg_id: str
 
 
-Event = Started | Sent | SendFailed | Abandoned | Received | Settled | SettleFailed | ReceiveFailed | Recalled
+class Half(msgspec.Struct, frozen=True):
+    """A half message was taken; `said` is what its producer made of it at once: c commit, r roll back, u nothing."""
+
+    key: str = msgspec.field(name="half")
+    msg_id: str
+    said: str
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A producer was asked what becomes of a half message; `said` is its answer: c commit, r roll back, u unknown."""
+
+    key: str = msgspec.field(name="asked")
+    msg_id: str
+    topic: str
+    keys: list[str]
+    said: str
+
+
+Event = (
+    Started
+    | Sent
+    | SendFailed
+    | Abandoned
+    | Received
+    | Settled
+    | SettleFailed
+    | ReceiveFailed
+    | Recalled
+    | Half
+    | Asked
+)
 
 TYPES: dict[str, type[Event]] = {
     "started": Started,
@@ -98,6 +128,8 @@ TYPES: dict[str, type[Event]] = {
     "settle_failed": SettleFailed,
     "receive_failed": ReceiveFailed,
     "recalled": Recalled,
+    "half": Half,
+    "asked": Asked,
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.message import decode_properties
+from apogeemq.remoting_codec.record import Record
 
 from tests.e2e.wire_client import WireClient, pull_all, route_of, send_fields
 from tests.interop import grpc_judge
@@ -71,6 +72,15 @@ class Progress:
         self._position += len(new)
         self.unreceived -= {event.key for event in new if isinstance(event, Received)}
         self.unsettled -= {event.key for event in new if isinstance(event, Settled)}
+
+
+def dead_letters(cluster: Deployment, group: str) -> list[Record]:
+    """All dead letters of a group; none while it has no DLQ."""
+    dlq = f"%DLQ%{group}"
+    if route_of(cluster.namesrv, dlq) is None:
+        return []
+    with WireClient(cluster.broker) as wire:
+        return pull_all(wire, dlq, "undertaker", 0)
 
 
 # -- many messages

@@ -12,15 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 from apogeemq.remoting_codec.message import decode_properties
-from apogeemq.remoting_codec.record import Record
 
 from tests.config_files import group_config, topic_config, write_config_files
-from tests.e2e.wire_client import WireClient, pull_all, route_of
 from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.driver_run import wait_for
 from tests.interop.grpc_clients import LANGUAGES, GrpcClient
 from tests.interop.grpc_events import Recalled, Received, SendFailed, Sent
-from tests.interop.grpc_scenarios import SHORTEST_INVISIBLE_S, keys_of, now_ms, wait_settled
+from tests.interop.grpc_scenarios import SHORTEST_INVISIBLE_S, dead_letters, keys_of, now_ms, wait_settled
 
 pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment")]
 
@@ -45,15 +43,6 @@ def failing_topic(language: str) -> str:
 
 def dying_group(kind: str, language: str) -> str:
     return f"dying_{kind}_{language}"
-
-
-def dead_letters(cluster: Deployment, group: str) -> list[Record]:
-    """All dead letters of a group; none while it has no DLQ."""
-    dlq = f"%DLQ%{group}"
-    if route_of(cluster.namesrv, dlq) is None:
-        return []
-    with WireClient(cluster.broker) as wire:
-        return pull_all(wire, dlq, "undertaker", 0)
 
 
 def write_metadata(config_directory: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
     driver.py produce --endpoints 127.0.0.1:8081 --topic T --count 100 --prefix k
     driver.py simple  --endpoints 127.0.0.1:8081 --topic T --group G
     driver.py push    --endpoints 127.0.0.1:8081 --topic T --group G
+    driver.py transact --endpoints 127.0.0.1:8081 --topic T --count 9 --say cru --answer cr
 
 Each ends in good order at the line "stop" on stdin, or at stdin's end, so that none outlives its test; a producer also
 when it has sent everything. Exit codes: 0 done, 2 the deadline passed before every message was acknowledged.
@@ -128,6 +129,59 @@ class Produce:
         if self.options.property:
             message.add_property(*self.options.property.split("=", 1))
         return message
+
+
+# -- transact
+
+
+class Transact(rocketmq.TransactionChecker):  # type: ignore[misc]  # a class of an untyped package
+    """Sends `--count` messages, each in a transaction of its own, and then answers questions until it is told to stop.
+
+    What becomes of message n at once, and what is said when the server asks, is the letter at place n of `--say` and of
+    `--answer`, from the start again at their ends: c commit, r roll back, u unknown, which at once is nothing.
+    """
+
+    ANSWERS = {  # noqa: RUF012 — a table
+        "c": rocketmq.TransactionResolution.COMMIT,
+        "r": rocketmq.TransactionResolution.ROLLBACK,
+        "u": rocketmq.TransactionResolution.TRANSACTION_RESOLUTION_UNSPECIFIED,
+    }
+
+    def __init__(self, options: argparse.Namespace, stopped: threading.Event) -> None:
+        self.options = options
+        self.stopped = stopped
+        self.producer = rocketmq.Producer(configuration(options), [options.topic], checker=self, tls_enable=options.tls)
+
+    def run(self) -> int:
+        self.producer.startup()
+        report(started="transact", at_ms=now_ms())
+        for number in range(self.options.count):
+            self.transact(f"{self.options.prefix}-{number}")
+        self.stopped.wait()
+        self.producer.shutdown()
+        return EXIT_DONE
+
+    def transact(self, key: str) -> None:
+        message = rocketmq.Message()
+        message.topic, message.body, message.keys = self.options.topic, key.encode(), key
+        transaction = self.producer.begin_transaction()
+        receipt = self.producer.send(message, transaction)
+        letter = letter_of(self.options.say, key)
+        if letter == "c":
+            transaction.commit()
+        elif letter == "r":
+            transaction.rollback()
+        report(half=key, msg_id=receipt.message_id, said=letter)
+
+    def check(self, message: rocketmq.Message) -> rocketmq.TransactionResolution:
+        key = message.body.decode(errors="replace")
+        letter = letter_of(self.options.answer, key)
+        report(asked=key, msg_id=message.message_id, topic=message.topic, keys=sorted(message.keys), said=letter)
+        return self.ANSWERS[letter]
+
+
+def letter_of(letters: str, key: str) -> str:
+    return letters[int(key.rpartition("-")[2]) % len(letters)]
 
 
 # -- consume
@@ -280,6 +334,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     produce.add_argument("--interval-ms", type=int, default=0)
     produce.add_argument("--deadline-s", type=float, default=60.0)
 
+    transact = commands.add_parser("transact", parents=[common])
+    transact.add_argument("--count", type=int, default=0)
+    transact.add_argument("--prefix", default="transaction")
+    transact.add_argument("--say", default="c")
+    transact.add_argument("--answer", default="u")
+
     consumer = argparse.ArgumentParser(add_help=False)
     consumer.add_argument("--group", required=True)
     consumer.add_argument("--tags", default="*")
@@ -292,7 +352,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-COMMANDS: dict[str, type[Produce | Simple | Push]] = {"produce": Produce, "simple": Simple, "push": Push}
+COMMANDS: dict[str, type[Produce | Transact | Simple | Push]] = {
+    "produce": Produce,
+    "transact": Transact,
+    "simple": Simple,
+    "push": Push,
+}
 
 
 def main() -> int:

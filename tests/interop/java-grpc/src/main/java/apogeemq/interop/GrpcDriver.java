@@ -52,8 +52,10 @@ public final class GrpcDriver {
                 return new GrpcSimple(arguments).run();
             case "push":
                 return new GrpcPush(arguments).run();
+            case "transact":
+                return new GrpcTransact(arguments).run();
             default:
-                throw new IllegalArgumentException("unknown command " + arguments.command() + "; known: produce, simple, push");
+                throw new IllegalArgumentException("unknown command " + arguments.command() + "; known: produce, simple, push, transact");
         }
     }
 
