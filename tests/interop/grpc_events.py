@@ -102,6 +102,7 @@ class Asked(msgspec.Struct, frozen=True):
     topic: str
     keys: list[str]
     said: str
+    at_ms: int
 
 
 Event = (

@@ -17,7 +17,7 @@ from tests.interop.deployments import DEPLOYMENTS, Deployment
 from tests.interop.driver_run import DriverRun, wait_for
 from tests.interop.grpc_clients import LANGUAGES, GrpcClient
 from tests.interop.grpc_events import Asked, Half, Received
-from tests.interop.grpc_scenarios import wait_settled
+from tests.interop.grpc_scenarios import SHORTEST_INVISIBLE_S, wait_settled
 
 pytestmark = [pytest.mark.verify, pytest.mark.usefixtures("one_deployment", "only_ours")]
 
@@ -131,7 +131,10 @@ def test_what_is_pending_survives_a_killed_broker(
     running.enter_context(cluster)
     client = new_grpc_client(cluster)
     topic = ledger(grpc_language, "killed")
-    consumer = running.enter_context(client.simple(topic, f"killed_{grpc_language}", threads=1, await_s=5))
+    group = f"killed_{grpc_language}"
+    consumer = running.enter_context(
+        client.simple(topic, group, invisible_s=SHORTEST_INVISIBLE_S, threads=1, await_s=5)
+    )
     producer = running.enter_context(client.transact(topic, 12, say="cru", answer="uucuur"))
     wait_halves(producer, 12)
     cluster.kill_broker()

@@ -163,6 +163,8 @@ class BrokerInMemory:
     ) -> mesh.TakeTransactionChecksReply:
         """Whatever the test asks, as soon as it is asked."""
         await self._note(request)
+        if not request.poll_time_ms and self.questions.empty():
+            return mesh.TakeTransactionChecksReply()
         checks = [await self.questions.get()]
         while not self.questions.empty() and len(checks) < request.max_nums:
             checks.append(self.questions.get_nowait())

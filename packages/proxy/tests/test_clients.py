@@ -291,6 +291,22 @@ async def test_brokers_hear_of_consumers_again_and_again_and_of_their_leaving() 
             assert (left.client_id, list(left.consumer_groups)) == ("c@1", ["G"])
 
 
+async def test_a_broker_that_comes_back_hears_of_its_clients_at_once() -> None:
+    """It may be another process, which knows nobody; a broker that was there all along hears at its usual times."""
+    cluster = cluster_of(ManualClock(), "a", "b")
+    service = service_of(cluster)
+    async with running(service):
+        await service.open_telemetry(context_of(cluster.clock), lambda command: None).on_command(producer())
+        await cluster.clock.run_for(5.0)
+        cluster.down.add("a")
+        await cluster.clock.run_for(27.0)  # the call that waits for questions ends, and the next one fails
+        before = {name: len(broker.asked(mesh.ClientHeartbeatRequest)) for name, broker in cluster.brokers.items()}
+        cluster.down.discard("a")
+        await cluster.clock.run_for(3.0)
+        after = {name: len(broker.asked(mesh.ClientHeartbeatRequest)) for name, broker in cluster.brokers.items()}
+    assert after["a"] == before["a"] + 1
+
+
 async def test_producers_are_members_of_a_group_named_like_their_topic() -> None:
     """As in Apache's proxy: gRPC producers have no group of their own."""
     cluster = cluster_of(ManualClock(), "a")

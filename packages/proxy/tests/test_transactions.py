@@ -324,7 +324,7 @@ async def test_a_producer_that_does_not_read_is_waited_for() -> None:
 
 
 async def test_a_broker_that_fails_or_is_too_old_is_asked_again() -> None:
-    """After a second; one that does not know the call after a minute."""
+    """After a second; one that does not know the call after a minute. The first call that it answers does not wait."""
     cluster = transactional_cluster("a")
     service = service_of(cluster)
     broker = cluster.brokers["a"]
@@ -337,10 +337,11 @@ async def test_a_broker_that_fails_or_is_too_old_is_asked_again() -> None:
     broker.before = refuse_first
     async with running(service):
         client = await connected(service, cluster)
-        asked = [(2.2, 2), (50.0, 2), (11.0, 3)]
+        asked = [(2.2, 2), (50.0, 2), (11.0, 4)]
         for seconds, count in asked:
             await settled(cluster, seconds)
             assert len(broker.asked(mesh.TakeTransactionChecksRequest)) == count
+        assert [request.poll_time_ms for request in broker.asked(mesh.TakeTransactionChecksRequest)[-2:]] == [0, 20_000]
         broker.questions.put_nowait(question())
         await settled(cluster, 0.01)
         assert client.asked == ["M1"]

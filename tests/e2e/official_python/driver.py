@@ -176,7 +176,14 @@ class Transact(rocketmq.TransactionChecker):  # type: ignore[misc]  # a class of
     def check(self, message: rocketmq.Message) -> rocketmq.TransactionResolution:
         key = message.body.decode(errors="replace")
         letter = letter_of(self.options.answer, key)
-        report(asked=key, msg_id=message.message_id, topic=message.topic, keys=sorted(message.keys), said=letter)
+        report(
+            asked=key,
+            msg_id=message.message_id,
+            topic=message.topic,
+            keys=sorted(message.keys),
+            said=letter,
+            at_ms=now_ms(),
+        )
         return self.ANSWERS[letter]
 
 

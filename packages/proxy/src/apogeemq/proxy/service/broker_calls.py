@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from apogeemq.mesh.calls import Call
 from apogeemq.mesh.clock import Clock
-from apogeemq.mesh.errors import MeshError
+from apogeemq.mesh.errors import MeshError, PeerUnavailable, StreamLost
 from apogeemq.mesh.network import Req, Resp
 from apogeemq.proto.v2.definition_pb2 import Code
 from apogeemq.proxy.core.limits import Limits
@@ -25,6 +25,9 @@ class BrokerCalls:
         self.brokers = brokers
         self._clock = clock
         self._limits = limits
+        self._lost: set[str] = set()
+        self.on_back: Callable[[str], None] = lambda broker_name: None
+        """Told which broker answers again after it was lost: it may be a new process, which knows nobody any more."""
 
     def timeout_s(self, deadline: float) -> float:
         """How long one call may take: the usual bound, less when the deadline (monotonic seconds) is near.
@@ -52,9 +55,15 @@ class BrokerCalls:
             ProxyError: BAD_REQUEST for an unknown broker, else what became of the call (core/status.py).
         """
         try:
-            return await self.brokers.caller(broker_name).call(call, request, timeout_s=timeout_s, on_late=on_late)
+            answer = await self.brokers.caller(broker_name).call(call, request, timeout_s=timeout_s, on_late=on_late)
         except MeshError as error:
+            if isinstance(error, PeerUnavailable | StreamLost):
+                self._lost.add(broker_name)
             raise error_of(error) from error
+        if broker_name in self._lost:
+            self._lost.discard(broker_name)
+            self.on_back(broker_name)
+        return answer
 
     async def call_any(
         self, broker_names: Sequence[str], call: Call[Req, Resp], request: Req, *, timeout_s: float

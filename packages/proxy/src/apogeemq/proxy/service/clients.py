@@ -349,6 +349,12 @@ class ClientService:
             if client.settings is None and self._clients.get(client.client_id) is client:
                 self._passing[client.client_id] = client
 
+    def broker_back(self, broker_name: str) -> None:
+        """A broker answers again after it was lost: it hears at once of the clients that it may have forgotten."""
+        for client in self._clients.values():
+            if broker_name in client.brokers:
+                client.beat_due = self.clock.monotonic()
+
     # ---- background ----
 
     async def run(self) -> None:

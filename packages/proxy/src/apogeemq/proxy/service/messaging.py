@@ -48,6 +48,7 @@ class MessagingService:
         self.clients = ClientService(
             calls, routes, metadata, self._background, clock, limits, on_gone=self._renewing.client_gone
         )
+        calls.on_back = self.clients.broker_back
         self._routing = Routing(routes, calls, metadata)
         self._sending = Sending(routes, calls, metadata, clock, chance, limits)
         self._receiving = Receiving(

@@ -135,12 +135,13 @@ class Orphans:
                 self._polls[name] = asyncio.create_task(self._poll(name), name=f"transaction checks of {name}")
 
     async def _poll(self, broker_name: str) -> None:
-        request = mesh.TakeTransactionChecksRequest(max_nums=CHECKS_PER_CALL_MAX, poll_time_ms=round(POLL_S * 1000))
+        poll_s = POLL_S
 
         def came_late(reply: mesh.TakeTransactionChecksReply) -> None:
             self._background.start(self._carry(broker_name, reply.checks))
 
         while True:
+            request = mesh.TakeTransactionChecksRequest(max_nums=CHECKS_PER_CALL_MAX, poll_time_ms=round(poll_s * 1000))
             try:
                 reply = await self._calls.call(
                     broker_name, TAKE_TRANSACTION_CHECKS, request, timeout_s=POLL_S + ANSWER_S, on_late=came_late
@@ -148,8 +149,10 @@ class Orphans:
             except ProxyError as error:
                 _log.debug("%s gives no questions about transactions: %s", broker_name, error)
                 is_old = error.code == Code.NOT_IMPLEMENTED
+                poll_s = 0.0  # the next one is not to wait: its answer tells that the broker is there again
                 await self._clock.sleep(OLD_BROKER_RETRY_S if is_old else RETRY_S)
             else:
+                poll_s = POLL_S
                 await self._carry(broker_name, reply.checks)
 
     async def _carry(self, broker_name: str, checks: Sequence[mesh.TransactionCheck]) -> None:

@@ -62,7 +62,7 @@ final class GrpcTransact {
         GrpcDelivery delivery = new GrpcDelivery(message);
         char letter = letterOf(answers, delivery.key());
         Line.of("asked", delivery.key()).and("msg_id", message.getMessageId()).and("topic", message.getTopic())
-            .and("keys", message.getKeys()).and("said", String.valueOf(letter)).print();
+            .and("keys", message.getKeys()).and("said", String.valueOf(letter)).and("at_ms", System.currentTimeMillis()).print();
         switch (letter) {
             case 'c':
                 return TransactionResolution.COMMIT;
