@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from apogeemq.remoting_codec.codes import ResponseCode
 
+from tests.config_files import topic_config, write_config_files
 from tests.e2e.process import Ready, poll_until, start_all_in_one
 from tests.e2e.trace_collector import CollectedSpan, TraceCollector
 from tests.e2e.wire_client import WireClient, send_fields
@@ -21,6 +22,7 @@ PROGRAM_TIMEOUT_S = 90.0
 SPANS_TIMEOUT_S = 20.0
 PUBLIC = "apache.rocketmq.v2.MessagingService"
 MESH = "apogeemq.mesh.v1.BrokerService"
+TRANSACTION_TOPIC = "TracedTransactions"
 PROXY, BROKER = "apogeemq-proxy", "apogeemq-broker"
 
 Step = tuple[str, str, str]
@@ -49,6 +51,14 @@ def acknowledged(role: str, topic: str) -> list[Step]:
     return [(role, f"ack {topic}", "CLIENT"), (PROXY, f"{PUBLIC}/AckMessage", "SERVER"), *over_the_mesh("AckMessage")]
 
 
+def ended(role: str, topic: str) -> list[Step]:
+    return [
+        (role, f"commit {topic}", "CLIENT"),
+        (PROXY, f"{PUBLIC}/EndTransaction", "SERVER"),
+        *over_the_mesh("EndTransaction"),
+    ]
+
+
 def received(role: str, topic: str) -> list[Step]:
     return [
         (role, f"receive {topic}", "CLIENT"),
@@ -65,11 +75,11 @@ def collector() -> Iterator[TraceCollector]:
 
 @contextlib.contextmanager
 def services(collector: TraceCollector, directory: pathlib.Path, *arguments: str) -> Iterator[Ready]:
-    """Name server, broker and proxy, which export their spans."""
+    """Name server, broker and proxy, which export their spans; producers are soon asked about open transactions."""
     process = start_all_in_one(
         directory / "data",
         log_directory=directory / "logs",
-        settings={},
+        settings={"broker.transactions.transaction_timeout_ms": "500"},
         arguments=arguments,
         environ=collector.environ,
     )
@@ -81,7 +91,10 @@ def services(collector: TraceCollector, directory: pathlib.Path, *arguments: str
 @pytest.fixture(scope="module")
 def listeners(collector: TraceCollector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     """Each service is a process of its own."""
-    with services(collector, tmp_path_factory.mktemp("traced"), "--processes") as ready:
+    directory = tmp_path_factory.mktemp("traced")
+    topics = [topic_config(TRANSACTION_TOPIC, message_type="TRANSACTION")]
+    write_config_files(directory / "data" / "broker" / "config", topics)
+    with services(collector, directory, "--processes") as ready:
         yield ready
 
 
@@ -199,6 +212,19 @@ def test_from_a_grpc_producer_to_a_remoting_consumer(collector: TraceCollector, 
     sends = chains(collector, f"send {topic}", sent_by_grpc("send", topic), 2)
     processed = chains(collector, f"process {topic}", [("process", f"process {topic}", "CONSUMER")], 3)
     assert links([chain[0] for chain in processed]) == contexts(sends)
+
+
+def test_transactions_of_a_grpc_producer(collector: TraceCollector, listeners: Ready) -> None:
+    """Each end is a trace of its own down to the broker, of the producer's accord or after a question; so is that."""
+    topic = TRANSACTION_TOPIC
+    run_clients(collector, listeners, "transact", "grpc", topic, 1)
+    halves = chains(collector, f"send {topic}", sent_by_grpc("transact", topic), 2)
+    ends = chains(collector, f"commit {topic}", ended("transact", topic), 2)
+    [check] = chains(collector, f"check {topic}", [("transact", f"check {topic}", "CONSUMER")], 1)
+    assert links([chain[0] for chain in ends]) == contexts(halves)
+    assert links(check) < contexts(halves)
+    for chain in [*halves, *ends, check]:
+        assert {span.status for span in chain} <= {"UNSET", "OK"}
 
 
 def test_services_that_share_a_process(collector: TraceCollector, tmp_path: pathlib.Path) -> None:

@@ -5,6 +5,7 @@ Its spans go where the OTEL_* variables say, under the service name that is its 
     send     COUNT messages at the same time
     receive  COUNT messages by a simple consumer, each acknowledged (gRPC only)
     process  COUNT messages by a push consumer's handler
+    transact COUNT transactions, and one that is left to the checker, which commits it too (gRPC only)
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import sys
 
 from apogeemq import client_grpc, client_remoting
 from apogeemq.client_api.message import Message, ReceivedMessage
+from apogeemq.client_api.transactions import Resolution
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -62,12 +64,26 @@ async def process(protocol: str, address: str, topic: str, count: int) -> list[s
     return processed
 
 
+async def transact(protocol: str, address: str, topic: str, count: int) -> list[str]:
+    """Ends once all of them were received."""
+
+    async def commit(message: ReceivedMessage) -> Resolution:
+        return Resolution.COMMIT
+
+    async with client_grpc.Producer(address, checker=commit) as producer:
+        for number in range(count):
+            async with producer.transaction(Message(topic, b"traced %d" % number)):
+                pass
+        await producer.transaction(Message(topic, b"traced, and left open")).begin()
+        return await receive(protocol, address, topic, count + 1)
+
+
 def main() -> None:
     role, protocol, address, topic, count = sys.argv[1:]
     provider = TracerProvider(resource=Resource({"service.name": role}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    roles = {"send": send, "receive": receive, "process": process}
+    roles = {"send": send, "receive": receive, "process": process, "transact": transact}
     ids = asyncio.run(asyncio.wait_for(roles[role](protocol, address, topic, int(count)), 2 * TIMEOUT_S))
     provider.shutdown()
     print(json.dumps(ids))
