@@ -1,10 +1,11 @@
 """Delay levels and timer messages, some of them taken back: often, and by choice close to their time."""
 
 import heapq
+from random import Random
 
 from apogeemq.remoting_codec.codes import RequestCode
 
-from tests.chaos.history import Kind, Recall, Send, now_ms
+from tests.chaos.history import History, Kind, Recall, Send, now_ms
 from tests.chaos.worker import Reader, Worker
 from tests.config_files import QUEUES
 from tests.e2e.wire_client import WireClient
@@ -23,8 +24,8 @@ class DelayedWorker(Worker):
 
     name = "delayed"
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # a worker's
+    def __init__(self, address: str, history: History, random: Random) -> None:
+        super().__init__(address, history, random)
         self._reader = Reader(TOPIC, GROUP, QUEUES)
         self._recalls: list[tuple[int, str, str]] = []
         """(when, key, handle) of what is to be taken back."""

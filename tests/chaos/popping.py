@@ -3,13 +3,14 @@
 import dataclasses
 import zlib
 from collections.abc import Iterator
+from random import Random
 
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.record import Record, decode_records
 
-from tests.chaos.history import Ack, Change, Delivery, Kind, Outcome, Place, Pop, Send, now_ms
+from tests.chaos.history import Ack, Change, Delivery, History, Kind, Outcome, Place, Pop, Send, now_ms
 from tests.chaos.worker import Worker
 from tests.config_files import QUEUES
 from tests.e2e.wire_client import WireClient
@@ -42,8 +43,8 @@ class PopWorker(Worker):
     kind = Kind.POP
     topic, group = TOPIC, GROUP
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # a worker's
+    def __init__(self, address: str, history: History, random: Random) -> None:
+        super().__init__(address, history, random)
         self._later: list[InHand] = []
         """Those that got another time, and will be acknowledged within it."""
 
@@ -158,8 +159,8 @@ class OrderedPopWorker(PopWorker):
     kind = Kind.ORDERED_POP
     topic, group = FIFO_TOPIC, FIFO_GROUP
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)
+    def __init__(self, address: str, history: History, random: Random) -> None:
+        super().__init__(address, history, random)
         self._attempts = 0
 
     def _send(self, client: WireClient) -> None:

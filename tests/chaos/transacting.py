@@ -1,11 +1,13 @@
 """Transactions that their producer ends at once, or when it is asked, or only after it has not known for a while."""
 
+from random import Random
+
 from apogeemq.remoting_codec.bodies import HeartbeatData, ProducerData
 from apogeemq.remoting_codec.codes import MessageSysFlag, RequestCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.record import decode_record
 
-from tests.chaos.history import Decision, End, Kind, Send
+from tests.chaos.history import Decision, End, History, Kind, Send
 from tests.chaos.worker import Reader, Worker
 from tests.config_files import QUEUES
 from tests.e2e.wire_client import WireClient
@@ -26,8 +28,8 @@ class TransactionWorker(Worker):
 
     name = "transaction"
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # a worker's
+    def __init__(self, address: str, history: History, random: Random) -> None:
+        super().__init__(address, history, random)
         self._reader = Reader(TOPIC, GROUP, QUEUES)
         self._decisions: dict[str, Decision] = {}
 
