@@ -461,6 +461,24 @@ async def test_a_restart_knows_what_is_pending(orderly: bool) -> None:
         assert len(table) == 0
 
 
+async def test_any_copy_ends_the_transaction_after_a_restart() -> None:
+    """Also one that the start did not read, because a newer one lies behind it."""
+    world = await make_world().__aenter__()
+    producer = start_with_producer(world)
+    send_half(producer)
+    await world.clock.run_for(6.1)
+    await world.broker.transacting.checks.roll_forward(world.store.written_offset)
+    await world.broker.saver.save_consumer_offsets()
+    async with await restart(world) as world:
+        _, asked_about, newest = halves(world)
+        client = world.client()
+        assert end(client, asked_about, COMMIT, fromTransactionCheck="true").code == 0
+        assert end(client, newest, COMMIT).code == 0, "it is done"
+        assert end(client, asked_about, COMMIT).code == 0, "it is done"
+        assert delivered(world) == [b"half"]
+        assert len(world.broker.transacting.table) == 0
+
+
 async def test_progress_lets_a_start_read_little() -> None:
     """With nothing pending the pointers stand at the ends, in the file that Apache's broker reads."""
     world = await make_world().__aenter__()

@@ -46,6 +46,7 @@ _SETTLED_PROPERTIES = f"{m.PROPERTY_WAIT}\x01true\x02{m.PROPERTY_TAGS}\x01{_SETT
 _OFFSET_SEPARATOR = ","
 _IMMUNITY_S_MAX = 7 * 86_400
 _SECONDS = _QUEUE_ID = re.compile(r"[0-9]{1,9}")
+_OFFSET = re.compile(r"[0-9]{1,18}")
 
 
 class CheckSchedule(NamedTuple):
@@ -213,9 +214,10 @@ class TransactionService:
         if request.message_id and properties.get(m.PROPERTY_UNIQ_KEY) != request.message_id:
             raise TransactionNotFound("The message id wrong: the half message has another UNIQ_KEY")
         topic = self._real_topic(properties)
-        transaction = self._table.find(request.queue_offset)
+        origin = _origin(half.queue_offset, properties)
+        transaction = self._table.find(origin)
         if transaction is None:
-            self._check_repeated(request)
+            self._check_repeated(request, origin)
             return Ended(self._store.written_offset, topic)
         end_offset = 0
         if request.decision is Decision.COMMIT:
@@ -259,9 +261,9 @@ class TransactionService:
             raise RequestFailed(f"the topic {name[:300]!r} of the half message does not exist any more")
         return topic
 
-    def _check_repeated(self, request: EndRequest) -> None:
+    def _check_repeated(self, request: EndRequest, origin: int) -> None:
         """Raise TransactionNotFound unless the transaction ended, not long ago, as the producer wants it to end."""
-        decision = self._table.decision(request.queue_offset)
+        decision = self._table.decision(origin)
         if decision is request.decision:
             return
         if decision is None:
@@ -333,7 +335,7 @@ class TransactionService:
             properties = m.decode_properties(record.properties)
             group = properties.get(m.PROPERTY_PGROUP, "")
             checks = int(properties.get(m.PROPERTY_TRANSACTION_CHECK_TIMES, 0))
-            origin = int(properties.get(m.PROPERTY_TRAN_PREPARED_QUEUE_OFFSET, record.queue_offset))
+            origin = _origin(record.queue_offset, properties)
         except ValueError as error:
             self.unreadable += 1
             log.error("offset %d of %s is no half message: %s", record.queue_offset, TRANS_HALF_TOPIC, error)  # noqa: TRY400 — the trace says nothing more
@@ -356,6 +358,15 @@ def _immunity_ms(properties: dict[str, str]) -> int | None:
     """For how long a producer does not want to be asked, by its own word; as in Apache, no number is no word."""
     text = properties.get(m.PROPERTY_CHECK_IMMUNITY_TIME_IN_SECONDS, "")
     return min(int(text), _IMMUNITY_S_MAX) * 1000 if _SECONDS.fullmatch(text) else None
+
+
+def _origin(queue_offset: int, properties: dict[str, str]) -> int:
+    """Of a half message, or of any copy of one: the offset that its transaction is known by.
+
+    Copies say it themselves. The table may not know them all: a start reads from the first needed one on.
+    """
+    text = properties.get(m.PROPERTY_TRAN_PREPARED_QUEUE_OFFSET, "")
+    return int(text) if _OFFSET.fullmatch(text) else queue_offset
 
 
 def _real_queue_id(properties: dict[str, str], topic: Topic) -> int:
