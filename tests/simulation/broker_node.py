@@ -40,6 +40,7 @@ TICK_MS = 100
 BEAT_MS = 500
 SYNC_MS = 600
 POINTER_MS = 250
+LEAVING_MS = 400
 REGISTER_AGAIN_MS = 500
 CHUNK_RECORDS_MAX = 8
 PULL_RECORDS_MAX = 64
@@ -77,6 +78,7 @@ class BrokerNode(Process):
         self.note(f"starts, log up to {len(self.disk.log)}, epochs {[tuple(each) for each in self.disk.entries]}")
         self._links: dict[str, ControllerLink] = {}
         self._is_registered = False
+        self._is_leaving = False
         self._lease_id = 0
         self._request_count = 0
         self._register_due_ms = 0
@@ -101,6 +103,18 @@ class BrokerNode(Process):
         lost = self.disk.lose_power(self.world.chance) if power else 0
         self.note(f"loses power, and {lost} bytes" if power else "stops cleanly" if clean else "is killed")
         self._network.dies(self)
+
+    def leave(self) -> None:
+        """Stop in order: no more sends, a word to the controllers, and a while in which others can take over."""
+        self.note("leaves")
+        self._is_leaving = True
+        self._post(requests.Leave(0, self.broker_id, self.disk.starts))
+        self.world.after(LEAVING_MS, self.run(lambda: self.stop(clean=True)))
+
+    def meet_again(self) -> None:
+        """A replica says hello anew: it has something else to say of itself."""
+        if self.is_up and self._master_link is not None:
+            self._master_link.close()
 
     @property
     def is_leading(self) -> bool:
@@ -141,7 +155,7 @@ class BrokerNode(Process):
 
     def send(self, message_id: int) -> None:
         """A client sends; it hears nothing of a refusal, and is told by the checkers when it is acknowledged."""
-        if self._progress is None or not self._progress.takes_writes:
+        if self._progress is None or not self._progress.takes_writes or self._is_leaving:
             return
         log = self.disk.log
         queue_offset = decode_record(bytes(log[-RECORD_SIZE_BYTES:])).queue_offset + 1 if log else 0
@@ -214,6 +228,9 @@ class BrokerNode(Process):
                 pass
 
     def _registered(self, broker_id: int, state: SyncState, lease_id: int) -> None:
+        if self.broker_id not in {0, broker_id}:
+            self.note(f"is broker {self.broker_id}, and passes over the late answer that it is broker {broker_id}")
+            return
         self._is_registered, self._lease_id = True, lease_id
         self.broker_id = broker_id
         self.peers[broker_id] = self

@@ -7,7 +7,8 @@
     learners       never in the set, never master
     consumed       the group gets each acknowledged message at least once
 
-A set whose last member lost power is allowed to lose (architecture §6.5), but only in an epoch that says so.
+A set whose last member lost power is allowed to lose (architecture §6.5), and so is one whose operator allowed unclean
+elections, but only in an epoch that says so. What masters of older epochs acknowledge or show then is lost as well.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ class Checkers:
         self.last_acknowledged_ms = 0
         self.longest_pause_ms = 0
         self.lost_count = 0
+        self.was_unclean = False
         self.brokers: list[BrokerNode] = []
         self.state = NEW_SET
         self._world = world
-        self._replicas: dict[int, Replica] = {}
+        self.replicas: dict[int, Replica] = {}
         self._masters: dict[int, tuple[str, int]] = {}
         self._confirmed = bytearray()
         self._acknowledged_end = 0
+        self._loss_epoch = 0
         self._last_queue_offset = -1
         self._lives_confirmed: dict[tuple[str, int], int] = {}
         self._consumed: set[int] = set()
@@ -49,6 +52,9 @@ class Checkers:
 
     def acknowledged(self, master: BrokerNode, message_id: int, end_offset: int) -> None:
         """A client was told that its message is safe."""
+        if self._is_outdated(master):
+            self.lost_count += 1
+            return
         self.acknowledged_count += 1
         self.longest_pause_ms = max(self.longest_pause_ms, self._world.now_ms - self.last_acknowledged_ms)
         self.last_acknowledged_ms = self._world.now_ms
@@ -63,6 +69,8 @@ class Checkers:
 
     def confirmed(self, broker: BrokerNode, offset: int) -> None:
         """A broker lets readers see its log up to here."""
+        if self._is_outdated(broker):
+            return
         life = (broker.name, broker.life)
         if offset < self._lives_confirmed.get(life, 0):
             self.fail(f"the confirm offset of {broker.name} went back to {offset}")
@@ -71,7 +79,12 @@ class Checkers:
 
     def read(self, broker: BrokerNode) -> None:
         """A reader took all that this broker shows."""
-        self._visible(broker, broker.readable())
+        if not self._is_outdated(broker):
+            self._visible(broker, broker.readable())
+
+    def _is_outdated(self, broker: BrokerNode) -> bool:
+        """Whether its log is of an epoch before one that was allowed to lose."""
+        return broker.disk.last_epoch < self._loss_epoch
 
     def consumed(self, data: bytes) -> None:
         """The consumers of the one group took these."""
@@ -92,9 +105,9 @@ class Checkers:
         me = (broker.name, broker.life)
         if self._masters.setdefault(epoch, me) != me:
             self.fail(f"{broker.name} (life {broker.life}) leads epoch {epoch}, and so did {self._masters[epoch]}")
-        if broker.is_learner:
+        if epoch == self.state.master_epoch and self.replicas[broker.broker_id].is_learner:
             self.fail(f"{broker.name} is a learner and leads epoch {epoch}")
-        if self.state.loss_epoch == epoch:
+        if self._loss_epoch < self.state.loss_epoch <= epoch:
             self._allow_loss(broker)
         elif epoch == self.state.master_epoch and not broker.log.startswith(self._acknowledged()):
             self.fail(f"{broker.name} leads epoch {epoch} without acknowledged messages")
@@ -127,8 +140,9 @@ class Checkers:
 
     def _allow_loss(self, broker: BrokerNode) -> None:
         """The epoch says that messages may be gone: somebody's power must have been."""
-        if not broker.disk.losses:
+        if not (broker.disk.losses or self.was_unclean):
             self.fail(f"epoch {self.state.loss_epoch} says that messages may be lost, but {broker.name} lost no power")
+        self._loss_epoch = self.state.loss_epoch
         kept = 0
         while self._confirmed[kept : kept + 1] and self._confirmed[kept] == (broker.log[kept : kept + 1] or b"\0")[0]:
             kept += 1
@@ -153,7 +167,7 @@ class Checkers:
             self._check_members()
         elif stored.key.startswith(KEYS.prefix):
             replica = decode(Replica, stored)
-            self._replicas[replica.broker_id] = replica
+            self.replicas[replica.broker_id] = replica
 
     def _check_members(self) -> None:
         """Each member holds all that was acknowledged; but for one that lost power, which etcd does not know yet."""
@@ -161,10 +175,10 @@ class Checkers:
         for broker in self.brokers:
             if broker.broker_id not in self.state.members:
                 continue
-            if broker.is_learner:
+            if self.replicas[broker.broker_id].is_learner:
                 self.fail(f"{broker.name} is a learner, and in the SyncStateSet")
-            knows_boot = self._replicas[broker.broker_id].boot_id == str(broker.disk.boot)
-            excused = not knows_boot or self.state.possible_loss or self.state.loss_epoch == self.state.master_epoch
+            knows_boot = self.replicas[broker.broker_id].boot_id == str(broker.disk.boot)
+            excused = not knows_boot or self.state.possible_loss or self._loss_epoch < self.state.loss_epoch
             if not excused and not broker.log.startswith(acknowledged):
                 self.fail(f"{broker.name} is in the SyncStateSet and lacks acknowledged messages")
 

@@ -17,6 +17,7 @@ from tests.simulation.checkers import Checkers
 from tests.simulation.controller_node import ControllerNode
 from tests.simulation.lease_store import LeaseStore
 from tests.simulation.network import Network
+from tests.simulation.operator import Operator
 from tests.simulation.world import World
 
 FAULTS_FROM_MS = 3_000
@@ -24,7 +25,6 @@ FAULTS_UNTIL_MS = 25_000
 END_MS = 35_000
 SEND_MS = 50
 READ_MS = 90
-OPERATOR_MS = 2_000
 CONSUMED_WITHIN_MS = 3_000
 
 
@@ -40,7 +40,7 @@ class Settings:
 
 
 class Cluster:
-    """The processes, the client, and the operator who gives up a halted broker."""
+    """The processes, the clients, and the operator."""
 
     def __init__(self, seed: int, settings: Settings | None = None) -> None:
         settings = settings or Settings()
@@ -65,6 +65,8 @@ class Cluster:
             broker.peers = peers
             broker.controllers = self.controllers
         self.checkers.brokers = self.brokers
+        self.operator = Operator(self)
+        self._learners = self.operator.learners
         self._message_count = 0
 
     def begin(self) -> None:
@@ -73,7 +75,7 @@ class Cluster:
             self.world.after(self.world.chance.randrange(1_000), process.start)
         self._again(SEND_MS, self._send)
         self._again(READ_MS, self._read)
-        self._again(OPERATOR_MS, self._operate)
+        self.operator.start()
 
     def heal(self) -> None:
         """End every fault."""
@@ -81,6 +83,7 @@ class Cluster:
         self.network.heal()
         self.network.loss = self.network.copies = self.etcd.lost_answers = 0.0
         self.etcd.outage(0)
+        self.operator.learners = self._learners
         for process in (*self.controllers, *self.brokers):
             if process.is_up:
                 process.thaw()
@@ -106,15 +109,6 @@ class Cluster:
             if broker.is_leading and not broker.is_frozen:
                 self.checkers.read(broker)
                 self.checkers.consumed(broker.pull())
-
-    def _operate(self) -> None:
-        """A person gives up a broker that halted: after an allowed loss, the master's side goes on."""
-        for broker in self.brokers:
-            if broker.is_halted and not broker.is_frozen:
-                broker.note("is emptied by an operator")
-                broker.stop(power=True)
-                broker.disk.clear()
-                broker.start()
 
 
 def run(seed: int, settings: Settings | None = None, *, end_ms: int = END_MS) -> Cluster:

@@ -30,7 +30,7 @@ class ControllerNode(Process):
         super().__init__(world, name)
         self._network = network
         self._etcd = etcd
-        self._rules = rules
+        self.rules = rules
 
     def start(self) -> None:
         """A new process; nothing of the old one is left."""
@@ -38,12 +38,13 @@ class ControllerNode(Process):
         self.note("starts")
         self._leadership = leadership.Leadership(KEYS.active, self.name.encode(), ttl_ms=TTL_MS)
         self._liveness = liveness.Liveness()
-        self._decisions = set_decisions.SetDecisions(KEYS, self._rules)
+        self._decisions = set_decisions.SetDecisions(KEYS, self.rules)
         self._notifications = notifications.Notifications()
         self._sessions: dict[int, Session] = {}
         self._asked: dict[int, tuple[Session, int]] = {}
         self._registering: dict[int, Register] = {}
         self._asked_count = 0
+        self._is_loaded = False
         self._watch_from = 0
         self.every(TICK_MS, self._tick)
         self.every(WATCH_MS, self._watch)
@@ -104,6 +105,7 @@ class ControllerNode(Process):
                     self._decide(set_decisions.Begin(create_revision))
                 case leadership.Lost(reason):
                     self.note(f"is active no longer: {reason}")
+                    self._is_loaded = False
                     self._decide(set_decisions.End())
 
     def _granted(self, got: object | None, sent_ms: int) -> None:
@@ -136,6 +138,7 @@ class ControllerNode(Process):
                 case set_decisions.Changed(state):
                     self._tell(notifications.Changed(state))
                 case set_decisions.Loaded(broker_ids):
+                    self._is_loaded = True
                     self._live(liveness.BecameActive(TTL_MS, broker_ids))
 
     def _commit(self, ticket: int, transaction: Transaction) -> None:
@@ -197,6 +200,9 @@ class ControllerNode(Process):
                 self._tell(notifications.Knows(broker_id, master_epoch, set_epoch))
 
     def _beaten(self, session: Session, beat: Beat) -> None:
+        if self._is_loaded and beat.broker_id not in self._decisions.replicas:
+            session.send(LeaseGone())  # it was cleaned up while it was thought to be dead
+            return
         if self._sessions.get(beat.broker_id) is not session:
             self._sessions[beat.broker_id] = session
             self._live(liveness.StreamOpened(beat.broker_id))
@@ -253,7 +259,9 @@ class ControllerNode(Process):
         elif stored.key.startswith(KEYS.live_prefix):
             broker_id = int(stored.key.removeprefix(KEYS.live_prefix))
             self._live(liveness.LeaseEnded(broker_id) if is_gone else liveness.LeaseSeen(broker_id))
-        elif not is_gone:
+        elif is_gone:
+            self._decide(set_decisions.Gone(stored.key, stored.mod_revision))
+        else:
             self._decide(set_decisions.Seen(stored))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation.broker_node import LEAVING_MS
 from tests.simulation.cluster import FAULTS_UNTIL_MS
 
 if TYPE_CHECKING:
@@ -30,8 +31,15 @@ class Faults:
             self._break_stream,
             self._kill_controller,
             self._etcd_outage,
+            self._etcd_elects,
             self._step_clock,
+            self._leave,
+            self._elect,
+            self._switch_learner,
+            self._switch_unclean,
+            self._clean_broker,
         ]
+        self._is_unclean = False
         chance = self._world.chance
         self._kinds = chance.sample(kinds, chance.randint(2, 6))
         self._pause_ms = chance.choice([400, 1_200, 3_000])
@@ -62,14 +70,14 @@ class Faults:
         broker = self._world.chance.choice(self._cluster.brokers)
         if broker.is_up:
             broker.stop(power=True)
-            self._later(lambda: broker.is_up or broker.start())  # type: ignore[arg-type, func-returns-value]
+            self._later(broker.start_if_down)
 
     def _lose_all_power(self) -> None:
         """The brokers share a rack."""
         for broker in self._cluster.brokers:
             if broker.is_up:
                 broker.stop(power=True)
-                self._later(lambda broker=broker: broker.is_up or broker.start(), 2_000)  # type: ignore[misc]
+                self._later(broker.start_if_down, 2_000)
 
     def _stop_cleanly(self) -> None:
         self._stop(self._world.chance.choice(self._cluster.brokers), clean=True)
@@ -80,7 +88,7 @@ class Faults:
         assert isinstance(broker, BrokerNode)
         if broker.is_up:
             broker.stop(clean=clean)
-            self._later(lambda: broker.is_up or broker.start())  # type: ignore[arg-type, func-returns-value]
+            self._later(broker.start_if_down)
 
     def _any(self) -> Process:
         return self._world.chance.choice([*self._cluster.brokers, *self._cluster.controllers])
@@ -132,11 +140,39 @@ class Faults:
         controller = self._world.chance.choice(self._cluster.controllers)
         if controller.is_up:
             controller.stop()
-            self._later(lambda: controller.is_up or controller.start())  # type: ignore[arg-type, func-returns-value]
+            self._later(controller.start_if_down)
 
     def _etcd_outage(self) -> None:
         if self._cluster.etcd.is_up:
             self._cluster.etcd.outage(self._world.chance.choice([800, 4_000, 9_000]))
+
+    def _etcd_elects(self) -> None:
+        self._cluster.etcd.lose_leader(self._world.chance.choice([300, 1_200, 2_500]))
+
+    def _leave(self) -> None:
+        broker = self._world.chance.choice(self._cluster.brokers)
+        if broker.is_up and not broker.is_frozen:
+            broker.leave()
+            self._world.after(LEAVING_MS, lambda: self._later(broker.start_if_down))
+
+    def _elect(self) -> None:
+        self._cluster.operator.elect(self._world.chance.choice([None, *self._cluster.brokers]))
+
+    def _switch_learner(self) -> None:
+        """A broker that was none becomes the only one, or all are as they were."""
+        broker = self._world.chance.choice(self._cluster.brokers)
+        self._cluster.operator.learners = frozenset({broker.name} - self._cluster.operator.learners)
+
+    def _switch_unclean(self) -> None:
+        self._is_unclean = not self._is_unclean
+        self._cluster.operator.allow_unclean(is_allowed=self._is_unclean)
+
+    def _clean_broker(self) -> None:
+        """One that is down and comes back after all, under its old id: ids are given to all before."""
+        broker = self._world.chance.choice(self._cluster.brokers)
+        if all(each.broker_id for each in self._cluster.brokers):
+            self._stop(broker)
+            self._world.after(self._world.chance.randrange(5_000), lambda: self._cluster.operator.clean(broker))
 
     def _step_clock(self) -> None:
         process = self._any()

@@ -1,6 +1,7 @@
 """A store with etcd's semantics: revisions, transactions, leases that expire, watches with compaction, outages.
 
-An outage answers nobody, and leases do not expire in it (etcd's new leader gives each its TTL again). A transaction
+An outage answers nobody, and leases do not expire in it (etcd's new leader gives each its TTL again). While it elects a
+leader it answers nobody either, and what was asked before may be done or not. A transaction
 that is in flight when its answer is lost may have been done or not: whoever asked cannot know.
 """
 
@@ -45,6 +46,8 @@ class LeaseStore:
         self._compacted = 0
         self._leases: dict[int, tuple[int, int]] = {}
         self._lease_count = 0
+        self._elects = False
+        self._undecided: list[Callable[[], object]] = []
         self.wrote: Callable[[StoredKey], None] = lambda stored: None
         self._expire()
 
@@ -56,6 +59,8 @@ class LeaseStore:
 
         def arrive() -> None:
             if not self.is_up:
+                if self._elects:
+                    self._undecided.append(does)
                 self.world.after(1_000, lambda: answer(None))
                 return
             if is_late and chance.random() < 0.5:
@@ -76,12 +81,22 @@ class LeaseStore:
         self.world.note("etcd", f"is out for {duration_ms} ms")
         self.world.after(duration_ms, self._recover)
 
+    def lose_leader(self, duration_ms: int) -> None:
+        """Its members elect: nothing is answered meanwhile; what the old leader took in may be done after all."""
+        if self.is_up:
+            self.outage(duration_ms)
+            self._elects = True
+
     def _recover(self) -> None:
         if not self.is_up:
             self.is_up = True
             self.world.note("etcd", "is back")
+            self._elects, undecided, self._undecided = False, self._undecided, []
             for lease_id, (ttl_ms, _) in self._leases.items():
                 self._leases[lease_id] = (ttl_ms, self.world.now_ms + ttl_ms)
+            for does in undecided:
+                if self.world.chance.random() < 0.5:
+                    does()
 
     def grant(self, ttl_ms: int) -> tuple[int, int]:
         """A lease: its id and TTL."""

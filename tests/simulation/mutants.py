@@ -11,7 +11,7 @@ from dataclasses import replace
 from apogeemq.broker.core.replication import follower, progress, role
 from apogeemq.controller.core.broker_set import Replica
 from apogeemq.controller.core.election import Candidate
-from apogeemq.controller.core.requests import ChangeSet, Refused, Register
+from apogeemq.controller.core.requests import ChangeSet, Refused, Register, SetLearner
 from apogeemq.controller.core.set_rules import Decision, SetRules, View
 
 from tests.simulation.broker_node import BrokerNode, Machines
@@ -74,6 +74,14 @@ class _LearnersAreMembers(SetRules):
     def check_new_member(self, view: View, broker_id: int, incarnation: int) -> Refused | None:
         replicas = {each: replace(replica, is_learner=False) for each, replica in view.replicas.items()}
         return super().check_new_member(replace(view, replicas=replicas), broker_id, incarnation)
+
+
+class _LearnersStay(SetRules):
+    """Who becomes a learner stays in the set."""
+
+    def set_learner(self, view: View, request: SetLearner) -> Decision | Refused:
+        decided = super().set_learner(view, request)
+        return replace(decided, state=None) if isinstance(decided, Decision) else decided
 
 
 class _KeepsItsPlace(SetRules):
@@ -175,6 +183,7 @@ MUTANTS: dict[str, Callable[[], Settings]] = {
     "a learner in the set": lambda: Settings(
         machines=_machines(progress=_LearnersMayEnter), rules=_LearnersAreMembers()
     ),
+    "a learner keeps its place in the set": lambda: Settings(rules=_LearnersStay()),
     "an unclean restart keeps its place": lambda: Settings(rules=_KeepsItsPlace()),
     "a clean stop clears a power loss before it": lambda: Settings(rules=_TrustsUnseenStarts()),
     "an old proposal changes the set": lambda: Settings(rules=_OldProposalsCount()),

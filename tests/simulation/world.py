@@ -94,6 +94,11 @@ class Process:
         """Begin a life."""
         raise AssertionError("a process without a program")
 
+    def start_if_down(self) -> None:
+        """Unless somebody else was quicker."""
+        if not self.is_up:
+            self.start()
+
     def freeze(self) -> None:
         """Stop it where it is."""
         self.is_frozen = True
