@@ -1,8 +1,9 @@
 """The cluster of simulated processes: it keeps its invariants, and would notice if a rule were broken."""
 
 import pytest
+from apogeemq.controller.core.etcd import Delete, Transaction
 
-from tests.simulation.broker_node import BrokerNode
+from tests.simulation.broker_node import BrokerNode, Machines
 from tests.simulation.cluster import Cluster, run
 from tests.simulation.mutants import MUTANTS
 
@@ -121,6 +122,48 @@ def test_an_unclean_election_says_that_it_may_lose() -> None:
     assert outside.is_leading
     assert cluster.checkers.state.loss_epoch == cluster.checkers.state.master_epoch == 2
     assert cluster.checkers.lost_count > 0
+
+
+def _is_refused(cluster: Cluster, who: str, why: str) -> bool:
+    return any(f"{who} " in line and "is refused" in line and why in line for line in cluster.world.trace)
+
+
+def test_a_broker_that_claims_the_id_of_another_is_refused() -> None:
+    """Two brokers, one id: the second ends with a clear word, and there is one master (architecture §6.5)."""
+    cluster = _calm()
+    stranger = BrokerNode(cluster.world, "b9", cluster.network, cluster.checkers, Machines(), is_learner=False)
+    stranger.broker_id, stranger.peers, stranger.controllers = 2, {}, cluster.controllers
+    stranger.start()
+    cluster.world.run_until(9_000)
+    assert _is_refused(cluster, "b9", "broker id 2 belongs to")
+    assert not stranger.is_leading
+    assert cluster.checkers.state.master_epoch == 1
+
+
+def test_a_directory_from_before_the_last_start_is_refused() -> None:
+    """A copy of a broker's directory counts its starts from where it was taken (architecture §6.5)."""
+    cluster = _calm()
+    broker = next(each for each in cluster.brokers if not each.is_leading)
+    broker.stop()
+    broker.start()
+    cluster.world.run_until(7_000)
+    broker.stop()
+    broker.disk.starts = 0
+    broker.start()
+    cluster.world.run_until(12_000)
+    assert _is_refused(cluster, broker.name, "this is start 1")
+
+
+def test_an_emptied_etcd_elects_nobody() -> None:
+    """Brokers remember epochs that it does not: a person has to recover the set, the master serves on (§6.8)."""
+    cluster = _calm()
+    cluster.etcd.transact(Transaction((), (Delete(b"/", b"0"),)))
+    cluster.world.run_until(15_000)
+    cluster.operator.elect()
+    cluster.world.run_until(20_000)
+    assert _is_refused(cluster, "op", "etcd does not: it was emptied")
+    assert sum(broker.is_leading for broker in cluster.brokers) == 1
+    assert cluster.checkers.last_acknowledged_ms > 19_000
 
 
 def test_the_death_of_the_active_controller_stops_no_write() -> None:
