@@ -2,6 +2,7 @@
 
 import pytest
 from apogeemq.controller.core.etcd import Delete, Transaction
+from apogeemq.controller.core.requests import AskElection, ChangeSet, Leave, Member, Request, SetLearner
 
 from tests.simulation.broker_node import BrokerNode, Machines
 from tests.simulation.cluster import Cluster, run
@@ -152,6 +153,27 @@ def test_a_directory_from_before_the_last_start_is_refused() -> None:
     broker.start()
     cluster.world.run_until(12_000)
     assert _is_refused(cluster, broker.name, "this is start 1")
+
+
+@pytest.mark.parametrize(
+    ("request_made", "why"),
+    [
+        (AskElection(0, 99, 1), "BROKER_NEED_TO_BE_REGISTERED"),
+        (SetLearner(0, 99, True), "BROKER_NEED_TO_BE_REGISTERED"),
+        (Leave(0, 99, 1), "BROKER_NEED_TO_BE_REGISTERED"),
+        (AskElection(0, 2, 1), "MASTER_STILL_EXIST"),
+        (ChangeSet(0, 1, 1, 3, (Member(2, 1),)), "ALTER_SYNC_STATE_SET_FAILED"),
+    ],
+)
+def test_a_request_that_makes_no_sense_changes_nothing(request_made: Request, why: str) -> None:
+    """It is refused with a reason; master, set and epochs are as before."""
+    cluster = _calm()
+    state = cluster.checkers.state
+    assert (state.master_id, state.master_epoch, state.set_epoch) == (1, 1, 3)
+    cluster.operator.ask(request_made)
+    cluster.world.run_until(7_000)
+    assert _is_refused(cluster, "op", why)
+    assert cluster.checkers.state == state
 
 
 def test_an_emptied_etcd_elects_nobody() -> None:
