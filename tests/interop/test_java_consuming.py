@@ -314,7 +314,7 @@ def test_suspended_consumers_get_nothing_until_they_are_resumed(
     time.sleep(1.0)  # what is judged is that nothing comes
     assert not [key for key in keys_of(consumer) if key.startswith("late")]
     consumer.resume()
-    wait_keys(numbered("late", 8), consumer)
+    wait_keys([*numbered("on_the_way", 4), *numbered("late", 8)], consumer)
     operator.send(topic, numbered("end"))
     wait_keys(numbered("end"), consumer)
     assert keys_of(consumer) == sorted(
@@ -375,14 +375,15 @@ def test_a_new_group_begins_where_its_consumer_says(
     for consumer in consumers.values():
         wait_shared([consumer])  # a queue is taken once it is known where to begin
     operator.send(topic, numbered("end"))
-    for consumer in consumers.values():
-        wait_keys(numbered("end"), consumer)
     early, late, end = numbered("early"), numbered("late"), numbered("end")
-    assert {start: keys_of(consumer) for start, consumer in consumers.items()} == {
+    expected = {
         "FIRST_OFFSET": sorted(early + late + end),
         "LAST_OFFSET": end,
         "TIMESTAMP": sorted(late + end),
     }
+    for start, consumer in consumers.items():
+        wait_keys(expected[start], consumer)
+    assert {start: keys_of(consumer) for start, consumer in consumers.items()} == expected
 
 
 def test_a_new_group_on_a_young_topic_begins_at_its_start(
