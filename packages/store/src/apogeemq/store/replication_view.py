@@ -62,7 +62,23 @@ class ReplicationView:
     Source: architecture.md §6.3–6.7; broker_behaviour.md §10, §11.
     """
 
-    def __init__(self, log: CommitLog, commit: GroupCommit, receiver: ChunkReceiver, truncation: Truncation) -> None:
+    def __init__(
+        self,
+        log: CommitLog,
+        commit: GroupCommit,
+        receiver: ChunkReceiver,
+        truncation: Truncation,
+        *,
+        known_confirm_offset: int = 0,
+        record_size_bytes_max: int,
+    ) -> None:
+        """`known_confirm_offset`: what the checkpoint said when the store was opened."""
+        self.known_confirm_offset = min(known_confirm_offset, log.written_offset)
+        """Replicas held the log up to here when it was last noted; 0 when nobody ever limited the confirm offset."""
+        self.file_size_bytes = log.files.file_size_bytes
+        """Of the log; brokers of one set have to agree on it."""
+        self.record_size_bytes_max = record_size_bytes_max
+        """Largest record that is taken over."""
         self._log = log
         self._commit = commit
         self._receiver = receiver

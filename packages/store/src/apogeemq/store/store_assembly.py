@@ -227,7 +227,14 @@ class StoreParts:
             alone=alone,
             wait_s=self.close_timeout_s,
         )
-        self.replication = ReplicationView(self.log, self.commit, receiver, truncation)
+        self.replication = ReplicationView(
+            self.log,
+            self.commit,
+            receiver,
+            truncation,
+            known_confirm_offset=checkpoint.confirm_offset,
+            record_size_bytes_max=config.record_size_bytes_max,
+        )
         """The log as bytes: chunks to send and to take over, and cutting."""
         flush_interval_s = config.flush_interval_ms / 1000
         self._flush_worker = self._worker("store-flush", self.commit.flush_once, flush_interval_s)

@@ -16,6 +16,7 @@ from apogeemq.mesh.v1.controller_pb2 import (
     OperatorReply,
 )
 from apogeemq.mesh.v1.namesrv_pb2 import RegistrationReply, RegistrationRequest
+from apogeemq.mesh.v1.replication_pb2 import MasterMessage, ReplicaMessage
 from apogeemq.mesh.v1.routes_pb2 import (
     QueryClusterReply,
     QueryClusterRequest,
@@ -46,6 +47,11 @@ DESCRIBE_SETS = Unary("/apogeemq.mesh.v1.ControllerService/DescribeSets", Descri
 ELECT_MASTER = Unary("/apogeemq.mesh.v1.ControllerService/ElectMaster", ElectMasterRequest, OperatorReply)
 CLEAN_BROKER = Unary("/apogeemq.mesh.v1.ControllerService/CleanBroker", CleanBrokerRequest, OperatorReply)
 """What operators ask of a controller."""
+
+REPLICATE: Stream[ReplicaMessage, MasterMessage] = Stream(
+    "/apogeemq.mesh.v1.ReplicationService/Replicate", ReplicaMessage, MasterMessage
+)
+"""A replica's copy of its master's log; opened by the replica. See proto/apogeemq/mesh/v1/replication.proto."""
 
 BROKER_CHANNELS: dict[Channel, Stream[Frame, Frame]] = {
     channel: Stream(f"/apogeemq.mesh.v1.BrokerService/{channel.value}", Frame, Frame) for channel in Channel
