@@ -235,3 +235,16 @@ def test_wrong_labels() -> None:
     for labels in ({}, {"tpoic": "x"}, {"topic": "x", "group": "y"}):
         with pytest.raises(TypeError, match=r"a_total has the labels \('topic',\)"):
             family.child(**labels)
+
+
+def test_a_part_is_shown_until_it_is_dropped() -> None:
+    """Under the same common labels; another part may have the same names after it."""
+    registry = Registry({"cluster": "c"})
+    registry.gauge("always", "text").child().value = 1
+    for number in (2, 3):
+        part = registry.part()
+        part.gauge("now", "text").child().value = number
+        assert f'now{{cluster="c"}} {number}\n' in registry.render()
+        registry.drop(part)
+        assert "now" not in registry.render()
+    assert 'always{cluster="c"} 1\n' in registry.render()

@@ -19,7 +19,6 @@ from apogeemq.mesh.calls import (
     Channel,
     failed_call,
     given_up_call,
-    unknown_call,
 )
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.deadlines import Deadlines
@@ -144,7 +143,7 @@ class _Conversation:
     def _answer(self, request: Asked) -> None:
         answer = self._table.by_number.get(request.method)
         if answer is None:
-            self._refuse(request, unknown_call(request.method))
+            self._refuse(request, self._table.missing(request.method))
             return
         remote = remote_context(request.traceparent, request.tracestate) if request.traceparent else None
         if remote is None:

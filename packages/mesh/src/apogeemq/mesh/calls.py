@@ -107,6 +107,10 @@ class CallTable:
         self.on_owner_gone = on_owner_gone
         self.tracer = tracer
 
+    def missing(self, number: int) -> CallRefused:
+        """Refuse a call that is not in the table."""
+        return unknown_call(number)
+
 
 def unknown_call(number: int) -> CallRefused:
     """Refuse a call that the table lacks: the asker is newer than the answering side."""

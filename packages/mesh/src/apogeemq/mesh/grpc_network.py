@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 # grpc reads it once, when it is loaded; its chatter about ordinary disconnects belongs in no one's log.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+import grpc
 import grpc.aio
 from apogeemq.mesh.dispatch import Untraced
 from apogeemq.mesh.grpc_channel import GrpcChannel
@@ -83,11 +84,22 @@ class GrpcNetwork:
         """Make a channel to "host:port" ("[host]:port" for an IPv6 address)."""
         if tls is None:
             return GrpcChannel(target, grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS), self._tracing)
-        options: list[tuple[str, int | str]] = [*_CHANNEL_OPTIONS]
-        if tls.server_name is not None:
-            options.append(("grpc.ssl_target_name_override", tls.server_name))
-        channel = grpc.aio.secure_channel(target, _channel_credentials(tls), options=options)
+        channel = grpc.aio.secure_channel(target, _channel_credentials(tls), options=_tls_options(tls))
         return GrpcChannel(target, channel, self._tracing)
+
+
+def sync_channel(target: str, *, tls: ClientTls | None = None) -> grpc.Channel:
+    """Make a channel with the same settings for threads, see stream_thread."""
+    if tls is None:
+        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    return grpc.secure_channel(target, _channel_credentials(tls), options=_tls_options(tls))
+
+
+def _tls_options(tls: ClientTls) -> list[tuple[str, int | str]]:
+    options: list[tuple[str, int | str]] = [*_CHANNEL_OPTIONS]
+    if tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
 
 
 def _address(host: str, port: int) -> str:

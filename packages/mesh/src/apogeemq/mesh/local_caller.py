@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 from apogeemq.mesh.call_spans import CallSpans, current, current_context, end
-from apogeemq.mesh.calls import BROKER_SERVICE, Call, CallInfo, CallTable, failed_call, given_up_call, unknown_call
+from apogeemq.mesh.calls import BROKER_SERVICE, Call, CallInfo, CallTable, failed_call, given_up_call
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.deadlines import Deadlines
 from apogeemq.mesh.errors import CallRefused, ChannelClosed, DeadlineExceeded
@@ -95,7 +95,7 @@ class LocalCaller:
     ) -> Resp:
         answer = self._table.by_number.get(call.number)
         if answer is None:
-            raise unknown_call(call.number)
+            raise self._table.missing(call.number)
         deadline = self._clock.monotonic() + timeout_s
         try:
             reply = answer.function(request, CallInfo(PEER, self, deadline, trace_context))

@@ -199,6 +199,18 @@ class Registry:
     def __init__(self, common_labels: Mapping[str, str] | None = None) -> None:
         self._common = [_label(name, value) for name, value in (common_labels or {}).items()]
         self._families: dict[str, Family[Value] | Family[Distribution] | _Observed | _ObservedHistogram] = {}
+        self._parts: list[Registry] = []
+
+    def part(self) -> Registry:
+        """A registry of its own that is rendered with this one, for something that ends before the process does."""
+        part = Registry()
+        part._common = self._common
+        self._parts.append(part)
+        return part
+
+    def drop(self, part: Registry) -> None:
+        """Show it no more. ValueError when it is no part of this one."""
+        self._parts.remove(part)
 
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Family[Value]:
         """Declare a number that only grows; its name ends in _total."""
@@ -292,6 +304,8 @@ class Registry:
                     joined = ",".join([*labels, extra] if extra else labels)
                     braced = f"{{{joined}}}" if joined else ""
                     yield f"{family.name}{suffix}{braced} {_number(number)}\n"
+        for part in list(self._parts):
+            yield from part._lines()  # noqa: SLF001 — of the same class
 
 
 FamilyT = TypeVar("FamilyT", Family[Value], Family[Distribution], _Observed, _ObservedHistogram)
