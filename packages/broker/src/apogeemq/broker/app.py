@@ -1,7 +1,8 @@
 """A broker with its listeners and links, as one component of a process.
 
 Start: open the store (in a thread; it recovers), load the tables, listen, register at the name servers. Clients come in
-by Remoting, proxies by the mesh; either listener may be off.
+by Remoting, proxies by the mesh; either listener may be off. In a broker set (replication.enabled) the tables are
+loaded and the name servers told once the controllers made this broker master.
 Stop: leave the name servers, answer who waits, close the listeners, write the tables, close the store with everything
 flushed.
 """
@@ -18,11 +19,8 @@ from pathlib import Path
 import msgspec
 from apogeemq.broker.assembly import Broker
 from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig
-from apogeemq.broker.core.topics import TopicTable
-from apogeemq.broker.links.namesrv import BrokerIdentity, NamesrvLink
-from apogeemq.broker.links.routes import RouteLink
-from apogeemq.broker.metadata_files import metadata_files
-from apogeemq.broker.metrics import register_metrics
+from apogeemq.broker.replicating import Replicating
+from apogeemq.broker.serving import Place, Serving, ServingWorld
 from apogeemq.mesh.addresses import advertised_address, is_loopback, split_address
 from apogeemq.mesh.call_streams import call_handlers
 from apogeemq.mesh.calls import CallTable
@@ -34,15 +32,13 @@ from apogeemq.mesh.health import Health
 from apogeemq.mesh.http import HttpListener, observability_routes
 from apogeemq.mesh.lifecycle import Lifecycle
 from apogeemq.mesh.metrics import Registry
-from apogeemq.mesh.network import Listening, Network
+from apogeemq.mesh.network import Handler, Listening, Network
 from apogeemq.mesh.service_process import ServiceProgram, World
 from apogeemq.mesh.tls import server_ssl_context, server_tls
 from apogeemq.mesh.v1.methods import BROKER_CHANNELS
 from apogeemq.remoting_codec.aio.access import AccessHook
-from apogeemq.remoting_codec.aio.channel import Channel, ChannelLimits, Reply
+from apogeemq.remoting_codec.aio.channel import ChannelLimits
 from apogeemq.remoting_codec.aio.server import RemotingServer, ServerLimits
-from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig
-from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.connection import ConnectionLimits
 from apogeemq.remoting_codec.record import encode_host
 from apogeemq.store.config import StoreConfig
@@ -61,15 +57,12 @@ STOP_GRACE_S = 2.0
 MESH_STOP_GRACE_S = 0.5
 """The same for proxies, whose streams do not end by themselves."""
 
-REGISTER_WAIT_S = 10.0
-"""How long a start waits for the first name server, before it goes on and leaves the link to try further."""
-
 HEALTH_INTERVAL_S = 0.5
 
 START_STOP_TIMEOUT_S = 3600.0
 """Opening a store may check many gigabytes; the log shows how far it is."""
 
-STORE, NAMESRV, REMOTING = "store", "namesrv", "remoting"
+STORE, NAMESRV, REMOTING, REPLICATION = "store", "namesrv", "remoting", "replication"
 """Names of the health checks."""
 
 REMOTING_OFF = "off: clients come through a proxy"
@@ -112,28 +105,29 @@ class BrokerApp:
         self._health = health
         self._registry = registry
         self._access = access
-        self._tracer = tracer
-        self._namesrvs = namesrvs or self._configured_namesrvs
         listeners = config.listeners
         self._remoting_tls = server_ssl_context(listeners.remoting.tls)
         self._vip_tls = server_ssl_context(listeners.vip.tls)
         self._http_tls = server_ssl_context(listeners.http.tls)
         self._mesh_tls = server_tls(listeners.mesh.tls)
         self._store: MessageStore | None = None
-        self._broker: Broker | None = None
         self._servers: dict[str, RemotingServer] = {}
         self._mesh: Listening | None = None
         self._http: HttpListener | None = None
-        self._link: NamesrvLink | None = None
-        self._routes: RouteLink | None = None
+        self._place = Place(endpoints=self.endpoints)
+        world = ServingWorld(
+            network, clock, chance, registry, self._disk, access, tracer, namesrvs or self._configured_namesrvs
+        )
+        self._serving = Serving(self.config, world, self._place)
+        self._replicating: Replicating | None = None
         self._health_task: asyncio.Task[None] | None = None
 
     @property
     def broker(self) -> Broker:
-        """The running broker. RuntimeError before `start` and after `stop`."""
-        if self._broker is None:
+        """The running broker. RuntimeError before `start` and after `stop`, and while it is not master of its set."""
+        if self._serving.broker is None:
             raise RuntimeError("the broker is not started")
-        return self._broker
+        return self._serving.broker
 
     @property
     def name(self) -> str:
@@ -143,7 +137,9 @@ class BrokerApp:
     @property
     def calls(self) -> CallTable:
         """What it answers to services in this process and over the mesh. RuntimeError while it is not started."""
-        return self.broker.calls
+        if self._replicating is None:
+            return self.broker.calls
+        return self._serving.calls
 
     def join(self, lifecycle: Lifecycle) -> None:
         """Add this broker to a process's lifecycle."""
@@ -165,10 +161,10 @@ class BrokerApp:
             self._health.set(check, False, "stopping")
         errors: list[Exception] = []
         for step in (
+            self._stop_replicating,
             self._stop_link,
             self._stop_listeners,
-            self._stop_broker,
-            self._close_routes,
+            self._serving.close,
             self._close_store,
             self._stop_http,
         ):
@@ -194,28 +190,36 @@ class BrokerApp:
         # Bound first, listening last: the port is part of the store host, which every record carries.
         address = await self._bind_remoting()
         store_host = await _packed_host(address)
-        self._store = await self._open_store(store_host)
+        self._place.store_host = store_host
+        store = self._store = await self._open_store(store_host)
         self._health.set(STORE, True, self.config.store.path)
-        namesrvs = self._namesrvs()
-        self._broker = Broker(
+        if self.config.replication.enabled:
+            await self._start_replicating(store, address)
+        else:
+            await self._serving.prepare(store)
+            await self._listen(address, ())
+            self._warn_of_open_listeners()
+            self._serving.open_doors()
+            if not self._serving.namesrvs:
+                self._health.set(NAMESRV, True, "no name server is configured")
+            await self._serving.announce()
+        self._health_task = asyncio.create_task(self._watch_health(store), name="broker-health")
+
+    async def _start_replicating(self, store: MessageStore, address: str) -> None:
+        """Open the doors, behind which nobody serves yet, and join the broker set."""
+        replicating = self._replicating = await Replicating.open(
             self.config,
-            self._store,
-            metadata_files(self._disk, Path(self.config.store.path)),
-            store_host=store_host,
+            store,
+            serving=self._serving,
+            endpoints=self.endpoints,
+            network=self._network,
             clock=self._clock,
             chance=self._chance,
-            access=self._access,
-            tracer=self._tracer,
-            other_brokers=self._open_routes(namesrvs),
+            disk=self._disk,
         )
-        await self._broker.restore()
-        await self._broker.settle_tables()
-        self._broker.start()
-        await self._listen(self._broker, address)
+        await self._listen(address, replicating.handlers)
         self._warn_of_open_listeners()
-        register_metrics(self._registry, self._broker, {name: s.stats for name, s in self._servers.items()})
-        await self._start_link(self._broker, namesrvs)
-        self._health_task = asyncio.create_task(self._watch_health(self._broker), name="broker-health")
+        replicating.start()
 
     async def _bind_remoting(self) -> str:
         """Take the Remoting port, and give the address that records carry.
@@ -229,7 +233,7 @@ class BrokerApp:
             _, port = await remoting.bind(listener.host, port)
         return advertised_address(listener, port)
 
-    async def _listen(self, broker: Broker, remoting_address: str) -> None:
+    async def _listen(self, remoting_address: str, more_handlers: Sequence[Handler]) -> None:
         """Let clients and proxies in."""
         listeners = self.config.listeners
         if listeners.remoting.enabled:
@@ -240,63 +244,35 @@ class BrokerApp:
             _, port = await vip.start(listeners.vip.host, listeners.vip.port)
             self.endpoints["vip"] = advertised_address(listeners.vip, port)
         if listeners.mesh.enabled:
-            handlers = call_handlers(BROKER_CHANNELS, broker.calls, clock=self._clock)
+            handlers = [
+                *call_handlers(BROKER_CHANNELS, self._serving.calls, clock=self._clock),
+                *more_handlers,
+            ]
             self._mesh = await self._network.serve(
                 listeners.mesh.host, listeners.mesh.port, handlers, tls=self._mesh_tls
             )
             self.endpoints["mesh"] = advertised_address(listeners.mesh, self._mesh.port)
+        self._place.servers.update({name: server.stats for name, server in self._servers.items()})
         self._health.set(REMOTING, True, self.endpoints.get("remoting", REMOTING_OFF))
 
-    def _open_routes(self, targets: Sequence[str]) -> RouteLink | None:
-        """The way to what the name servers know of other brokers."""
-        if targets:
-            self._routes = RouteLink(targets, network=self._network, clock=self._clock, broker_name=self.name)
-        return self._routes
-
-    async def _start_link(self, broker: Broker, targets: Sequence[str]) -> None:
-        """Register at the name servers, and wait a while for the first one: a broker that is ready can be found."""
-        if not targets:
-            self._health.set(NAMESRV, True, "no name server is configured")
-            return
-        identity = BrokerIdentity(
-            cluster=self.config.identity.cluster_name,
-            broker_name=self.config.identity.broker_name,
-            broker_id=self.config.identity.broker_id,
-            incarnation=self._clock.now_ms(),
-            remoting_address=self.endpoints.get("remoting", ""),
-            mesh_address=self.endpoints.get("mesh", ""),
-        )
-        link = NamesrvLink(
-            targets,
-            network=self._network,
-            clock=self._clock,
-            chance=self._chance,
-            identity=lambda: identity,
-            topics=RegisteredTopics(broker.topics),
-        )
-        self._link = link
-        broker.topics.on_change(lambda topics: link.topics_changed([topic.name for topic in topics]))
-        await link.start()
-        try:
-            await link.wait_registered(REGISTER_WAIT_S)
-        except TimeoutError:
-            log.warning("no name server has answered within %g s: clients can't find this broker yet", REGISTER_WAIT_S)
-
-    async def _watch_health(self, broker: Broker) -> None:
-        """Report what changes by itself: the store's disk, the name servers, a task that ended."""
+    async def _watch_health(self, store: MessageStore) -> None:
+        """Report what changes by itself: the store's disk, the name servers, the set, a task that ended."""
         while True:
-            reason = broker.store.not_writable_reason
+            reason = store.not_writable_reason
             self._health.set(STORE, reason is None, reason or self.config.store.path)
-            if self._link is not None:
-                registered = self._link.registered
-                self._health.set(
-                    NAMESRV,
-                    any(registered.values()),
-                    ", ".join(
-                        f"{target}: {'registered' if ok else 'not reached'}" for target, ok in registered.items()
-                    ),
+            link, broker = self._serving.link, self._serving.broker
+            if link is not None:
+                registered = link.registered
+                told = ", ".join(
+                    f"{target}: {'registered' if ok else 'not reached'}" for target, ok in registered.items()
                 )
-            failed = broker.failed_task()
+                self._health.set(NAMESRV, any(registered.values()), told)
+            failed = broker.failed_task() if broker is not None else None
+            if self._replicating is not None:
+                self._health.set(REPLICATION, *self._replicating.health())
+                if link is None:
+                    self._health.set(NAMESRV, True, "only the master of a set is told to name servers")
+                failed = failed or self._replicating.failed_task()
             if failed is not None:
                 self._health.set(REMOTING, False, f"the background task {failed} ended")
             await self._clock.sleep(HEALTH_INTERVAL_S)
@@ -307,19 +283,12 @@ class BrokerApp:
 
     def _remoting_server(self, listener: ListenerConfig, tls: ssl.SSLContext | None) -> RemotingServer:
         return RemotingServer(
-            self._handle,
+            self._serving.handle,
             limits=self._server_limits(),
             tls=tls,
             tls_mode=listener.tls.mode,
-            on_close=self._channel_closed,
+            on_close=self._serving.channel_closed,
         )
-
-    def _handle(self, channel: Channel, command: RemotingCommand) -> Reply:
-        return self.broker.remoting(channel, command)
-
-    def _channel_closed(self, channel: Channel) -> None:
-        if self._broker is not None:
-            self._broker.channel_closed(channel)
 
     def _server_limits(self) -> ServerLimits:
         limits = self.config.limits
@@ -405,39 +374,36 @@ class BrokerApp:
                     name,
                 )
 
+    async def _stop_replicating(self) -> None:
+        """Hand the set over first: its next master is to be found before this one leaves the name servers."""
+        replicating = self._replicating
+        if replicating is not None:
+            await replicating.stop()
+
     async def _stop_link(self) -> None:
         if self._health_task is not None:
             self._health_task.cancel()
             await asyncio.gather(self._health_task, return_exceptions=True)
             self._health_task = None
-        if self._link is not None:
-            await self._link.stop()
-            self._link = None
+        link = self._serving.link
+        if link is not None:
+            await link.stop()
 
     async def _stop_listeners(self) -> None:
-        if self._broker is not None:
-            self._broker.pulls.stop()
-            await self._broker.popping.polls.stop()
+        await self._serving.answer_waiting()
         if self._mesh is not None:
             await self._mesh.stop(MESH_STOP_GRACE_S)
             self._mesh = None
         servers, self._servers = self._servers, {}
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in servers.values()))
 
-    async def _stop_broker(self) -> None:
-        broker, self._broker = self._broker, None
-        if broker is not None:
-            await broker.stop()
-
-    async def _close_routes(self) -> None:
-        routes, self._routes = self._routes, None
-        if routes is not None:
-            await routes.close()
-
     async def _close_store(self) -> None:
         store, self._store = self._store, None
         if store is not None:
             await asyncio.to_thread(store.close)
+        replicating, self._replicating = self._replicating, None
+        if replicating is not None:
+            await replicating.stopped_cleanly()
 
     async def _stop_http(self) -> None:
         http, self._http = self._http, None
@@ -447,27 +413,6 @@ class BrokerApp:
 
 class _RecoveryGivenUpError(Exception):
     """The process is to stop while the store recovers."""
-
-
-class RegisteredTopics:
-    """The topic table as the link to the name servers wants to see it."""
-
-    def __init__(self, topics: TopicTable) -> None:
-        self._topics = topics
-
-    @property
-    def data_version(self) -> DataVersion:
-        """The version of the table now."""
-        return self._topics.data_version
-
-    def full_state(self) -> tuple[DataVersion, list[TopicConfig]]:
-        """The whole table with its version."""
-        return self._topics.data_version, [topic.config for topic in self._topics]
-
-    def find(self, topic: str) -> TopicConfig | None:
-        """One topic, or None."""
-        found = self._topics.get(topic)
-        return None if found is None else found.config
 
 
 def _with_broker_name(config: BrokerConfig) -> BrokerConfig:

@@ -54,6 +54,7 @@ from apogeemq.broker.popping import Popping
 from apogeemq.broker.service.acknowledge import Acknowledger
 from apogeemq.broker.service.assignments import AssignmentService, NoOtherBrokers, OtherBrokers
 from apogeemq.broker.service.cold_reads import ColdReads
+from apogeemq.broker.service.confirmation import Confirmation
 from apogeemq.broker.service.delay import DelayService
 from apogeemq.broker.service.delayed_form import DelayedForm
 from apogeemq.broker.service.durability import AcknowledgementLine, FlushLine
@@ -95,7 +96,7 @@ class Broker:
     """All of a broker but its listeners and links: tables, services, the doors, and what runs beside them.
 
     Needs a running event loop and an open store. `remoting` is the handler that a Remoting listener gets, `calls` what
-    a mesh listener serves.
+    a mesh listener serves. In a broker set it is the master of one epoch, whose `confirmation` it waits for.
     """
 
     def __init__(
@@ -110,8 +111,10 @@ class Broker:
         access: AccessHook | None = None,
         tracer: Tracer | None = None,
         other_brokers: OtherBrokers | None = None,
+        confirmation: Confirmation | None = None,
     ) -> None:
         self.config = config
+        self._confirmation = confirmation
         self.store = store
         self.stats = RequestStats()
         self.call_stats = CallStats()
@@ -177,6 +180,7 @@ class Broker:
             queue_time_s_max=(
                 config.store.wait_time_in_send_queue_ms / 1000 if config.store.fast_failure_enable else None
             ),
+            confirmation=confirmation,
         )
         ids = MessageIds(
             store_host=store_host,
@@ -185,7 +189,7 @@ class Broker:
             now_ms=clock.now_ms,
         )
         self.dead_letters: Counter[tuple[str, str]] = Counter()
-        writer = MessageWriter(store, self)
+        writer = MessageWriter(store, self if confirmation is None else confirmation.holding_back(self))
         delayed_form = DelayedForm(
             levels=levels, now_ms=clock.now_ms, store_timestamp_ms=lambda: store.store_timestamp_ms
         )
@@ -574,6 +578,8 @@ class Broker:
             self.mode_line.expire(now)
             if self.flush_line is not None:
                 self.flush_line.expire(now)
+            if self._confirmation is not None:
+                self._confirmation.line.expire(now)
 
     async def _scan_clients(self) -> None:
         while True:

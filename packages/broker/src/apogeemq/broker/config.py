@@ -12,6 +12,7 @@ import msgspec
 from apogeemq.broker.core.delay import DEFAULT_DELAY_LEVELS, DelayLevels
 from apogeemq.broker.core.subscription_groups import GROUPS_MAX
 from apogeemq.broker.core.topics import QUEUES_PER_TOPIC_MAX, TOPICS_MAX
+from apogeemq.mesh.addresses import split_address
 from apogeemq.mesh.config import ListenerConfig, setting
 from apogeemq.mesh.service_process import LogConfig
 from apogeemq.remoting_codec.client_bodies import MessageRequestMode
@@ -22,6 +23,9 @@ HEADER_SIZE_BYTES = 64 << 10
 """What a frame holds beside a message's body, at most: properties, and the other fields of its header."""
 
 REVIVE_QUEUES_MAX = 64
+
+REPLICAS_MAX = 64
+"""Brokers of a set, as the controllers bound it."""
 
 TIMER_MAX_DELAY_SEC_MAX = 7 * 24 * 3600 - 60
 """What the wheel of Apache's broker holds, to which a store may go back."""
@@ -52,9 +56,10 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
     broker_name: Annotated[str, setting("brokerName")] = ""
     """Name of the set that this broker belongs to; set. Empty: the host's name."""
     broker_id: Annotated[int, setting("brokerId")] = 0
-    """0 is the master; this version has masters only."""
+    """0 is the master. In a set with controllers these give the ids; without, this version has masters only."""
     broker_role: Annotated[BrokerRole, setting("brokerRole")] = BrokerRole.ASYNC_MASTER
-    """ASYNC_MASTER: no send waits for a replica. This version has no replicas, and refuses the other two values."""
+    """ASYNC_MASTER: without controllers this version has no replicas, and refuses the other two values. With
+    controllers the role is theirs to decide, and replication.acknowledge_after says what sends wait for."""
     region_id: Annotated[str, setting("regionId")] = "DefaultRegion"
     """Shown to clients as MSG_REGION; set."""
     broker_permission: Annotated[int, setting("brokerPermission")] = 6
@@ -85,6 +90,62 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
             # They become names of topics, and parts of properties and receipt handles.
             if not _NAME.fullmatch(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must not hold white space or slashes")
+
+
+class AcknowledgeAfter(Enum):
+    """In a broker set: what a send's acknowledgement waits for, beside the disk."""
+
+    REPLICAS = "REPLICAS"
+    """All of the SyncStateSet hold the message: no failover loses it."""
+    LOCAL = "LOCAL"
+    """MAY LOSE ON FAILOVER: this broker has stored it."""
+
+
+class ReplicationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Broker sets whose master the controllers elect (docs/ha.md)."""
+
+    enabled: Annotated[bool, setting("enableControllerMode")] = False
+    """Whether this broker belongs to such a set; else it is a master by itself; set."""
+    controllers: Annotated[str, setting("controllerAddr")] = "127.0.0.1:9870"
+    """Mesh endpoints of the controllers, host:port, separated by semicolons; set."""
+    priority: Annotated[int, setting("brokerElectionPriority")] = 2**31 - 1
+    """Among equals the broker with the lowest becomes master, 0 to 2147483647; own."""
+    learner: Annotated[bool, setting("asyncLearner")] = False
+    """Of a new broker: whether it only copies, and is never in the SyncStateSet nor elected; own. The controllers keep
+    it from then on."""
+    min_in_sync_replicas: Annotated[int, setting("minInSyncReplicas")] = 2
+    """With fewer brokers in the SyncStateSet, the master included, sends are refused; set. 1 MAY LOSE ON FAILOVER: the
+    set may shrink to its master alone. Apache's default is 1."""
+    in_sync_replicas: Annotated[int, setting("inSyncReplicas")] = 1
+    """The same, by Apache's other name for it: the higher of both counts; set."""
+    acknowledge_after: AcknowledgeAfter = AcknowledgeAfter.REPLICAS
+    """What acknowledgements wait for; set."""
+    replica_timeout_ms: Annotated[int, setting("slaveTimeout")] = 3_000
+    """After this a send that waits for replicas is answered FLUSH_SLAVE_TIMEOUT; own."""
+
+    @property
+    def in_sync_min(self) -> int:
+        """The higher of both."""
+        return max(self.min_in_sync_replicas, self.in_sync_replicas)
+
+    @property
+    def targets(self) -> list[str]:
+        """The controllers, one by one."""
+        return [target.strip() for target in self.controllers.replace(",", ";").split(";") if target.strip()]
+
+    def validate(self) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        if self.enabled and not self.targets:
+            raise ValueError("controllers must name at least one controller, host:port")
+        for target in self.targets:
+            split_address(target)
+        if not 0 <= self.priority <= 2**31 - 1:
+            raise ValueError(f"priority is {self.priority}; it must be 0 to 2147483647")
+        for name in ("min_in_sync_replicas", "in_sync_replicas"):
+            if not 1 <= getattr(self, name) <= REPLICAS_MAX:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 to {REPLICAS_MAX}")
+        if self.replica_timeout_ms <= 0:
+            raise ValueError(f"replica_timeout_ms is {self.replica_timeout_ms}; it must be greater than 0")
 
 
 class ListenersConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -430,6 +491,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of a broker."""
 
     identity: IdentityConfig = IdentityConfig()
+    replication: ReplicationConfig = ReplicationConfig()
     listeners: ListenersConfig = ListenersConfig()
     topics: TopicsConfig = TopicsConfig()
     pop: PopConfig = PopConfig()
@@ -441,6 +503,10 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def validate(self) -> None:
         """Raise ValueError for sections that do not go together."""
+        if self.replication.enabled and not self.listeners.mesh.enabled:
+            raise ValueError(
+                "replication.enabled needs listeners.mesh.enabled: the set's brokers copy by that listener"
+            )
         body, frame = self.store.max_message_size_bytes, self.limits.frame_size_bytes_max
         if body + HEADER_SIZE_BYTES > frame:
             raise ValueError(

@@ -19,6 +19,7 @@ BrokerError (code, remark)
 ├── FlowControl             215   as many pulls wait as may; the client pulls again in a moment
 ├── IllegalOperation        604   a recall of what this broker does not keep, or keeps no longer
 ├── ServiceNotAvailable      14   the store takes no writes now
+├── InSyncReplicasNotEnough   1   the SyncStateSet is smaller than the settings ask for
 ├── RequestNotSupported       3   nothing serves this request
 ├── TransactionNotFound       1   an end of a transaction that names no pending half message
 └── RequestFailed             1   anything else, in words (Apache's SYSTEM_ERROR)
@@ -156,6 +157,12 @@ class ServiceNotAvailable(BrokerError):
     """The store takes no writes: full disk, failed disk, or closing."""
 
     code = ResponseCode.SERVICE_NOT_AVAILABLE
+
+
+class InSyncReplicasNotEnough(BrokerError):
+    """Too few replicas hold the log: nothing is stored, the client may try another broker."""
+
+    code = ResponseCode.SYSTEM_ERROR
 
 
 class RequestNotSupported(BrokerError):

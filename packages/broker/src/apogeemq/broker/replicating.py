@@ -1,0 +1,377 @@
+"""A broker of a set with controllers: wires its membership, the log that it copies or hands out, and what it serves.
+
+```
+ controllers ◀─ links/controllers ─▶ SetMember ─▶ Replicating (Part) ─┬─▶ Leading ──▶ Confirmation ─▶ Serving: a Broker
+                     beats, a thread each                             └─▶ Following ─▶ the master's log
+```
+A master serves once all that its log held when its epoch began is confirmed: tables are rebuilt from what readers see,
+and no reader may see less than one before. Docs: docs/ha.md; why a Broker lives for one epoch: ADR 0028.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from apogeemq.broker.config import AcknowledgeAfter, BrokerConfig, FlushDiskType
+from apogeemq.broker.core.replication.follower import Phase
+from apogeemq.broker.core.replication.progress import Member, Propose, TakeSet
+from apogeemq.broker.core.replication.role import Role
+from apogeemq.broker.core.replication.set_view import Registration, ReplicaInSet
+from apogeemq.broker.faces.mesh.replication import ReplicationFace
+from apogeemq.broker.links.beats import Beats
+from apogeemq.broker.links.controllers import ControllersLink, OpenStream, thread_streams
+from apogeemq.broker.member_file import MemberFile, SetMembership, began
+from apogeemq.broker.service.confirmation import Confirmation
+from apogeemq.broker.service.following import Following, ReplicaIdentity
+from apogeemq.broker.service.leading import Leading
+from apogeemq.broker.service.replicated_log import ReplicatedLog
+from apogeemq.broker.service.set_member import SetMember
+from apogeemq.broker.serving import Serving
+from apogeemq.mesh.chance import Chance
+from apogeemq.mesh.clock import Clock
+from apogeemq.mesh.network import Handler, Network
+from apogeemq.store.epoch_file import EpochFile
+from apogeemq.store.files import Disk
+from apogeemq.store.message_store import MessageStore
+
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+"""Another one at each start of the machine (Linux)."""
+
+_log = logging.getLogger(__name__)
+
+
+class Replicating:
+    """One start of one broker of a set. Make it by `open`, serve its `handlers` on the mesh, then `start`."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        log: ReplicatedLog,
+        member_file: MemberFile,
+        membership: SetMembership,
+        *,
+        was_clean: bool,
+        boot_id: str,
+        serving: Serving,
+        endpoints: Mapping[str, str],
+        network: Network,
+        clock: Clock,
+        open_stream: OpenStream,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._member_file = member_file
+        self._membership = membership
+        self._was_clean = was_clean
+        self._boot_id = boot_id
+        self._serving = serving
+        self._endpoints = endpoints
+        self._clock = clock
+        self._leading: Leading | None = None
+        self._confirmation: Confirmation | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._saving = asyncio.Lock()
+        self._savings: set[asyncio.Task[None]] = set()
+        self._is_learner = config.replication.learner
+        self._is_registered = False
+        identity = config.identity
+        self.beats = Beats(end_offset=lambda: log.end_offset, epoch=lambda: log.last_epoch, boot_time=boot_time)
+        self.member = SetMember(
+            membership.broker_id,
+            last_epoch=lambda: log.last_epoch,
+            registration=self._registration,
+            part=self,
+            lease=self.beats,
+            clock=clock,
+        )
+        self.link = ControllersLink(
+            config.replication.targets,
+            cluster=identity.cluster_name,
+            broker_name=identity.broker_name,
+            check_code=membership.check_code,
+            incarnation=membership.incarnation,
+            beats=self.beats,
+            events=self.member,
+            open_stream=open_stream,
+        )
+        self._following: Following | None = None
+        self._network = network
+        face = ReplicationFace(
+            cluster=identity.cluster_name,
+            broker_name=identity.broker_name,
+            file_size_bytes=log.file_size_bytes,
+            leading=lambda: self._leading,
+            clock=clock,
+        )
+        self.handlers: Sequence[Handler] = (face.handler,)
+
+    @classmethod
+    async def open(
+        cls,
+        config: BrokerConfig,
+        store: MessageStore,
+        *,
+        serving: Serving,
+        endpoints: Mapping[str, str],
+        network: Network,
+        clock: Clock,
+        chance: Chance,
+        disk: Disk,
+        open_stream: OpenStream | None = None,
+        boot_id: str | None = None,
+    ) -> "Replicating":
+        """Read what the directory knows of itself, and count this start.
+
+        Errors: ConfigError for a directory of another set, EpochInvalid, OSError.
+        """
+        code = f"{chance.randrange(1 << 64):016x}{chance.randrange(1 << 64):016x}"
+
+        def read() -> tuple[ReplicatedLog, MemberFile, SetMembership, bool]:
+            root = Path(config.store.path)
+            log = ReplicatedLog.open(store, EpochFile(disk, root / "epochFileCheckpoint"))
+            file = MemberFile(disk, root)
+            membership = began(
+                file.load(),
+                cluster=config.identity.cluster_name,
+                broker_name=config.identity.broker_name,
+                check_code=code,
+                dropped_bytes=store.recovery.dropped_bytes,
+            )
+            was_clean = membership.clean_stop
+            membership = msgspec.structs.replace(membership, clean_stop=False)
+            file.save(membership)
+            return log, file, membership, was_clean
+
+        log, file, membership, was_clean = await asyncio.to_thread(read)
+        return cls(
+            config,
+            log,
+            file,
+            membership,
+            was_clean=was_clean,
+            boot_id=await asyncio.to_thread(read_boot_id) if boot_id is None else boot_id,
+            serving=serving,
+            endpoints=endpoints,
+            network=network,
+            clock=clock,
+            open_stream=open_stream or thread_streams(),
+        )
+
+    @property
+    def leading(self) -> Leading | None:
+        """The epoch that this broker leads."""
+        return self._leading
+
+    def start(self) -> None:
+        """Join the set. The listeners are open."""
+        self.member.start(self.link)
+
+    async def stop(self) -> None:
+        """Leave the set, so that it goes on at once, and serve no more."""
+        await self.member.leave()
+        await self.member.stop()
+        await self._stop_following()
+        await self.link.close()
+        await asyncio.gather(*self._savings)
+
+    async def stopped_cleanly(self) -> None:
+        """The store is closed, and everything synced."""
+        await self._save(clean_stop=True)
+
+    def health(self) -> tuple[bool, str]:
+        """Whether this broker plays its part, and which."""
+        trouble = self.member.trouble
+        if trouble:
+            return False, f"{trouble}; {self.link.describe()}"
+        following = self._following
+        if following is not None and following.phase is Phase.HALTED:
+            return False, following.halted_reason
+        if self.member.role is Role.LEADING:
+            is_serving = self._serving.broker is not None
+            epoch = self.member.master_epoch
+            return is_serving, f"master of epoch {epoch}" if is_serving else f"epoch {epoch} begins"
+        phase = following.phase if following is not None else Phase.IDLE
+        return phase is Phase.COPYING, f"slave in epoch {self.member.master_epoch}: {phase.value}"
+
+    def failed_task(self) -> str | None:
+        """The name of a background task that ended, for the health check."""
+        opening = self._opening
+        if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is not None:
+            return opening.get_name()
+        return self.member.failed_task()
+
+    # Part, see service/set_member.py
+
+    def joined(self, broker_id: int, *, is_learner: bool) -> None:
+        """It has an id."""
+        self._is_learner = is_learner
+        if self._following is None:
+            identity = ReplicaIdentity(
+                cluster=self._config.identity.cluster_name,
+                broker_name=self._config.identity.broker_name,
+                broker_id=broker_id,
+                incarnation=self._membership.incarnation,
+                is_learner=is_learner,
+            )
+            self._following = Following(
+                self._log,
+                identity=identity,
+                network=self._network,
+                clock=self._clock,
+                acks_flushed=self._config.store.flush_disk_type is FlushDiskType.SYNC_FLUSH,
+            )
+        else:
+            self._following.set_learner(is_learner)
+        self._save_later(broker_id=broker_id)
+
+    def registration_accepted(self) -> None:
+        """The controllers know what the last stop was like."""
+        if not self._is_registered:
+            self._is_registered = True
+            self._save_later(lost_unsynced=False)
+
+    async def begin_epoch(self, epoch: int) -> None:
+        """Note durably that the epoch begins at the log's end."""
+        await self._stop_following()
+        await self._log.begin_epoch(epoch)
+
+    async def lead(self, epoch: int, known: TakeSet) -> None:
+        """Begin to serve as master."""
+        await self._end_epoch()
+        replication = self._config.replication
+        leading = self._leading = Leading(
+            self._log,
+            epoch=epoch,
+            own=Member(self.member.broker_id, self._membership.incarnation),
+            known=known,
+            min_in_sync=replication.in_sync_min,
+            clock=self._clock,
+            propose=self._propose,
+            on_confirm=self._confirmed,
+        )
+        self._confirmation = Confirmation(
+            end_offset=lambda: self._log.end_offset,
+            progress=leading.progress,
+            written=leading.written,
+            waits=replication.acknowledge_after is AcknowledgeAfter.REPLICAS,
+            is_lease_good=lambda: self.beats.is_lease_good,
+            waiting_max=self._config.limits.waiting_acknowledgements_max,
+            timeout_s=replication.replica_timeout_ms / 1000,
+        )
+        leading.start()
+        self._opening = asyncio.create_task(self._open(leading, self._confirmation, epoch), name="begin-epoch")
+
+    def take_set(self, known: TakeSet) -> None:
+        """The set of the epoch that is led."""
+        if self._leading is not None:
+            self._leading.take_set(known)
+        self._save_later(master_epoch=self.member.master_epoch, members=tuple(sorted(known.members)))
+
+    def fence(self) -> None:
+        """Acknowledge nothing more."""
+        if self._confirmation is not None:
+            self._confirmation.fence()
+
+    async def stop_leading(self) -> None:
+        """Serve no more as master."""
+        await self._end_epoch()
+
+    async def follow(self, master_id: int, epoch: int, master: ReplicaInSet | None) -> None:
+        """Copy from this master."""
+        await self._end_epoch()
+        members = tuple(sorted(self.member.view.told.members))
+        self._save_later(master_epoch=epoch, members=members)
+        if master is None:
+            _log.error("the controllers name master %d and not its address: nothing is copied", master_id)
+            return
+        if self._following is not None:
+            self._following.follow(master_id, epoch, master.mesh_address)
+
+    async def _stop_following(self) -> None:
+        if self._following is not None:
+            await self._following.stop()
+
+    # The epoch that is led
+
+    async def _open(self, leading: Leading, confirmation: Confirmation, epoch: int) -> None:
+        await leading.settled()
+        _log.info("epoch %d begins: all %d bytes of the log are confirmed", epoch, self._log.end_offset)
+        await self._serving.prepare(self._log.store, confirmation=confirmation)
+        self._serving.open_doors()
+        await self._serving.announce(master_epoch=epoch)
+
+    async def _end_epoch(self) -> None:
+        self.fence()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        await self._serving.withdraw()
+        await self._serving.answer_waiting()
+        await self._serving.close()
+        leading, self._leading, self._confirmation = self._leading, None, None
+        if leading is not None:
+            await leading.stop()
+
+    def _propose(self, proposal: Propose) -> None:
+        _log.info("proposes the set %s", [each.broker_id for each in proposal.members])
+        self.link.propose(proposal)
+
+    def _confirmed(self, offset: int) -> None:
+        if self._confirmation is not None:
+            self._confirmation.confirmed(offset)
+
+    # What the directory knows of itself
+
+    def _registration(self, broker_id: int) -> Registration:
+        return Registration(
+            broker_id=broker_id,
+            address=self._endpoints.get("remoting") or self._endpoints["mesh"],
+            mesh_address=self._endpoints["mesh"],
+            boot_id=self._boot_id,
+            clean_stop=self._was_clean,
+            lost_unsynced=self._membership.lost_unsynced,
+            last_epoch=self._log.last_epoch,
+            end_offset=self._log.end_offset,
+            priority=self._config.replication.priority,
+            is_learner=self._is_learner,
+        )
+
+    def _save_later(self, **changes: object) -> None:
+        """What is lost by a failure here is written with the next change; the controllers know it too."""
+        task = asyncio.create_task(self._try_save(**changes), name="save-membership")
+        self._savings.add(task)
+        task.add_done_callback(self._savings.discard)
+
+    async def _try_save(self, **changes: object) -> None:
+        try:
+            await self._save(**changes)
+        except OSError as error:
+            _log.error("setMember.json could not be written: %s", error)
+
+    async def _save(self, **changes: object) -> None:
+        async with self._saving:
+            changed = msgspec.structs.replace(self._membership, **changes)
+            if changed != self._membership:
+                self._membership = changed
+                await asyncio.to_thread(self._member_file.save, changed)
+
+
+def boot_time() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where the system has one."""
+    clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock_id)
+
+
+def read_boot_id() -> str:
+    """Which start of the machine this is.
+
+    Where no file tells it, each start of a broker counts as one of the machine: that is safe.
+    """
+    try:
+        return BOOT_ID_FILE.read_text(encoding="ascii").strip()
+    except OSError:
+        return f"process-{time.time_ns()}"

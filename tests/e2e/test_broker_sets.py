@@ -1,0 +1,195 @@
+"""Name server, two controllers, three etcd members, three brokers, as processes: any of them is killed or frozen.
+
+Throughout somebody sends. What was acknowledged is read back in the end, from whoever is master then.
+"""
+
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.broker_set import BrokerSetDeployment, Load
+
+pytestmark = pytest.mark.verify
+
+TTL_S = 3
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerSetDeployment]:
+    """One for all tests: each leaves it whole."""
+    with BrokerSetDeployment(tmp_path_factory.mktemp("set")) as made:
+        made.whole()
+        yield made
+
+
+def test_three_brokers_become_a_set(deployment: BrokerSetDeployment) -> None:
+    """Ids from 1, one master of epoch 1, all in the SyncStateSet; the name server knows the master alone as 0."""
+    status = deployment.whole()
+    assert sorted(each["broker_id"] for each in status["brokers"]) == [1, 2, 3]
+    assert status["sync_state_set"] == [1, 2, 3]
+    assert all(each["alive"] for each in status["brokers"])
+    with Load(deployment, "Begin") as load:
+        load.wait_for_more(100)
+    assert load.missing() == set()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_the_master_goes(deployment: BrokerSetDeployment, how: str) -> None:
+    """Another member follows in a higher epoch; the old master comes back as a slave. Nothing acknowledged is lost."""
+    before = deployment.whole()
+    master = deployment.name_of(before["master_id"])
+    with Load(deployment, f"Master_{how}") as load:
+        if how == "kill":
+            deployment.process(master).kill()
+        else:
+            deployment.process(master).send_signal(signal.SIGSTOP)
+        after = deployment.until(
+            lambda told: told["master_id"] not in {0, before["master_id"]}, "another broker is master"
+        )
+        assert after["master_epoch"] > before["master_epoch"]
+        load.wait_for_more()
+        if how == "kill":
+            deployment.start_broker(master)
+        else:
+            deployment.process(master).send_signal(signal.SIGCONT)
+        status = deployment.whole()
+        assert status["master_id"] != before["master_id"]
+        load.wait_for_more()
+    assert load.missing() == set()
+    assert not status["possible_loss"]
+
+
+def test_a_clean_stop_hands_over(deployment: BrokerSetDeployment) -> None:
+    """The next master is there at once, and not after a lease."""
+    before = deployment.whole()
+    master = deployment.name_of(before["master_id"])
+    with Load(deployment, "Handover") as load:
+        deployment.process(master).stop()
+        after = deployment.until(lambda told: told["master_id"] not in {0, before["master_id"]}, "another is master")
+        assert before["master_id"] not in after["sync_state_set"]
+        load.wait_for_more()
+        deployment.start_broker(master)
+        deployment.whole()
+    assert load.missing() == set()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_a_slave_goes(deployment: BrokerSetDeployment, how: str) -> None:
+    """It leaves the SyncStateSet, sends go on with the others, and it comes back; the master stays."""
+    before = deployment.whole()
+    slave_id = next(each for each in before["sync_state_set"] if each != before["master_id"])
+    slave = deployment.name_of(slave_id)
+    with Load(deployment, f"Slave_{how}") as load:
+        if how == "kill":
+            deployment.process(slave).kill()
+        else:
+            deployment.process(slave).send_signal(signal.SIGSTOP)
+        deployment.until(lambda told: slave_id not in told["sync_state_set"], "the slave left the set")
+        load.wait_for_more()
+        if how == "kill":
+            deployment.start_broker(slave)
+        else:
+            deployment.process(slave).send_signal(signal.SIGCONT)
+        after = deployment.whole()
+        assert (after["master_id"], after["master_epoch"]) == (before["master_id"], before["master_epoch"])
+    assert load.missing() == set()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_the_active_controller_goes(deployment: BrokerSetDeployment, how: str) -> None:
+    """The other one takes over; no broker expires meanwhile, no election is held, and sends do not pause for it."""
+    before = deployment.whole()
+    controllers = deployment.controllers
+    active = controllers.name_of(before["active"])
+    with Load(deployment, f"Controller_{how}") as load:
+        gone_s = time.monotonic()
+        process = controllers.process(active)
+        if how == "kill":
+            process.kill()
+        else:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(3 * TTL_S)  # what would expire has expired
+            load.wait_for_more()
+        finally:
+            if how == "freeze":
+                process.send_signal(signal.SIGCONT)
+        if how == "kill":
+            controllers.start(active, etcd__endpoints=";".join(deployment.etcd.endpoints))
+        after = deployment.whole()
+        assert after["active"] != before["active"]
+        assert (after["master_id"], after["master_epoch"]) == (before["master_id"], before["master_epoch"])
+        assert load.longest_pause_s(gone_s) < TTL_S
+    assert load.missing() == set()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_the_leader_of_etcd_goes(deployment: BrokerSetDeployment, how: str) -> None:
+    """Two members of three are enough: the master stays, and the set can change again."""
+    before = deployment.whole()
+    leader = deployment.etcd.leader()
+    with Load(deployment, f"Etcd_{how}") as load:
+        if how == "kill":
+            deployment.etcd.kill(leader)
+        else:
+            deployment.etcd.freeze(leader)
+        try:
+            time.sleep(3 * TTL_S)
+            load.wait_for_more()
+        finally:
+            if how == "kill":
+                deployment.etcd.start(leader)
+            else:
+                deployment.etcd.thaw(leader)
+        deployment.etcd.leader()
+        after = deployment.whole()
+        assert (after["master_id"], after["master_epoch"]) == (before["master_id"], before["master_epoch"])
+    assert load.missing() == set()
+
+
+def test_the_name_server_goes(deployment: BrokerSetDeployment) -> None:
+    """It is nobody's judge: the master stays, and is in the routes again once the name server is back."""
+    before = deployment.whole()
+    deployment.process("namesrv").kill()
+    deployment.start_namesrv()
+    after = deployment.whole()
+    assert (after["master_id"], after["master_epoch"]) == (before["master_id"], before["master_epoch"])
+    with Load(deployment, "Namesrv") as load:
+        load.wait_for_more()
+    assert load.missing() == set()
+
+
+def test_an_operator_moves_the_master(deployment: BrokerSetDeployment) -> None:
+    """`apogeemq-controller elect-master` over a master that is alive: the one that is named follows."""
+    before = deployment.whole()
+    chosen = next(each for each in before["sync_state_set"] if each != before["master_id"])
+    with Load(deployment, "Operator") as load:
+        command = ("elect-master", "--broker-name", "broker-a", "--broker-id", str(chosen))
+        done = deployment.controllers.command(*command)
+        assert done.returncode == 0, f"{done.stderr}{deployment.status()}"
+        deployment.until(lambda told: told["master_id"] == chosen, "the chosen one is master")
+        load.wait_for_more()
+        deployment.whole()
+    assert load.missing() == set()
+
+
+def test_all_brokers_are_killed_at_once(deployment: BrokerSetDeployment) -> None:
+    """Their page caches stay: whoever of the set comes back first leads in a new epoch, and nothing is lost."""
+    before = deployment.whole()
+    with Load(deployment, "All") as load:
+        load.wait_for_more()
+    for name in ("b1", "b2", "b3"):
+        deployment.process(name).kill()
+    for name in ("b3", "b1", "b2"):
+        deployment.start_broker(name)
+    after = deployment.whole()
+    assert after["master_epoch"] > before["master_epoch"]
+    assert load.missing() == set()
+
+
+def test_no_process_told_of_a_defect(deployment: BrokerSetDeployment, tmp_path: pathlib.Path) -> None:
+    """After all that: no traceback in any log."""
+    assert "Traceback" not in deployment.logs()
