@@ -225,6 +225,20 @@ async def test_a_master_that_stops_cleanly_hands_over_first(world: World) -> Non
         assert keys == [world.key("live/broker-a/0000000002")]
 
 
+async def test_a_broker_learns_from_its_registration_whether_it_is_a_learner(world: World) -> None:
+    """As etcd has it: what was switched at run time holds after a restart, whatever the broker's own settings say."""
+    app = await world.active()
+    async with pair(world, app) as (_, slave):
+        switched = await slave.ask(Join(set_learner=Join.SetLearner(is_learner=True)))
+        assert switched.is_learner
+        await slave.crash()
+        async with world.broker(app, code="code-2", incarnation=2) as again:
+            answer = await again.register(broker_id=2, address="two:1", last_epoch=1)
+            assert (answer.broker_id, answer.is_learner) == (2, True)
+            back = await again.ask(Join(set_learner=Join.SetLearner(is_learner=False)))
+            assert not back.is_learner
+
+
 async def test_a_stand_by_sends_brokers_on_and_keeps_their_leases(world: World) -> None:
     """A broker that beats to the stand-by alone outlives the active controller, and is known to the next one."""
     app = await world.active()

@@ -118,6 +118,7 @@ def answer_message(request_id: int, answered: Answered, active: str) -> pb.JoinR
             lease_id=lease.lease_id if lease is not None else 0,
             lease_ttl_ms=lease.ttl_s * 1000 if lease is not None else 0,
             set_state=state_message(answer.state, answered.replicas),
+            is_learner=any(each.is_learner for each in answered.replicas if each.broker_id == answer.broker_id),
         )
     )
 

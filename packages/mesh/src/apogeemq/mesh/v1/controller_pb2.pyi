@@ -129,20 +129,22 @@ class JoinReply(_message.Message):
         active: str
         def __init__(self, is_active: bool = ..., active: _Optional[str] = ...) -> None: ...
     class Answer(_message.Message):
-        __slots__ = ("request_id", "refused", "broker_id", "lease_id", "lease_ttl_ms", "set_state")
+        __slots__ = ("request_id", "refused", "broker_id", "lease_id", "lease_ttl_ms", "set_state", "is_learner")
         REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
         REFUSED_FIELD_NUMBER: _ClassVar[int]
         BROKER_ID_FIELD_NUMBER: _ClassVar[int]
         LEASE_ID_FIELD_NUMBER: _ClassVar[int]
         LEASE_TTL_MS_FIELD_NUMBER: _ClassVar[int]
         SET_STATE_FIELD_NUMBER: _ClassVar[int]
+        IS_LEARNER_FIELD_NUMBER: _ClassVar[int]
         request_id: int
         refused: Refused
         broker_id: int
         lease_id: int
         lease_ttl_ms: int
         set_state: SetState
-        def __init__(self, request_id: _Optional[int] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., broker_id: _Optional[int] = ..., lease_id: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ..., set_state: _Optional[_Union[SetState, _Mapping]] = ...) -> None: ...
+        is_learner: bool
+        def __init__(self, request_id: _Optional[int] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., broker_id: _Optional[int] = ..., lease_id: _Optional[int] = ..., lease_ttl_ms: _Optional[int] = ..., set_state: _Optional[_Union[SetState, _Mapping]] = ..., is_learner: bool = ...) -> None: ...
     class Beaten(_message.Message):
         __slots__ = ("beat_id", "lease_ttl_ms")
         BEAT_ID_FIELD_NUMBER: _ClassVar[int]
