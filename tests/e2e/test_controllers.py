@@ -16,6 +16,7 @@ from typing import Any, Self
 import pytest
 from apogeemq.mesh.grpc_network import GrpcNetwork
 
+from tests.e2e.etcd_witness import witness
 from tests.e2e.http_client import readiness
 from tests.e2e.process import ManagedProcess, console_script, poll_until, start_service
 from tests.etcd_cluster import EtcdCluster
@@ -218,6 +219,71 @@ async def test_leadership_moves_and_brokers_do_not_notice(controllers: Controlle
     finally:
         for broker in brokers:
             await broker.close()
+
+
+async def test_another_client_of_etcd_finds_what_the_format_promises(
+    controllers: Controllers, etcd: EtcdCluster
+) -> None:
+    """Keys, members of the values and leases, of docs/formats/controller.md, as the etcd3 package reads them."""
+    controllers.start("one")
+    controllers.wait_ready("one")
+    target = controllers.endpoints["one"]
+    network = GrpcNetwork()
+    async with (
+        RawBroker(network, target, cluster=CLUSTER, code="code-1", incarnation=3) as master,
+        RawBroker(network, target, cluster=CLUSTER, code="code-2") as slave,
+    ):
+        await master.until(lambda: master.standing.is_active)
+        assert not (await master.register(address="one:10911", boot_id="boot-1", priority=7)).HasField("refused")
+        assert not (await slave.register(address="two:10911", boot_id="boot-2")).HasField("refused")
+        await master.elect()
+        await master.until(lambda: master.state.master_id == 1)
+        assert not (await master.propose({1: 3, 2: 1})).HasField("refused")
+        root = f"/apogeemq/{CLUSTER}/controller/"
+        found = await asyncio.to_thread(witness, etcd.endpoints[0], root)
+        state, one = f"{root}sets/broker-a/state", f"{root}sets/broker-a/replicas/0000000001"
+        two, live = f"{root}sets/broker-a/replicas/0000000002", f"{root}live/broker-a/000000000"
+        values = {each["key"]: each["value"] for each in found["keys"]}
+        lease_of = {each["key"]: each["lease"] for each in found["keys"]}
+        assert sorted(values) == sorted([f"{root}active", state, one, two, f"{live}1", f"{live}2"])
+        assert (values[f"{root}active"], values[f"{live}1"], values[f"{live}2"]) == (target, "", "")
+        assert json.loads(values[state]) == {
+            "master_id": 1,
+            "master_epoch": 1,
+            "members": [1, 2],
+            "set_epoch": 2,
+            "possible_loss": False,
+            "loss_epoch": 0,
+        }
+        promised = {
+            "broker_id": 1,
+            "check_code": "code-1",
+            "address": "one:10911",
+            "mesh_address": "one:10911",
+            "incarnation": 3,
+            "boot_id": "boot-1",
+            "last_epoch": 0,
+            "priority": 7,
+            "is_learner": False,
+        }
+        assert promised.items() <= json.loads(values[one]).items()
+        # Three leases: the controller's, and that of each broker as its registration told it, each with its one key.
+        assert {key: lease_of[key] for key in (state, one, two)} == dict.fromkeys((state, one, two), 0)
+        assert (lease_of[f"{live}1"], lease_of[f"{live}2"]) == (master.lease_id, slave.lease_id)
+        hung = {key: lease for key, lease in lease_of.items() if lease}
+        assert found["leases"] == {
+            str(lease): {"granted_s": TTL_S, "is_alive": True, "keys": [key]} for key, lease in hung.items()
+        }
+        assert len(found["leases"]) == 3
+
+        # One that leaves takes its lease with it, by a SyncState that was written before.
+        await master.ask(Join(leave=Join.Leave()))
+        left = await asyncio.to_thread(witness, etcd.endpoints[0], root)
+        values = {each["key"]: each["value"] for each in left["keys"]}
+        assert f"{live}1" not in values
+        assert json.loads(values[state])["master_id"] == 2
+        assert json.loads(values[state])["members"] == [2]
+        assert str(master.lease_id) not in left["leases"]
 
 
 def test_commands_say_what_is_wrong(controllers: Controllers, etcd: EtcdCluster) -> None:
