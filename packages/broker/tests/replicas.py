@@ -6,7 +6,7 @@ Time is a clock moved by hand; what otherwise runs in threads runs at once, so t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,14 @@ class SetBroker:
             clock=self.world.clock,
             propose=self.proposals.append,
             on_confirm=self.confirmed.append,
-            states=lambda: list(self.tables.items()),
+            states=self._all_tables,
         )
         self.leading.start()
         return self.leading
+
+    async def _all_tables(self) -> AsyncIterator[tuple[str, bytes]]:
+        for name, data in list(self.tables.items()):
+            yield name, data
 
     async def stop_leading(self) -> None:
         leading, self.leading = self.leading, None

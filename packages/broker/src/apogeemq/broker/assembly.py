@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from apogeemq.broker.config import BrokerConfig, FlushDiskType, LimitsConfig
 from apogeemq.broker.core.clients import ClientTable
@@ -72,6 +72,7 @@ from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.broker.service.saved_tables import SavedPopOrders
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
+from apogeemq.broker.service.table_copies import tell_changes
 from apogeemq.broker.service.timed_form import TimedForm
 from apogeemq.broker.service.timers import TimerService
 from apogeemq.broker.service.writer import MessageWriter
@@ -96,7 +97,9 @@ class Broker:
     """All of a broker but its listeners and links: tables, services, the doors, and what runs beside them.
 
     Needs a running event loop and an open store. `remoting` is the handler that a Remoting listener gets, `calls` what
-    a mesh listener serves. In a broker set it is the master of one epoch, whose `confirmation` it waits for.
+    a mesh listener serves. In a broker set it is the master of one epoch, whose `confirmation` it waits for;
+    `on_table_change` gets each change of a table by its name, see table_copies: of topics and groups before anything
+    is stored that needs them (architecture §6.10).
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Broker:
         tracer: Tracer | None = None,
         other_brokers: OtherBrokers | None = None,
         confirmation: Confirmation | None = None,
+        on_table_change: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.config = config
         self._confirmation = confirmation
@@ -138,10 +142,10 @@ class Broker:
         files.load_groups(self.groups)
         self.offsets = files.load_consumer_offsets()
         modes = files.load_request_modes()
-        if not store.recovery.clean:
+        if not store.recovery.clean or confirmation is not None:
             cut = self.offsets.clamp(store.max_offset)
             if cut:
-                log.warning("%d consumer offsets were ahead of what survived the crash and were cut back", cut)
+                log.warning("%d consumer offsets were ahead of the log and were cut back", cut)
         self.topics.ensure_built_in(
             identity.cluster_name, identity.broker_name, len(levels), config.pop.revive_queue_num
         )
@@ -302,7 +306,10 @@ class Broker:
             clock=clock,
             offsets_interval_s=config.store.flush_consumer_offset_interval_ms / 1000,
             delay_interval_s=config.store.flush_delay_offset_interval_ms / 1000,
+            on_pointers=on_table_change,
         )
+        if on_table_change is not None:
+            tell_changes(self.topics, self.groups, on_table_change)
         self.cold_reads = ColdReads(running_max=limits.cold_reads_max)
         self.disk_reads = DiskReads(self.cold_reads, self._refuse)
         self.client_calls = ClientCalls(

@@ -11,7 +11,8 @@ and no reader may see less than one before. Docs: docs/ha.md; why a Broker lives
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,21 +25,27 @@ from apogeemq.broker.faces.mesh.replication import ReplicationFace
 from apogeemq.broker.links.beats import Beats
 from apogeemq.broker.links.controllers import ControllersLink, OpenStream, thread_streams
 from apogeemq.broker.member_file import MemberFile, SetMembership, began
+from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.service.confirmation import Confirmation
 from apogeemq.broker.service.following import Following, ReplicaIdentity
 from apogeemq.broker.service.leading import Leading
 from apogeemq.broker.service.replicated_log import ReplicatedLog
 from apogeemq.broker.service.set_member import SetMember
+from apogeemq.broker.service.table_copies import TableCopies
 from apogeemq.broker.serving import Serving
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.network import Handler, Network
 from apogeemq.store.epoch_file import EpochFile
+from apogeemq.store.errors import StoreError
 from apogeemq.store.files import Disk
 from apogeemq.store.message_store import MessageStore
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 """Another one at each start of the machine (Linux)."""
+
+HAND_OVER_S = 0.3
+"""How long a master that stops in order waits for its replicas to take the last tables."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +66,7 @@ class Replicating:
         endpoints: Mapping[str, str],
         network: Network,
         clock: Clock,
+        disk: Disk,
         open_stream: OpenStream,
     ) -> None:
         self._config = config
@@ -98,6 +106,8 @@ class Replicating:
             open_stream=open_stream,
         )
         self._following: Following | None = None
+        self._copied: TableCopies | None = None
+        self._disk = disk
         self._network = network
         face = ReplicationFace(
             cluster=identity.cluster_name,
@@ -157,6 +167,7 @@ class Replicating:
             endpoints=endpoints,
             network=network,
             clock=clock,
+            disk=disk,
             open_stream=open_stream or thread_streams(),
         )
 
@@ -171,11 +182,25 @@ class Replicating:
 
     async def stop(self) -> None:
         """Leave the set, so that it goes on at once, and serve no more."""
+        await self._hand_tables_over()
         await self.member.leave()
         await self.member.stop()
         await self._stop_following()
         await self.link.close()
         await asyncio.gather(*self._savings)
+
+    async def _hand_tables_over(self) -> None:
+        """Save what groups have read until now, and give replicas a moment to take it: else they read it again."""
+        broker = self._serving.broker
+        if broker is None or self._leading is None or not self._leading.replicas():
+            return
+        self.fence()
+        try:
+            await broker.saver.save_consumer_offsets()
+            await broker.saver.save_delay_progress()
+        except (OSError, StoreError) as error:
+            _log.warning("the last offsets were not handed over, some messages will come again: %s", error)
+        await self._clock.sleep(HAND_OVER_S)
 
     async def stopped_cleanly(self) -> None:
         """The store is closed, and everything synced."""
@@ -221,6 +246,7 @@ class Replicating:
                 identity=identity,
                 network=self._network,
                 clock=self._clock,
+                on_state=self._take_table,
                 acks_flushed=self._config.store.flush_disk_type is FlushDiskType.SYNC_FLUSH,
             )
         else:
@@ -251,6 +277,7 @@ class Replicating:
             clock=self._clock,
             propose=self._propose,
             on_confirm=self._confirmed,
+            states=self._tables,
         )
         self._confirmation = Confirmation(
             end_offset=lambda: self._log.end_offset,
@@ -288,6 +315,7 @@ class Replicating:
             _log.error("the controllers name master %d and not its address: nothing is copied", master_id)
             return
         if self._following is not None:
+            self._copied = None
             self._following.follow(master_id, epoch, master.mesh_address)
 
     async def _stop_following(self) -> None:
@@ -299,7 +327,11 @@ class Replicating:
     async def _open(self, leading: Leading, confirmation: Confirmation, epoch: int) -> None:
         await leading.settled()
         _log.info("epoch %d begins: all %d bytes of the log are confirmed", epoch, self._log.end_offset)
-        await self._serving.prepare(self._log.store, confirmation=confirmation)
+        await self._serving.prepare(
+            self._log.store, confirmation=confirmation, on_table_change=partial(_tell_replicas, leading)
+        )
+        async for name, data in self._tables():  # loading made what every broker has, and cut back what was ahead
+            leading.state_changed(name, data, whole=True)
         self._serving.open_doors()
         await self._serving.announce(master_epoch=epoch)
 
@@ -315,6 +347,25 @@ class Replicating:
         leading, self._leading, self._confirmation = self._leading, None, None
         if leading is not None:
             await leading.stop()
+
+    async def _tables(self) -> AsyncIterator[tuple[str, bytes]]:
+        """All tables by name: those in memory, or the files as long as there are none."""
+        broker = self._serving.broker
+        if broker is not None:
+            async for name, data in broker.saver.wholes():
+                yield name, data
+        else:
+            for name, data in await self._copies().wholes():
+                yield name, data
+
+    def _copies(self) -> TableCopies:
+        """The tables' files, read anew: a Broker may have written them since."""
+        return TableCopies(lambda: metadata_files(self._disk, Path(self._config.store.path)))
+
+    async def _take_table(self, name: str, data: bytes, whole: bool) -> None:
+        if self._copied is None:
+            self._copied = self._copies()
+        await self._copied.take(name, data, whole)
 
     def _propose(self, proposal: Propose) -> None:
         _log.info("proposes the set %s", [each.broker_id for each in proposal.members])
@@ -358,6 +409,10 @@ class Replicating:
             if changed != self._membership:
                 self._membership = changed
                 await asyncio.to_thread(self._member_file.save, changed)
+
+
+def _tell_replicas(leading: Leading, name: str, data: bytes) -> None:
+    leading.state_changed(name, data, whole=False)
 
 
 def boot_time() -> float:

@@ -95,7 +95,13 @@ class Serving:
         """The Broker; None while this process is not a master."""
         return self._broker
 
-    async def prepare(self, store: MessageStore, *, confirmation: Confirmation | None = None) -> None:
+    async def prepare(
+        self,
+        store: MessageStore,
+        *,
+        confirmation: Confirmation | None = None,
+        on_table_change: Callable[[str, bytes], None] | None = None,
+    ) -> None:
         """Put the Broker together from the store and its tables. Its doors are shut until `open_doors`."""
         world = self._world
         targets = self.namesrvs = tuple(world.namesrvs())
@@ -113,6 +119,7 @@ class Serving:
             tracer=world.tracer,
             other_brokers=self._routes,
             confirmation=confirmation,
+            on_table_change=on_table_change,
         )
         await broker.restore()
         await broker.settle_tables()

@@ -24,7 +24,7 @@ class SubscriptionGroupTable:
         self.forbidden: dict[str, dict[str, int]] = {}
         """Group to topic to bits of what is forbidden, as a Java broker wrote it: kept in the file, not obeyed yet."""
         self._groups: dict[str, SubscriptionGroupConfig] = {}
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[list[SubscriptionGroupConfig]], None]] = []
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -32,8 +32,8 @@ class SubscriptionGroupTable:
     def __iter__(self) -> Iterator[SubscriptionGroupConfig]:
         return iter(list(self._groups.values()))
 
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every change."""
+    def on_change(self, listener: Callable[[list[SubscriptionGroupConfig]], None]) -> None:
+        """Call `listener` with the groups that were made or changed, after every change."""
         self._listeners.append(listener)
 
     def load(
@@ -109,4 +109,4 @@ class SubscriptionGroupTable:
         self.version += 1
         self.data_version = self.data_version.next(self._now_ms())
         for listener in self._listeners:
-            listener()
+            listener(groups)

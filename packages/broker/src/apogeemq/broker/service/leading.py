@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from apogeemq.broker.core.replication import progress
 from apogeemq.broker.service.replica_session import (
@@ -39,8 +39,10 @@ class LeadershipEnded(Exception):  # noqa: N818 — a fact
     """This broker stopped leading before what was waited for."""
 
 
-def _no_states() -> Iterable[tuple[str, bytes]]:
-    return ()
+async def _no_states() -> AsyncIterator[tuple[str, bytes]]:
+    nothing: tuple[tuple[str, bytes], ...] = ()
+    for each in nothing:
+        yield each
 
 
 class Leading:
@@ -68,7 +70,7 @@ class Leading:
         clock: Clock,
         propose: Callable[[progress.Propose], None],
         on_confirm: Callable[[int], None],
-        states: Callable[[], Iterable[tuple[str, bytes]]] = _no_states,
+        states: Callable[[], AsyncIterator[tuple[str, bytes]]] = _no_states,
     ) -> None:
         self.epoch = epoch
         self.own = own

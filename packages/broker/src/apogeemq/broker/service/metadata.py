@@ -11,7 +11,8 @@ lost, nor what will later get its number.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
@@ -29,6 +30,14 @@ from apogeemq.broker.service.saved_tables import (
     SavedRequestModes,
     SavedTopics,
 )
+from apogeemq.broker.service.table_copies import (
+    CONSUMER_OFFSETS,
+    DELAY_OFFSETS,
+    GROUPS,
+    MODES,
+    POP_ORDERS,
+    TOPICS,
+)
 from apogeemq.broker.service.table_saver import TableSaver
 from apogeemq.mesh.clock import Clock
 from apogeemq.store.errors import StoreError
@@ -45,6 +54,10 @@ WHOLE_INTERVAL_S = 300.0
 
 class Saver(Protocol):
     """A TableSaver, whatever the keys of its table are."""
+
+    async def whole(self) -> bytes:
+        """See TableSaver."""
+        ...
 
     async def save_whole(self) -> None:
         """See TableSaver."""
@@ -65,6 +78,7 @@ class MetadataSaver:
         mode_line: answers that wait until their mode is written.
         flush_log: flushes the commit log in a thread, up to where it is now.
         clock: for the waits.
+        on_pointers: gets, by the table's name, each change of offsets and progress that was written.
         offsets_interval_s: between writes of consumer offsets (flushConsumerOffsetInterval).
         delay_interval_s: between writes of delay progress.
     """
@@ -85,6 +99,7 @@ class MetadataSaver:
         clock: Clock,
         offsets_interval_s: float,
         delay_interval_s: float,
+        on_pointers: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self._topics = topics
         self._groups = groups
@@ -99,13 +114,24 @@ class MetadataSaver:
         self._modes_changed = asyncio.Event()
         self._topic_saver = TableSaver(SavedTopics(topics), files.topics)
         self._group_saver = TableSaver(SavedGroups(groups), files.groups)
-        self._offset_saver = TableSaver(SavedConsumerOffsets(offsets), files.consumer_offsets, before_write=flush_log)
-        self._delay_saver = TableSaver(SavedDelayProgress(delay), files.delay_offsets, before_write=flush_log)
-        self._mode_saver = TableSaver(SavedRequestModes(modes), files.request_modes)
-        self._order_saver = TableSaver(orders, files.pop_orders, before_write=flush_log)
+
+        def told(name: str) -> Callable[[bytes], None] | None:
+            return None if on_pointers is None else partial(on_pointers, name)
+
+        self._offset_saver = TableSaver(
+            SavedConsumerOffsets(offsets),
+            files.consumer_offsets,
+            before_write=flush_log,
+            on_written=told(CONSUMER_OFFSETS),
+        )
+        self._delay_saver = TableSaver(
+            SavedDelayProgress(delay), files.delay_offsets, before_write=flush_log, on_written=told(DELAY_OFFSETS)
+        )
+        self._mode_saver = TableSaver(SavedRequestModes(modes), files.request_modes, on_written=told(MODES))
+        self._order_saver = TableSaver(orders, files.pop_orders, before_write=flush_log, on_written=told(POP_ORDERS))
         self._tasks: list[asyncio.Task[None]] = []
         topics.on_change(lambda _: self._topics_changed.set())
-        groups.on_change(self._groups_changed.set)
+        groups.on_change(lambda _: self._groups_changed.set())
         modes.on_change(self._modes_changed.set)
 
     def start(self) -> None:
@@ -126,6 +152,19 @@ class MetadataSaver:
             ),
             asyncio.create_task(self._every(WHOLE_INTERVAL_S, self._save_whole), name="save-whole-tables"),
         ]
+
+    async def wholes(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Each table by its name, in the form of its file, as it is now."""
+        savers: dict[str, Saver] = {
+            TOPICS: self._topic_saver,
+            GROUPS: self._group_saver,
+            MODES: self._mode_saver,
+            CONSUMER_OFFSETS: self._offset_saver,
+            DELAY_OFFSETS: self._delay_saver,
+            POP_ORDERS: self._order_saver,
+        }
+        for name, saver in savers.items():
+            yield name, await saver.whole()
 
     async def settle(self) -> None:
         """After a start, before the first request: write what the last process may not have synced, and what loading

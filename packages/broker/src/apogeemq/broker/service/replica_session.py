@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -82,7 +82,7 @@ class Master(Protocol):
         """A replica holds the log up to here."""
         ...
 
-    def states(self) -> Iterable[tuple[str, bytes]]:
+    def states(self) -> AsyncIterator[tuple[str, bytes]]:
         """All tables by their names, whole, as they are now."""
         ...
 
@@ -308,7 +308,7 @@ class ReplicaSession:
     async def _send_all_states(self) -> None:
         """Changes that come meanwhile are sent behind: once more what a whole one has already does no harm."""
         self._states.clear()
-        for name, data in self._master.states():
+        async for name, data in self._master.states():
             await self._send_state(name, data, whole=True)
 
     async def _send_state(self, name: str, data: bytes, *, whole: bool) -> None:

@@ -83,6 +83,11 @@ class SavedTopics:
         """See SavedTable."""
         return self._table.version
 
+    def part_now(self, topics: Sequence[Topic]) -> TopicConfigSerializeWrapper:
+        """These few, without giving anybody else a turn."""
+        configs = {topic.name: topic.config for topic in topics}
+        return TopicConfigSerializeWrapper(topic_config_table=configs, data_version=self._table.data_version)
+
     async def part(self, keys: Collection[str]) -> TopicConfigSerializeWrapper:
         """See SavedTable."""
         return await self._copy([self._table.require(name) for name in keys])
@@ -115,6 +120,10 @@ class SavedGroups:
 
     async def part(self, keys: Collection[str]) -> SubscriptionGroupWrapper:
         """See SavedTable."""
+        return self.part_now(keys)
+
+    def part_now(self, keys: Collection[str]) -> SubscriptionGroupWrapper:
+        """These few, without giving anybody else a turn."""
         data_version = self._table.data_version
         found = [self._table.get(name) for name in keys]
         return SubscriptionGroupWrapper(

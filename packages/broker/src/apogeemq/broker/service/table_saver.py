@@ -21,15 +21,27 @@ class TableSaver(Generic[KeyT]):
         table: what.
         file: where to; loaded already.
         before_write: called in the thread, after the copy was made and before it is written.
+        on_written: gets each change, in the form of the file, once it is on the disk.
     """
 
     def __init__(
-        self, table: SavedTable[KeyT], file: JournaledFile, *, before_write: Callable[[], None] | None = None
+        self,
+        table: SavedTable[KeyT],
+        file: JournaledFile,
+        *,
+        before_write: Callable[[], None] | None = None,
+        on_written: Callable[[bytes], None] | None = None,
     ) -> None:
         self._table = table
+        self._on_written = on_written
         self._file = file
         self._before_write = before_write
         self._lock = asyncio.Lock()
+
+    async def whole(self) -> bytes:
+        """The form of the file, as the table is now."""
+        body = await self._table.whole()
+        return await asyncio.to_thread(body.encode)
 
     async def save(self) -> None:
         """Have every change so far on the disk. Errors: OSError, StoreError; the changes are written the next time."""
@@ -54,12 +66,16 @@ class TableSaver(Generic[KeyT]):
         keys = set(self._table.changed)
         self._table.changed.clear()
         try:
-            if whole or not await _in_thread(self._append, await self._table.part(keys)):
+            is_part_wanted = not whole or self._on_written is not None
+            part = await self._table.part(keys) if is_part_wanted else None
+            if whole or part is None or not await _in_thread(self._append, part):
                 await _in_thread(self._save, await self._table.whole())
         except BaseException:
             self._table.changed.update(keys)
             raise
         self._table.saved(version)
+        if self._on_written is not None and part is not None and keys:
+            self._on_written(await asyncio.to_thread(part.encode))
 
     def _append(self, part: JsonBody) -> bool:
         self._prepare()
