@@ -43,10 +43,20 @@ def programs() -> pathlib.Path:
 
 
 class EtcdCluster:
-    """Members by index. `tls` has the paths of "ca", "cert" and "key", for clients' connections."""
+    """Members by index. `tls` has the paths of "ca", "cert" and "key", for clients' connections.
 
-    def __init__(self, size: int = 1, *, tls: Mapping[str, pathlib.Path] | None = None) -> None:
+    `options` are further ones of the program, as "--name" and value.
+    """
+
+    def __init__(
+        self,
+        size: int = 1,
+        *,
+        tls: Mapping[str, pathlib.Path] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         self._programs = programs()
+        self._options = dict(options or {})
         self._tls = dict(tls or {})
         self._scheme = "https" if tls else "http"
         self._directory = pathlib.Path(
@@ -84,7 +94,8 @@ class EtcdCluster:
         }
         if self._tls:
             options |= {"--cert-file": str(self._tls["cert"]), "--key-file": str(self._tls["key"])}
-        argv = [str(self._programs / "etcd"), *(word for pair in options.items() for word in pair)]
+        options |= self._options
+        argv = [str(self._programs / "etcd"), *(f"{name}={value}" for name, value in options.items())]
         with (self._directory / f"m{index}.log").open("ab") as log:
             self._members[index] = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -122,13 +133,34 @@ class EtcdCluster:
         assert done.returncode == 0, f"etcdctl {words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def _control(self, *words: str, index: int, user: str = "") -> subprocess.CompletedProcess[str]:
+    def compact(self) -> None:
+        """Forget all changes but the newest state."""
+        status = json.loads(self.control("endpoint", "status", "-w", "json"))
+        self.control("compact", str(status[0]["Status"]["header"]["revision"]))
+
+    def fill(self, key: str, size_bytes: int) -> bool:
+        """Write a value of this size; False where etcd has no space for it."""
+        done = self._control("put", key, index=0, given="x" * size_bytes)
+        assert done.returncode == 0 or "space exceeded" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    def _control(
+        self, *words: str, index: int, user: str = "", given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         argv = [str(self._programs / "etcdctl"), "--endpoints", f"{self._scheme}://{self.endpoints[index]}"]
         argv += ["--cacert", str(self._tls["ca"])] if self._tls else []
+        if "--client-cert-auth" in self._options:
+            argv += ["--cert", str(self._tls["cert"]), "--key", str(self._tls["key"])]
         argv += ["--user", user] if user else []
         environ = {**os.environ, "ETCDCTL_API": "3"}
         return subprocess.run(
-            [*argv, *words], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, env=environ, check=False
+            [*argv, *words],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            env=environ,
+            check=False,
         )
 
     def _statuses(self, indexes: list[int]) -> dict[int, dict[str, Any]]:

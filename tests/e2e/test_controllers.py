@@ -37,6 +37,13 @@ def etcd() -> Iterator[EtcdCluster]:
         yield cluster
 
 
+@pytest.fixture
+def three() -> Iterator[EtcdCluster]:
+    """Three members, whose leader dies."""
+    with EtcdCluster(3) as cluster:
+        yield cluster
+
+
 class Controllers:
     """Controllers by name; each keeps its port over a restart, as a machine's does."""
 
@@ -63,7 +70,7 @@ class Controllers:
             "listeners.mesh.host": "127.0.0.1",
             "listeners.mesh.port": port,
             "listeners.http.port": "0",
-            "etcd.endpoints": self._etcd.endpoints[0],
+            "etcd.endpoints": ";".join(self._etcd.endpoints),
             "leases.controller_ttl_s": str(TTL_S),
             "leases.broker_ttl_s": str(TTL_S),
             **{key.replace("__", "."): value for key, value in settings.items()},
@@ -284,6 +291,60 @@ async def test_another_client_of_etcd_finds_what_the_format_promises(
         assert json.loads(values[state])["master_id"] == 2
         assert json.loads(values[state])["members"] == [2]
         assert str(master.lease_id) not in left["leases"]
+
+
+@pytest.mark.parametrize("failure", ["kill", "freeze"])
+async def test_the_leader_of_etcd_dies_and_brokers_do_not_notice(
+    three: EtcdCluster, tmp_path: pathlib.Path, failure: str
+) -> None:
+    """Killed or frozen: status goes on all the time, no broker is gone, and decisions are made again soon."""
+    with Controllers(three, tmp_path) as controllers:
+        for name in ("one", "two"):
+            controllers.start(name)
+            controllers.wait_ready(name)
+        brokers = [TwoStreams(controllers, code) for code in ("first", "second")]
+        try:
+            for broker in brokers:
+                for name in ("one", "two"):
+                    await broker.open(name)
+            watcher = brokers[0].streams["one"]
+            await watcher.until(lambda: watcher.standing.active)
+            active = controllers.name_of(watcher.standing.active)
+            assert [await broker.register(active) for broker in brokers] == [1, 2]
+            master = brokers[0].streams[active]
+            await master.elect()
+            await master.until(lambda: master.state.master_id == 1)
+            assert not (await master.propose({1: 1, 2: 1})).HasField("refused")
+
+            leader = three.leader()
+            getattr(three, failure)(leader)
+            begun_s = time.monotonic()
+            members = [1, 2]
+            while members != [1]:  # until a decision was made; within the time of two campaigns
+                assert time.monotonic() - begun_s < 4 * TTL_S + 1
+                described = await asyncio.to_thread(controllers.status)
+                for broker_set in described["sets"]:
+                    members = broker_set["sync_state_set"]
+                    assert (broker_set["master_id"], broker_set["master_epoch"]) == (1, 1)
+                    assert [each["alive"] for each in broker_set["brokers"]] == [True, True]
+                if name := controllers.name_of(described["active"]):
+                    speaker = brokers[0].streams[name]
+                    await speaker.until(lambda speaker=speaker: speaker.state.set_epoch >= 2)  # type: ignore[misc]
+                    await speaker.propose({1: 1})
+            described = await asyncio.to_thread(controllers.status)
+            assert described["sets"][0]["master_epoch"] == 1
+            assert sum(stream.register_again for each in brokers for stream in each.streams.values()) == 0
+            if failure == "freeze":
+                three.thaw(leader)
+            else:
+                three.start(leader)
+            three.leader()
+            for name in ("one", "two"):
+                controllers.wait_ready(name)
+            assert "Traceback" not in controllers.process("one").log + controllers.process("two").log
+        finally:
+            for broker in brokers:
+                await broker.close()
 
 
 def test_commands_say_what_is_wrong(controllers: Controllers, etcd: EtcdCluster) -> None:

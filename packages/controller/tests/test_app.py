@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
+import pathlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+import trustme
 from apogeemq.controller.app import ETCD_CHECK, HEALTH_CHECK, ControllerApp
 from apogeemq.controller.config import ControllerConfig, EtcdConfig, IdentityConfig, LeasesConfig, ListenersConfig
 from apogeemq.mesh.chance import SeededChance
@@ -42,11 +45,12 @@ class World:
 
     def __init__(self, etcd: EtcdCluster) -> None:
         self.etcd = etcd
+        self.etcd_endpoint = etcd.endpoints[0]
         self.cluster = f"cluster-{next(_names)}"
         self.network = MemoryNetwork(SystemClock(), SeededChance(1))
         self.apps: list[ControllerApp] = []
 
-    async def controller(self, tracer: Tracer | None = None, **etcd_settings: str) -> ControllerApp:
+    async def controller(self, tracer: Tracer | None = None, /, **etcd_settings: str | bool) -> ControllerApp:
         """Start one; the first is waited for until it is active."""
         host = f"controller-{len(self.apps)}"
         config = ControllerConfig(
@@ -54,7 +58,7 @@ class World:
             listeners=ListenersConfig(
                 mesh=ListenerConfig(host=host, port=9870), http=ListenerConfig(enabled=False, host="127.0.0.1")
             ),
-            etcd=EtcdConfig(endpoints=self.etcd.endpoints[0], **etcd_settings),  # type: ignore[arg-type]
+            etcd=EtcdConfig(endpoints=self.etcd_endpoint, **etcd_settings),  # type: ignore[arg-type]
             leases=LeasesConfig(controller_ttl_s=TTL_S, broker_ttl_s=TTL_S),
         )
         app = ControllerApp(config, network=self.network, tracer=tracer)
@@ -114,6 +118,11 @@ async def until(is_so: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
         return is_so()
 
     await eventually(look, timeout_s)
+
+
+def says(app: ControllerApp, word: str) -> bool:
+    """Whether the controller's health names this as what is wrong with etcd."""
+    return word in app.health.checks[ETCD_CHECK].reason
 
 
 async def eventually(look: Callable[[], Awaitable[bool]], timeout_s: float = WAIT_S) -> None:
@@ -438,4 +447,138 @@ async def test_a_wrong_password_is_told_and_nothing_is_campaigned_for() -> None:
             await app.stop()
         app = await world.controller(user="root", password="secret")
         await until(lambda: app.is_active and app.health.ready)
+        await app.stop()
+
+
+async def test_a_full_etcd_takes_no_decision_and_ends_nothing() -> None:
+    """Health, status and each refusal say so; streams, leases and the active one stay; all goes on after the disarm."""
+    with EtcdCluster(options={"--quota-backend-bytes": str(2 << 20)}) as etcd:
+        world = World(etcd)
+        app = await world.active()
+        try:
+            async with pair(world, app) as (master, slave):
+                for number in itertools.count():
+                    if not await asyncio.to_thread(etcd.fill, f"/other/{number}", 100_000):
+                        break
+                await until(lambda: not app.health.checks[ETCD_CHECK].serving)
+                told = "etcd has raised NOSPACE: its database is full and takes no changes: compact and defragment it"
+                assert app.health.checks[ETCD_CHECK].reason.startswith(told)
+                assert (await world.described(app)).etcd_trouble.startswith(told)
+                refused = (await world.elect(app, 2)).refused
+                assert refused.code == 2015
+                assert "database space exceeded" in refused.text
+                before = (master.beaten, slave.beaten)
+                await until(lambda: master.beaten > before[0] + 10 and slave.beaten > before[1] + 10)
+                assert (app.is_active, master.is_open, slave.is_open) == (True, True, True)
+                assert (master.register_again, slave.register_again) == (0, 0)
+
+                await asyncio.to_thread(etcd.control, "del", "--prefix", "/other/")
+                await asyncio.to_thread(etcd.compact)
+                await asyncio.to_thread(etcd.control, "defrag")
+                await asyncio.to_thread(etcd.control, "alarm", "disarm")
+                await until(lambda: app.health.ready)
+                assert (await world.described(app)).etcd_trouble == ""
+                elected = (await world.elect(app, 2)).set_state
+                assert (elected.master_id, elected.master_epoch, list(elected.members)) == (2, 2, [1, 2])
+        finally:
+            await app.stop()
+
+
+class Cut:
+    """A way to etcd that can be closed: connections are cut then, and new ones refused."""
+
+    def __init__(self, target: str) -> None:
+        self._host, _, port = target.rpartition(":")
+        self._port = int(port)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection(self._host, self._port)
+        self._writers |= {writer, onward}
+        await asyncio.gather(self._copy(reader, onward), self._copy(there, writer))
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+async def test_a_watch_that_is_behind_a_compaction_reads_everything_anew(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stand-by that was cut off while keys were written, deleted and compacted away knows what holds now."""
+    app = await world.active()
+    way = Cut(world.etcd.endpoints[0])
+    await way.open()
+    world.etcd_endpoint = f"127.0.0.1:{way.port}"
+    standby = await world.controller()
+    await until(lambda: standby.health.ready)
+
+    async def seen() -> dict[str, tuple[int, int]]:
+        sets = (await world.described(standby)).sets
+        return {each.broker_name: (each.set_state.master_id, each.set_state.master_epoch) for each in sets}
+
+    async def sees(what: dict[str, tuple[int, int]]) -> bool:
+        return await seen() == what
+
+    async with pair(world, app), world.broker(app, name="broker-b", code="b") as other:
+        await other.register(address="three:1")
+        await eventually(lambda: sees({"broker-a": (1, 1), "broker-b": (0, 0)}))
+        await way.close()
+        assert (await world.elect(app, 2)).set_state.master_epoch == 2
+        await other.ask(Join(leave=Join.Leave()))
+        await other.crash()
+        world.etcd.control("del", world.key("sets/broker-b/replicas/0000000001"))
+        world.etcd.compact()
+        assert await sees({"broker-a": (1, 1), "broker-b": (0, 0)})
+        await way.open()
+        await eventually(lambda: sees({"broker-a": (2, 2)}))
+        assert "compacted away" in caplog.text
+        await until(lambda: standby.health.ready)
+    await standby.stop()
+    await way.close()
+
+
+async def test_etcd_is_spoken_to_by_tls_as_the_settings_say(tmp_path: pathlib.Path) -> None:
+    """With the authority and a certificate all works; a wrong authority, or none shown, is named where one looks."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    paths = {name: tmp_path / name for name in ("ca", "cert", "key", "stranger")}
+    authority.cert_pem.write_to_path(paths["ca"])
+    stranger.cert_pem.write_to_path(paths["stranger"])
+    certificate.cert_chain_pems[0].write_to_path(paths["cert"])
+    certificate.private_key_pem.write_to_path(paths["key"])
+    own = {"cert_path": str(paths["cert"]), "key_path": str(paths["key"])}
+    options = {"--client-cert-auth": "true", "--trusted-ca-file": str(paths["ca"])}
+    with EtcdCluster(tls=paths, options=options) as etcd:
+        world = World(etcd)
+        for settings, word in (
+            ({"ca_path": str(paths["stranger"]), **own}, "CERTIFICATE_VERIFY_FAILED"),
+            ({"ca_path": str(paths["ca"])}, "BAD_CERTIFICATE"),
+        ):
+            app = await world.controller(tls=True, **settings)
+            await until(functools.partial(says, app, word))
+            assert f"{world.etcd_endpoint} takes no connection" in app.health.checks[ETCD_CHECK].reason
+            assert "Check etcd.tls, etcd.ca_path, and the" in (await world.described(app)).etcd_trouble
+            assert not app.is_active
+            await app.stop()
+        app = await world.controller(tls=True, ca_path=str(paths["ca"]), **own)
+        await until(lambda: app.is_active and app.health.ready)
+        async with world.broker(app) as broker:
+            await broker.register()
+            await broker.until(lambda: broker.beaten)
         await app.stop()

@@ -57,6 +57,9 @@ class ScriptedEtcd:
     async def beat(self, lease_id: int, *, timeout_s: float) -> int:
         return 3
 
+    async def alarms(self, *, timeout_s: float) -> frozenset[str]:
+        return frozenset()
+
     async def revoke(self, lease_id: int, *, timeout_s: float) -> None:
         return None
 

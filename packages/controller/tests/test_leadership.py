@@ -82,6 +82,14 @@ def test_resigning_gives_the_key_back() -> None:
     assert kinds(active().step(Resign(), 50)) == [Lost, RevokeLease]
 
 
+def test_who_resigned_does_not_campaign_again() -> None:
+    """It sees its own key go while it stops; a lease that comes then is given back."""
+    machine = active()
+    machine.step(Resign(), 50)
+    assert machine.step(KeyGone(), 60) == machine.step(Tick(), 5_000) == ()
+    assert machine.step(LeaseGranted(9, 3_000, 4_900), 5_000) == (RevokeLease(9),)
+
+
 def test_late_leases_are_given_back() -> None:
     """A second one, and one that is over before it was heard of."""
     assert active().step(LeaseGranted(9, 3_000, 0), 20) == (RevokeLease(9),)

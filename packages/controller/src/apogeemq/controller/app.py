@@ -15,6 +15,7 @@ from apogeemq.controller.links.etcd.client import EtcdClient, boottime_ms
 from apogeemq.controller.metrics import ControllerMetrics, Role, observe
 from apogeemq.controller.service.broker_sets import BrokerSets
 from apogeemq.controller.service.campaign import Campaign
+from apogeemq.controller.service.etcd_alarms import EtcdAlarms
 from apogeemq.controller.service.set_runner import Ports
 from apogeemq.mesh.addresses import advertised_address, is_loopback
 from apogeemq.mesh.clock import Clock, SystemClock
@@ -92,8 +93,14 @@ class ControllerApp:
             cluster,
             StreamPorts(self._sets, self._etcd, self._clock, metrics),
             name=lambda: self._endpoints.get("mesh", ""),
-            etcd_trouble=lambda: self._campaign.trouble if self._campaign is not None else "not started",
+            etcd_trouble=self._etcd_trouble,
             streams_max=config.limits.streams_max,
+        )
+        self._alarms = EtcdAlarms(
+            self._etcd,
+            self._clock,
+            timeout_s=config.etcd.call_timeout_ms / 1000,
+            on_change=self._etcd_changed,
         )
         self._http = HttpListener(
             config.listeners.http.host,
@@ -134,6 +141,7 @@ class ControllerApp:
         lifecycle.add("broker sets", stop=self._sets.stop)
         lifecycle.add_task("controller watch", self._sets.watch)
         lifecycle.add("campaign", start=self._start_campaign, stop=self._stop_campaign)
+        lifecycle.add_task("etcd alarms", self._alarms.watch)
         lifecycle.add_task("controller deadlines", self._sets.keep_time)
 
     async def start(self) -> None:
@@ -175,7 +183,7 @@ class ControllerApp:
             elapsed_ms=boottime_ms,
             on_active=self._sets.became_active,
             on_lost=self._sets.lost,
-            on_trouble=lambda trouble: self.health.set(ETCD_CHECK, not trouble, trouble or "answers"),
+            on_trouble=lambda _: self._etcd_changed(),
         )
         self._sets.campaigned_by(self._campaign)
 
@@ -187,6 +195,16 @@ class ControllerApp:
 
     def _standing_changed(self) -> None:
         self._face.standing_changed()
+
+    def _etcd_trouble(self) -> str:
+        """Why etcd cannot be used, or takes no changes; empty where all is well."""
+        if self._campaign is None:
+            return "not started"
+        return self._campaign.trouble or self._alarms.trouble
+
+    def _etcd_changed(self) -> None:
+        trouble = self._etcd_trouble()
+        self.health.set(ETCD_CHECK, not trouble, trouble or "answers")
 
     def _watch_changed(self, trouble: str) -> None:
         self.health.set(HEALTH_CHECK, not trouble, trouble or "serving")

@@ -27,7 +27,7 @@ class EtcdUnavailable(EtcdError):
     def __init__(self, endpoints: Sequence[str], timeout_s: float, last: str) -> None:
         super().__init__(
             f"no etcd member of {', '.join(endpoints)} answered within {timeout_s:g} s; the last one tried: {last}. "
-            "Nothing was changed. Check that a majority of the members runs and can be reached."
+            f"Nothing was changed. {_what_to_check(last)}"
         )
 
 
@@ -71,6 +71,12 @@ class EtcdClosed(EtcdError):
 
     def __init__(self) -> None:
         super().__init__("the etcd client is closed")
+
+
+def _what_to_check(failure: str) -> str:
+    if "handshake failed" in failure:
+        return "Check etcd.tls, etcd.ca_path, and the certificate of etcd.cert_path where the members ask for one."
+    return "Check that a majority of the members runs and can be reached."
 
 
 def _advice(message: str) -> str:

@@ -35,6 +35,8 @@ class Standing(enum.Enum):
     CAMPAIGNING = "campaigning"
     WAITING = "waiting"
     ACTIVE = "active"
+    RESIGNED = "resigned"
+    """For ever: what comes late must not make it campaign again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ class Leadership:
 
     def step(self, event: Event, now_ms: int) -> tuple[Effect, ...]:
         """What to do now."""
+        if self.standing is Standing.RESIGNED:
+            return (RevokeLease(event.lease_id),) if isinstance(event, LeaseGranted) else ()
         match event:
             case LeaseGranted():
                 return self._granted(event, now_ms)
@@ -159,7 +163,9 @@ class Leadership:
             case KeyGone():
                 return self._key_gone(now_ms)
             case Resign():
-                return self._resign()
+                effects = self._give_up()
+                self.standing = Standing.RESIGNED
+                return effects
             case Tick():
                 return self._tick(now_ms)
 
@@ -224,7 +230,7 @@ class Leadership:
         self._retry_due_ms = now_ms
         return self._try_again(now_ms)
 
-    def _resign(self) -> tuple[Effect, ...]:
+    def _give_up(self) -> tuple[Effect, ...]:
         lease_id, was_active = self._lease_id, self.standing is Standing.ACTIVE
         self._lease_id = 0
         self.standing = Standing.IDLE
@@ -233,6 +239,6 @@ class Leadership:
 
     def _lose(self, reason: str, now_ms: int) -> tuple[Effect, ...]:
         """The lease is given up whole: a new one makes clear whose key it is."""
-        effects = self._resign()
+        effects = self._give_up()
         self._retry_due_ms = now_ms + RETRY_AFTER_MS
         return tuple(Lost(reason) if isinstance(effect, Lost) else effect for effect in effects)

@@ -31,6 +31,10 @@ class EtcdCalls(Protocol):
         """End a lease and delete its keys."""
         ...
 
+    async def alarms(self, *, timeout_s: float) -> frozenset[str]:
+        """Names of the alarms that etcd has raised."""
+        ...
+
     def watch(
         self, key: bytes, range_end: bytes = b"", *, start_revision: int
     ) -> AsyncGenerator[tuple[Change, ...], None]:

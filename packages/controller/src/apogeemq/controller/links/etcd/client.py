@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from apogeemq.controller.links.etcd.calls import Calls, Credentials
 from apogeemq.controller.links.etcd.keep_alives import KeepAlives
 from apogeemq.controller.links.etcd.kept_lease import KeptLease
 from apogeemq.controller.links.etcd.members import Members
-from apogeemq.controller.links.etcd.methods import LEASE_GRANT, LEASE_REVOKE, LEASE_TIME_TO_LIVE, RANGE, TXN
+from apogeemq.controller.links.etcd.methods import LEASE_GRANT, LEASE_REVOKE, LEASE_TIME_TO_LIVE, RANGE, STATUS, TXN
 from apogeemq.controller.links.etcd.values import outcome, stored_key, txn_request
 from apogeemq.controller.links.etcd.watch import Watch
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PAGE_KEYS = 500
 """Keys in one answer of a read; a longer range is read in pages, all at the first one's revision."""
+
+
+_ALARM = re.compile(r"\balarm:(\w+)")
 
 
 def boottime_ms() -> int:
@@ -97,6 +101,11 @@ class EtcdClient:
         """End a lease and delete its keys. Raises LeaseGone when it has ended before."""
         request = pb.LeaseRevokeRequest(ID=lease_id)
         await self._calls.call(LEASE_REVOKE, request, timeout_s=timeout_s, lease_id=lease_id)
+
+    async def alarms(self, *, timeout_s: float) -> frozenset[str]:
+        """Names of the alarms that the cluster has raised ("NOSPACE", "CORRUPT"); any member knows them."""
+        answer = await self._calls.call(STATUS, pb.StatusRequest(), timeout_s=timeout_s)
+        return frozenset(_ALARM.findall(" ".join(answer.errors)))
 
     def watch(
         self, key: bytes, range_end: bytes = b"", *, start_revision: int

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import grpc
 import grpc.aio
 from apogeemq.controller.errors import EtcdClosed
-from apogeemq.controller.links.etcd.methods import Method, Request, Response
+from apogeemq.controller.links.etcd.methods import STATUS, Method, Request, Response
 
 if TYPE_CHECKING:
     from apogeemq.mesh.tls import ClientTls
 
 CONNECT_TIMEOUT_S = 1.0
+WHY_TIMEOUT_S = 0.2
 PING_INTERVAL_MS = 6_000
 """etcd closes the connection of a client that pings oftener than every 5 s."""
 
@@ -51,10 +52,18 @@ class Member:
             async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
                 while (state := self._channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
                     if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        raise NotConnected(f"{self.endpoint} takes no connection")
+                        raise NotConnected(await self._why())
                     await self._channel.wait_for_state_change(state)
         except TimeoutError:
             raise NotConnected(f"{self.endpoint} did not take the connection in time") from None
+
+    async def _why(self) -> str:
+        """What the channel met: it tells that to a call alone, which fails at once and is not sent."""
+        try:
+            await self.call(STATUS, STATUS.request_type(), WHY_TIMEOUT_S, [])
+        except grpc.aio.AioRpcError as error:
+            return f"{self.endpoint} takes no connection: {error.details()}"
+        return f"{self.endpoint} took no connection a moment ago"
 
     async def call(
         self, method: Method[Request, Response], request: Request, timeout_s: float, metadata: Sequence[tuple[str, str]]
