@@ -139,6 +139,7 @@ class BrokerNode(Process):
 
     def pull(self) -> bytes:
         """What comes next for the one group that consumes; its progress is kept here."""
+        self._pointer_offset = max(self._pointer_offset, self.disk.min_offset)
         data = self.readable()[self._pointer_offset : self._pointer_offset + PULL_RECORDS_MAX * RECORD_SIZE_BYTES]
         if data:
             self._pointer_offset += len(data)
@@ -157,12 +158,18 @@ class BrokerNode(Process):
         """A client sends; it hears nothing of a refusal, and is told by the checkers when it is acknowledged."""
         if self._progress is None or not self._progress.takes_writes or self._is_leaving:
             return
+        self._waiting.append((self.append(message_id, self._progress), message_id))
+        self._acknowledge()
+
+    def append(self, message_id: int, led: progress.Progress) -> int:
+        """Store a record as the master, and have it copied; gives where it ends."""
         log = self.disk.log
         queue_offset = decode_record(bytes(log[-RECORD_SIZE_BYTES:])).queue_offset + 1 if log else 0
-        self.disk.append(encode_record(Record(message_id, queue_offset, self._progress.epoch)))
-        self._waiting.append((len(log), message_id))
-        self._advance(progress.Written(len(log)))
+        self.disk.append(encode_record(Record(message_id, queue_offset, led.epoch)))
+        end_offset = len(log)
+        self._advance(progress.Written(end_offset))
         self._feed_all()
+        return end_offset
 
     # Controllers
 
@@ -339,8 +346,10 @@ class BrokerNode(Process):
             case Hello(epoch, broker_id) if epoch == self._progress.epoch:
                 session.hello = message
                 self._replicas[broker_id] = session
-                session.send(Welcome(epoch, self.disk.entries, len(self.disk.log)))
+                session.send(Welcome(epoch, self.disk.entries, self.disk.min_offset, len(self.disk.log)))
             case Hello():
+                session.close()
+            case AskCrc(start, _, _) if start < self.disk.min_offset:
                 session.close()
             case AskCrc(start, end, crc):
                 ours = zlib.crc32(self.disk.log[start:end]) if end <= len(self.disk.log) else None
@@ -355,7 +364,7 @@ class BrokerNode(Process):
 
     def chunk_from(self, offset: int) -> follower.Chunk | None:
         """The next piece of the log for a replica; it never crosses the end of an epoch."""
-        if self._progress is None:
+        if self._progress is None or offset < self.disk.min_offset:
             return None
         entry = [each for each in self.disk.entries if each.start_offset <= offset][-1]
         ends = [each.start_offset for each in self.disk.entries if each.start_offset > offset]
@@ -386,9 +395,10 @@ class BrokerNode(Process):
                     self.disk.cut(offset)
                     self._pointer_offset = self.safe_pointer(self._pointer_offset, offset)
                     self._checkers.cut(self)
-                case follower.StartOver():
-                    self.disk.clear()
-                    self._pointer_offset = self.safe_pointer(self._pointer_offset, 0)
+                case follower.StartOver(offset):
+                    self.note(f"starts over at {offset}")
+                    self.disk.clear(offset)
+                    self._pointer_offset = self.safe_pointer(self._pointer_offset, offset)
                 case follower.Copy(offset):
                     self._to_master(CopyFrom(offset))
                 case follower.SaveEpoch(entry):
@@ -424,9 +434,10 @@ class BrokerNode(Process):
         if link is not self._master_link:
             return
         match message:
-            case Welcome(epoch, entries, end_offset):
-                log = follower.Log(self.disk.entries, 0, len(self.disk.log), self.disk.confirm_offset)
-                self._follow(follower.Met(epoch, entries, 0, end_offset, log))
+            case Welcome(epoch, entries, min_offset, end_offset):
+                disk = self.disk
+                log = follower.Log(disk.entries, disk.min_offset, len(disk.log), disk.confirm_offset)
+                self._follow(follower.Met(epoch, entries, min_offset, end_offset, log))
             case CrcSame(epoch, is_same):
                 self._follow(follower.Compared(epoch, is_same))
             case follower.Chunk():

@@ -109,7 +109,7 @@ class Checkers:
             self.fail(f"{broker.name} is a learner and leads epoch {epoch}")
         if self._loss_epoch < self.state.loss_epoch <= epoch:
             self._allow_loss(broker)
-        elif epoch == self.state.master_epoch and not broker.log.startswith(self._acknowledged()):
+        elif epoch == self.state.master_epoch and not self._holds_acknowledged(broker):
             self.fail(f"{broker.name} leads epoch {epoch} without acknowledged messages")
 
     def cut(self, broker: BrokerNode) -> None:
@@ -124,7 +124,8 @@ class Checkers:
     def _visible(self, broker: BrokerNode, data: bytes) -> None:
         """Whatever was seen once is what everybody sees at that place for ever."""
         common = min(len(data), len(self._confirmed))
-        if data[:common] != self._confirmed[:common]:
+        expired = broker.disk.min_offset
+        if data[expired:common] != self._confirmed[expired:common]:
             self.fail(f"{broker.name} shows other records than were seen before, below {common}")
         for record in records_of(data[common:]):
             self._in_order(record)
@@ -135,15 +136,17 @@ class Checkers:
             self.fail(f"queue offset {record.queue_offset} follows {self._last_queue_offset}")
         self._last_queue_offset = record.queue_offset
 
-    def _acknowledged(self) -> bytes:
-        return bytes(self._confirmed[: self._acknowledged_end])
+    def _holds_acknowledged(self, broker: BrokerNode) -> bool:
+        """But for what has expired."""
+        expired, end = broker.disk.min_offset, self._acknowledged_end
+        return broker.disk.log[expired:end] == self._confirmed[expired:end] and len(broker.disk.log) >= end
 
     def _allow_loss(self, broker: BrokerNode) -> None:
         """The epoch says that messages may be gone: somebody's power must have been."""
         if not (broker.disk.losses or self.was_unclean):
             self.fail(f"epoch {self.state.loss_epoch} says that messages may be lost, but {broker.name} lost no power")
         self._loss_epoch = self.state.loss_epoch
-        kept = 0
+        kept = broker.disk.min_offset
         while self._confirmed[kept : kept + 1] and self._confirmed[kept] == (broker.log[kept : kept + 1] or b"\0")[0]:
             kept += 1
         kept = min(kept - kept % RECORD_SIZE_BYTES, len(broker.log))
@@ -171,7 +174,6 @@ class Checkers:
 
     def _check_members(self) -> None:
         """Each member holds all that was acknowledged; but for one that lost power, which etcd does not know yet."""
-        acknowledged = self._acknowledged()
         for broker in self.brokers:
             if broker.broker_id not in self.state.members:
                 continue
@@ -179,8 +181,16 @@ class Checkers:
                 self.fail(f"{broker.name} is a learner, and in the SyncStateSet")
             knows_boot = self.replicas[broker.broker_id].boot_id == str(broker.disk.boot)
             excused = not knows_boot or self.state.possible_loss or self._loss_epoch < self.state.loss_epoch
-            if not excused and not broker.log.startswith(acknowledged):
+            if not excused and not self._holds_acknowledged(broker):
                 self.fail(f"{broker.name} is in the SyncStateSet and lacks acknowledged messages")
+
+    def confirmed_records(self) -> list[Record]:
+        """All that was ever confirmed."""
+        return records_of(bytes(self._confirmed))
+
+    def has_consumed(self, message_id: int) -> bool:
+        """Whether the group got it."""
+        return message_id in self._consumed
 
     def fail(self, text: str) -> None:
         """End the run."""

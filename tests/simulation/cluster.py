@@ -37,13 +37,15 @@ class Settings:
     rules: SetRules = field(default_factory=SetRules)
     brokers: int = 3
     controllers: int = 2
+    check: Callable[[Cluster], None] = lambda cluster: None
+    """What has to hold at the end, beside all else."""
 
 
 class Cluster:
     """The processes, the clients, and the operator."""
 
     def __init__(self, seed: int, settings: Settings | None = None) -> None:
-        settings = settings or Settings()
+        self.settings = settings = settings or Settings()
         self.world = World(seed)
         chance = self.world.chance
         self.network = Network(self.world)
@@ -124,6 +126,7 @@ def run(seed: int, settings: Settings | None = None, *, end_ms: int = END_MS) ->
     try:
         cluster.world.run_until(end_ms)
         cluster.checkers.check_consumed()
+        cluster.settings.check(cluster)
         if cluster.checkers.last_acknowledged_ms < end_ms - 1_000:
             cluster.checkers.fail(f"nothing was acknowledged after {cluster.checkers.last_acknowledged_ms} ms")
     except Exception as error:

@@ -28,6 +28,8 @@ class LogDisk:
         self.lost_unsynced = False
         self.losses = 0
         self.pointer_offset = 0
+        self.min_offset = 0
+        """What lies before has expired: it counts in offsets, and is zeros."""
         self._synced_size = 0
 
     @property
@@ -63,11 +65,16 @@ class LogDisk:
         self._synced_size = min(self._synced_size, offset)
         self.entries = tuple(each for each in self.entries if each.start_offset < offset)
 
-    def clear(self) -> None:
-        """Everything goes."""
-        self.log.clear()
+    def clear(self, offset: int = 0) -> None:
+        """Everything goes; the log begins at this offset."""
+        self.log[:] = bytes(offset)
         self.entries = ()
-        self.confirm_offset = self.pointer_offset = self._synced_size = 0
+        self.confirm_offset = self.pointer_offset = self._synced_size = self.min_offset = offset
+
+    def expire(self, offset: int) -> None:
+        """The oldest files go."""
+        self.log[:offset] = bytes(offset)
+        self.min_offset = offset
 
     def lose_power(self, chance: random.Random) -> int:
         """The machine goes down; gives how many bytes went with it."""
@@ -86,7 +93,7 @@ class LogDisk:
     def recover(self) -> None:
         """Opening: drop a torn end, and epochs noted before their first record (EpochFile.truncate_suffix)."""
         whole = len(self.log) - len(self.log) % RECORD_SIZE_BYTES
-        if whole and not is_whole(bytes(self.log[whole - RECORD_SIZE_BYTES : whole])):
+        if whole > self.min_offset and not is_whole(bytes(self.log[whole - RECORD_SIZE_BYTES : whole])):
             whole -= RECORD_SIZE_BYTES
         self.lost_unsynced = whole < len(self.log)
         del self.log[whole:]

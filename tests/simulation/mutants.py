@@ -16,6 +16,7 @@ from apogeemq.controller.core.set_rules import Decision, SetRules, View
 
 from tests.simulation.broker_node import BrokerNode, Machines
 from tests.simulation.cluster import Settings
+from tests.simulation.timed_broker import TIMED, NeverRollsForward
 
 
 def _machines(**classes: type) -> Machines:
@@ -194,5 +195,6 @@ MUTANTS: dict[str, Callable[[], Settings]] = {
     "mastership resumed": lambda: Settings(machines=_machines(role=_ResumesMastership)),
     "readers beyond confirm": lambda: Settings(broker=_ReadsEverything),
     "progress pointer ahead of the log": lambda: Settings(broker=_PointerAhead),
+    "retention without roll-forward": lambda: replace(TIMED, broker=NeverRollsForward),
 }
 """What is broken → the cluster that runs with it."""

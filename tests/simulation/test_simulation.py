@@ -7,6 +7,7 @@ from apogeemq.controller.core.requests import AskElection, ChangeSet, Leave, Mem
 from tests.simulation.broker_node import BrokerNode, Machines
 from tests.simulation.cluster import Cluster, run
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.timed_broker import TIMED
 
 SEEDS = [*range(146), 240, 683, 1055, 1143]
 """30, 36, 116, 122 and the last four found faults while machines and simulator were written."""
@@ -29,6 +30,7 @@ CAUGHT_BY = {
     "mastership resumed": 0,
     "readers beyond confirm": 22,
     "progress pointer ahead of the log": 0,
+    "retention without roll-forward": 0,
 }
 """Mutant → a seed whose faults bring it to light."""
 
@@ -37,6 +39,12 @@ CAUGHT_BY = {
 def test_invariants_hold_under_faults(seed: int) -> None:
     """Half a minute of faults, then progress; `./task sim -- SEED` shows the run."""
     assert run(seed).checkers.acknowledged_count > 50
+
+
+@pytest.mark.parametrize("seed", [*range(10), 25, 28, 36, 51])
+def test_invariants_hold_while_the_log_expires(seed: int) -> None:
+    """Timers are stored anew before their file goes; replicas that fell behind the log's beginning start over there."""
+    assert run(seed, TIMED).checkers.acknowledged_count > 50
 
 
 @pytest.mark.parametrize("name", MUTANTS)

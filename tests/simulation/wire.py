@@ -74,6 +74,7 @@ class Welcome:
 
     epoch: int
     entries: tuple[EpochEntry, ...]
+    min_offset: int
     end_offset: int
 
 

@@ -81,6 +81,15 @@ def test_confirmed_records_are_never_cut() -> None:
     assert replica.step(Broken(), 60_000) == ()
 
 
+def test_what_has_expired_at_the_master_is_no_reason_to_halt() -> None:
+    """All that is confirmed here lies before the master's beginning: the replica begins there, with an empty log."""
+    replica = Follower()
+    replica.step(Follow(1, 2), 0)
+    log = Log(MASTER[:1], 0, 250 * KIB, 240 * KIB)
+    effects = replica.step(Met(2, MASTER, 310 * KIB, 400 * KIB, log), 10)
+    assert effects == (StartOver(310 * KIB), Copy(310 * KIB), Acknowledge(2, 310 * KIB))
+
+
 def test_an_empty_log_begins_where_the_masters_does() -> None:
     """And so does one of which nothing is confirmed and nothing is the master's."""
     beginning = (StartOver(0), Copy(0), Acknowledge(2, 0))

@@ -224,7 +224,11 @@ class ReplicaSession:
             )
         try:
             is_same = await self._log.crc_of(asked.start, asked.end) == asked.crc
-        except OffsetOutOfRange:
+        except OffsetOutOfRange as error:
+            if asked.start < self._log.min_offset:  # it expired since Welcome: nobody can say whether it was the same
+                raise Refusal(
+                    pb.REPLICATION_REFUSAL_EXPIRED, str(LogExpired(asked.start, self._log.min_offset))
+                ) from error
             is_same = False
         await self._send(pb.MasterMessage(crc_same=pb.MasterMessage.CrcSame(epoch=self._master.epoch, is_same=is_same)))
 

@@ -6,14 +6,16 @@
         Connect      ▲               │   ▲─────────────────┘
                      │ Broken        │ Compared(yes): Cut(point), Copy(point)
                      └───────────────┼────────────── COPYING ◀─┘   Chunk: SaveEpoch?, Append, Acknowledge
-                                     └─ no point left: StartOver when nothing is confirmed here, else Halt
+                                     └─ no point left: StartOver when nothing is confirmed here,
+                        or all that is has expired at the master; else Halt
 ```
 
 Points where the two may part are the ends of the epochs that both have; at each, CRCs of the last 64 KiB before it are
 compared, for an epoch says who wrote, not what became of it. Where they differ the next point is tried, and at last the
 replica's own confirm offset: a torn record inside a long epoch is no reason to give up the epoch. Nothing below the
 confirm offset is ever cut: a master that lacks confirmed records is one that lost them, and only a person decides which
-side goes (Halt).
+side goes (Halt). But where the master's log begins behind all that is confirmed here, that has expired there by now:
+the replica drops its log, and begins where the master's begins.
 
 The cut comes before the copy, and is the store's own, safe in a crash; the epochs above it go with it. An epoch's
 entry is durable before its first byte. Chunks of a stream carry its epoch; an older one is refused (§6.3).
@@ -137,7 +139,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class StartOver:
-    """Drop the whole log: nothing in it is confirmed, and nothing is the master's. Begin at this offset."""
+    """Drop the whole log and begin at this offset: nothing in it is confirmed, or all of it expired at the master."""
 
     offset: int
 
@@ -272,7 +274,7 @@ class Follower:
         return (Compare(max(lowest, self._point - COMPARED_SIZE_BYTES), self._point),)
 
     def _nothing_in_common(self, now_ms: int) -> tuple[Effect, ...]:
-        if self._log.confirm_offset <= self._log.min_offset:
+        if self._log.confirm_offset <= max(self._log.min_offset, self._master_min_offset):
             return self._begin(self._master_min_offset, now_ms)
         self.phase = Phase.HALTED
         return (Halt(self._log.confirm_offset, self._point),)
