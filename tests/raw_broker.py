@@ -85,8 +85,11 @@ class RawBroker:
         clean_stop: bool = True,
         last_epoch: int = 0,
         priority: int = 2**31 - 1,
+        known: pb.SetState | None = None,
+        end_offset: int = 0,
     ) -> pb.JoinReply.Answer:
-        """Register, and beat from then on if that was accepted."""
+        """Register, and beat from then on if that was accepted. `known` is the state that it has on its disk."""
+        known = known or pb.SetState()
         answer = await self.ask(
             Join(
                 register=Join.Register(
@@ -97,6 +100,10 @@ class RawBroker:
                     clean_stop=clean_stop,
                     last_epoch=last_epoch,
                     priority=priority,
+                    end_offset=end_offset,
+                    known_members=known.members,
+                    known_master_epoch=known.master_epoch,
+                    known_set_epoch=known.set_epoch,
                 )
             )
         )

@@ -347,6 +347,41 @@ async def test_the_leader_of_etcd_dies_and_brokers_do_not_notice(
                 await broker.close()
 
 
+async def test_a_set_that_etcd_forgot_is_recovered_by_command(controllers: Controllers, etcd: EtcdCluster) -> None:
+    """A member alone is refused, with the command; that flags the epoch, and the broker is told that it is master."""
+    controllers.start("one")
+    controllers.wait_ready("one")
+    network, target = GrpcNetwork(), controllers.endpoints["one"]
+    async with (
+        RawBroker(network, target, cluster=CLUSTER, code="first") as first,
+        RawBroker(network, target, cluster=CLUSTER, code="second") as second,
+    ):
+        await first.until(lambda: first.standing.is_active)
+        await first.register(address="one:10911")
+        await second.register(address="two:10911")
+        await first.elect()
+        await first.until(lambda: first.state.master_id == 1)
+        assert not (await first.propose({1: 1, 2: 1})).HasField("refused")
+        await second.until(lambda: list(second.state.members) == [1, 2])
+        known = second.state
+    etcd.control("del", "--prefix", f"/apogeemq/{CLUSTER}/")
+    async with RawBroker(network, target, cluster=CLUSTER, code="second", incarnation=2) as again:
+        await again.until(lambda: again.standing.is_active)
+        assert (await again.register(broker_id=2, address="two:10911", last_epoch=1, known=known)).broker_id == 2
+        refused = (await again.elect(over_epoch=1)).refused
+        assert refused.code == 2012
+        assert "recover BROKER_NAME --from BROKER_ID" in refused.text
+        wrong = await asyncio.to_thread(controllers.command, "recover", "broker-a", "--from", "1")
+        assert (wrong.returncode, wrong.stdout) == (1, "")
+        assert "refused with 2008: broker 1 is not registered, [2] are: start it first" in wrong.stderr
+        done = await asyncio.to_thread(controllers.command, "recover", "broker-a", "--from", "2")
+        assert (done.returncode, done.stdout) == (0, "done: broker 2 is master of epoch 2, set [2]\n"), done.stderr
+        await again.until(lambda: again.state.master_epoch == 2)
+        assert (again.state.master_id, list(again.state.members), again.state.loss_epoch) == (2, [2], 2)
+        table = await asyncio.to_thread(controllers.command, "status")
+        assert "broker-a: what was acknowledged before epoch 2 MAY BE LOST" in table.stdout
+
+
 def test_commands_say_what_is_wrong(controllers: Controllers, etcd: EtcdCluster) -> None:
     """Wrong credentials: alive, not ready, and every way of asking tells why; nobody is active, so nobody decides."""
     for words in ("user add root:secret", "user grant-role root root", "auth enable"):

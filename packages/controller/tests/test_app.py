@@ -17,7 +17,7 @@ from apogeemq.mesh.clock import SystemClock
 from apogeemq.mesh.config import ListenerConfig
 from apogeemq.mesh.memory_network import MemoryNetwork
 from apogeemq.mesh.v1 import controller_pb2 as pb
-from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER
+from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -88,6 +88,14 @@ class World:
         request = pb.ElectMasterRequest(broker_name="broker-a", broker_id=broker_id)
         try:
             return await channel.unary(ELECT_MASTER, request, timeout_s=WAIT_S)
+        finally:
+            await channel.close()
+
+    async def recover(self, app: ControllerApp, broker_id: int) -> pb.OperatorReply:
+        channel = self.network.channel(app.endpoints["mesh"])
+        request = pb.RecoverSetRequest(broker_name="broker-a", broker_id=broker_id)
+        try:
+            return await channel.unary(RECOVER_SET, request, timeout_s=WAIT_S)
         finally:
             await channel.close()
 
@@ -340,13 +348,52 @@ async def test_an_epoch_from_the_future_makes_no_master_of_an_empty_etcd(world: 
         await broker.register(last_epoch=7)
         await broker.until(lambda: broker.beaten)
         refused = (await broker.elect(over_epoch=7)).refused
-        assert (refused.code, refused.text) == (
-            2012,
-            "brokers remember epochs that etcd does not: it was emptied; recover the set by hand",
+        assert refused.code == 2012
+        assert refused.text == (
+            "brokers remember epochs that etcd does not: it was emptied, and they do not remember who was in the"
+            " SyncStateSet. To begin anew with one of them: `apogeemq-controller recover BROKER_NAME --from BROKER_ID`"
         )
 
 
-async def test_an_etcd_that_was_wiped_elects_nobody(world: World) -> None:
+async def test_an_etcd_that_was_wiped_elects_nobody_unless_all_members_are_there(world: World) -> None:
+    """The master keeps its epoch by itself; a set begins anew, in a new epoch, when all remembered members are back."""
+    app = await world.active()
+    async with pair(world, app) as (master, slave):
+        known = slave.state
+        world.etcd.control("del", "--prefix", world.key(""))
+        await master.until(lambda: master.register_again > 0)
+        await until(lambda: app.is_active)
+        slave.epoch, slave.end_offset = 1, 100
+        await slave.register(broker_id=2, address="two:1", last_epoch=1, known=known)
+        refused = (await slave.elect(over_epoch=1)).refused
+        assert refused.code == 2012
+        assert "of the SyncStateSet [1, 2] brokers [1] are not there: start them" in refused.text
+        assert (await world.elect(app, 2)).refused.code == 2012
+        assert [each.state.master_epoch for each in (master, slave)] == [1, 1]
+        master.end_offset = 200
+        await master.register(broker_id=1, address="one:1", last_epoch=1, known=known, end_offset=200)
+        await slave.until(lambda: slave.state.master_epoch == 2)
+        assert (slave.state.master_id, list(slave.state.members), slave.state.loss_epoch) == (1, [1], 0)
+
+
+async def test_an_operator_recovers_a_wiped_set_from_one_broker(world: World) -> None:
+    """Where members are gone for ever; the epoch is above every one reported, and says what may be lost."""
+    app = await world.active()
+    known = pb.SetState(members=[1, 2], master_epoch=7, set_epoch=9)
+    async with world.broker(app, code="code-2", incarnation=4) as broker:
+        await broker.register(broker_id=2, address="two:1", last_epoch=7, known=known)
+        await broker.until(lambda: broker.beaten)
+        refused = (await world.recover(app, 1)).refused
+        assert (refused.code, refused.text) == (2008, "broker 1 is not registered, [2] are: start it first")
+        recovered = (await world.recover(app, 2)).set_state
+        assert (recovered.master_id, recovered.master_epoch, list(recovered.members)) == (2, 8, [2])
+        assert (recovered.loss_epoch, recovered.possible_loss) == (8, False)
+        await broker.until(lambda: broker.state.master_epoch == 8)
+        assert (await world.recover(app, 2)).set_state == recovered
+        assert (await broker.register(broker_id=0, address="two:1", last_epoch=8)).broker_id == 2
+
+
+async def test_brokers_that_do_not_remember_their_set_are_left_as_they_are(world: World) -> None:
     """The brokers register anew; the master keeps its epoch by itself, and no other one comes up beside it."""
     app = await world.active()
     async with pair(world, app) as (master, slave):

@@ -1,8 +1,10 @@
 """The line of decisions about one set where etcd refuses, forgets, or holds what nobody can read."""
 
+from dataclasses import replace
+
 from apogeemq.controller.core.broker_set import NEW_SET, Replica, SetKeys, SyncState, encode
 from apogeemq.controller.core.election import Refusal
-from apogeemq.controller.core.etcd import Outcome, StoredKey
+from apogeemq.controller.core.etcd import Outcome, Put, StoredKey
 from apogeemq.controller.core.requests import Accepted, AskElection, CleanBroker, Refused, Register
 from apogeemq.controller.core.set_decisions import (
     Alive,
@@ -92,6 +94,19 @@ def test_what_a_read_does_not_find_is_forgotten() -> None:
     effects = machine.step(Committed(ticket(asked), found(21, succeeded=False)), 0)
     assert Changed(NEW_SET) in effects
     assert (machine.state, dict(machine.replicas)) == (NEW_SET, {})
+
+
+def test_a_set_that_etcd_forgot_begins_again_by_itself_when_all_its_members_are_there() -> None:
+    """Nobody need ask (architecture §6.8); before the last of them has its stream, nothing is done."""
+    known = {"last_epoch": 5, "known_members": (1, 2), "known_master_epoch": 5, "known_set_epoch": 9}
+    machine = begun(*(stored(each, replace(replica(each), **known)) for each in (1, 2)))  # type: ignore[arg-type]
+    machine.step(Reported(1, 1, 5, 100), 1_000)
+    machine.step(Reported(2, 1, 5, 200), 1_000)
+    assert machine.step(Alive(frozenset({1, 2}), frozenset({1})), 1_000) == ()
+    (commit,) = machine.step(Alive(frozenset({1, 2}), frozenset({1, 2})), 2_000)
+    assert isinstance(commit, Commit)
+    puts = [each for each in commit.transaction.then if isinstance(each, Put)]
+    assert puts == [Put(KEYS.state, encode(SyncState(2, 6, (2,), 1)))]
 
 
 def test_a_deleted_key_does_not_come_back_by_an_older_read() -> None:

@@ -86,6 +86,9 @@ def test_json_has_all_of_it_for_programs() -> None:
         ["clean-broker", "--broker-name", "a"],
         ["clean-broker", "--broker-name", "a", "--broker-id", "0"],
         ["elect-master"],
+        ["recover", "a"],
+        ["recover", "a", "--from", "0"],
+        ["recover", "--from", "1"],
         ["status", "-o", "xml"],
     ],
 )

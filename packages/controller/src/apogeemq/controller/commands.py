@@ -1,8 +1,9 @@
-"""What operators ask running controllers: `apogeemq-controller status | elect-master | clean-broker`.
+"""What operators ask running controllers: `apogeemq-controller status | elect-master | …`.
 
     apogeemq-controller status --controller 10.0.0.1:9870;10.0.0.2:9870 -o json
     apogeemq-controller elect-master --broker-name broker-a --broker-id 2
     apogeemq-controller clean-broker --broker-name broker-a --broker-id 3
+    apogeemq-controller recover broker-a --from 2
 
 Any controller may be named: what only the active one can do or say, it is asked for.
 Exit codes: 0 done, 1 refused or nobody answered, 2 wrong arguments.
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from apogeemq.mesh.network import MeshChannel
     from apogeemq.mesh.v1 import controller_pb2 as pb
 
-COMMANDS = ("status", "elect-master", "clean-broker")
+COMMANDS = ("status", "elect-master", "clean-broker", "recover")
 CALL_TIMEOUT_S = 12.0
 """A little more than a controller gives etcd for an operator."""
 
@@ -81,7 +82,7 @@ def command_main(arguments: Sequence[str]) -> int:
 
 async def _run(options: argparse.Namespace, controllers: Controllers) -> int:
     from apogeemq.mesh.v1 import controller_pb2 as pb
-    from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER
+    from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET
 
     if options.command == "status":
         request = pb.DescribeSetsRequest(broker_name=options.broker_name or "")
@@ -93,6 +94,11 @@ async def _run(options: argparse.Namespace, controllers: Controllers) -> int:
     if options.command == "elect-master":
         elect = pb.ElectMasterRequest(broker_name=options.broker_name, broker_id=options.broker_id)
         return await _operate(controllers, lambda channel: channel.unary(ELECT_MASTER, elect, timeout_s=CALL_TIMEOUT_S))
+    if options.command == "recover":
+        recover = pb.RecoverSetRequest(broker_name=options.broker_name, broker_id=options.broker_id)
+        return await _operate(
+            controllers, lambda channel: channel.unary(RECOVER_SET, recover, timeout_s=CALL_TIMEOUT_S)
+        )
     clean = pb.CleanBrokerRequest(broker_name=options.broker_name, broker_id=options.broker_id or 0)
     return await _operate(controllers, lambda channel: channel.unary(CLEAN_BROKER, clean, timeout_s=CALL_TIMEOUT_S))
 
@@ -140,7 +146,19 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--whole-set", action="store_true", help="the set and all its brokers, none of whom may be alive"
     )
-    for command in (status, elect, clean):
+    recover = commands.add_parser(
+        "recover", help="let a set that etcd forgot begin again with one broker: MAY LOSE what only others hold"
+    )
+    recover.add_argument("broker_name", metavar="BROKER_NAME")
+    recover.add_argument(
+        "--from",
+        dest="broker_id",
+        metavar="BROKER_ID",
+        type=_broker_id,
+        required=True,
+        help="whose log holds from now on; it has to run",
+    )
+    for command in (status, elect, clean, recover):
         command.add_argument(
             "--controller",
             default="127.0.0.1:9870",

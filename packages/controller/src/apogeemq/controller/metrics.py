@@ -15,6 +15,7 @@ from apogeemq.controller.core.requests import (
     ChangeSet,
     CleanBroker,
     Leave,
+    RecoverSet,
     Refused,
     Register,
     Request,
@@ -34,8 +35,9 @@ REQUEST_TYPES: dict[type[Request], str] = {
     CleanBroker: "CONTROLLER_CLEAN_BROKER_DATA",
     SetLearner: "CONTROLLER_SET_LEARNER",
     Leave: "CONTROLLER_LEAVE",
+    RecoverSet: "CONTROLLER_RECOVER_SET",
 }
-"""Labels of requests; the last two are ours, Java has no such request."""
+"""Labels of requests; the last three are ours, Java has no such request."""
 
 
 class Role(enum.IntEnum):

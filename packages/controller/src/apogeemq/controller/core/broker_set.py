@@ -61,6 +61,11 @@ class Replica:
     is_learner: bool = False
     mesh_address: str = ""
     """Where the set's other brokers reach it."""
+    known_members: tuple[int, ...] = ()
+    """The SyncStateSet of the newest state that it had on its disk, ascending; a master's proposals are in it."""
+    known_master_epoch: int = 0
+    """Of that state."""
+    known_set_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,8 @@ def place_of(cluster: str, key: bytes) -> Place | None:
 
 V = TypeVar("V", SyncState, Replica)
 
+_LISTS = {"members", "known_members"}
+
 
 def encode(value: SyncState | Replica) -> bytes:
     """The JSON of a value, members in the order of its fields."""
@@ -144,8 +151,8 @@ def decode(kind: type[V], stored: StoredKey) -> V:
     try:
         members = json.loads(stored.value)
         known = {field.name: members[field.name] for field in fields(kind) if field.name in members}
-        if "members" in known:
-            known["members"] = tuple(sorted(known["members"]))
+        for name in _LISTS & known.keys():
+            known[name] = tuple(sorted(known[name]))
         return kind(**known)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{stored.key.decode(errors='replace')} holds no {kind.__name__}: {error}") from error

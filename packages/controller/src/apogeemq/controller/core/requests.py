@@ -32,6 +32,10 @@ class Register:
     """Of a new broker; later `SetLearner` decides."""
     mesh_address: str = ""
     """Where the set's other brokers reach it."""
+    known_members: tuple[int, ...] = ()
+    """With the two epochs, the newest state of the set on its disk; see Replica."""
+    known_master_epoch: int = 0
+    known_set_epoch: int = 0
 
 
 BY_OPERATOR = 0
@@ -101,7 +105,15 @@ class CleanBroker:
     broker_id: int
 
 
-Request: TypeAlias = Register | AskElection | ChangeSet | SetLearner | Leave | CleanBroker
+@dataclass(frozen=True, slots=True)
+class RecoverSet:
+    """An operator says that a set of which etcd knows less than its brokers begins again with this one alone."""
+
+    request_id: int
+    broker_id: int
+
+
+Request: TypeAlias = Register | AskElection | ChangeSet | SetLearner | Leave | CleanBroker | RecoverSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from apogeemq.controller.core.requests import (
     ChangeSet,
     CleanBroker,
     Leave,
+    RecoverSet,
     Refused,
     Register,
     Request,
@@ -264,10 +265,16 @@ class SetDecisions:
         state = self._state
         if not self._loaded or self._head is not None or self._line or now_ms < self._elect_due_ms:
             return
-        if state.members and state.master_id not in self._alive and self._rules.candidates(self._view()):
+        if self._replicas and self._is_vacant():
             asker_id = state.master_id or min(self._replicas)
             self._line.append(AskElection(_BY_ITSELF, asker_id, state.master_epoch))
         self._elect_due_ms = now_ms + ELECT_AGAIN_MS
+
+    def _is_vacant(self) -> bool:
+        """Whether the set needs a master, and somebody is there for it."""
+        if not self._state.members:
+            return self._rules.may_refound(self._view())
+        return self._state.master_id not in self._alive and bool(self._rules.candidates(self._view()))
 
     def _work(self, effects: list[Effect]) -> None:
         while self._loaded and not self._in_flight and (self._head is not None or self._line):
@@ -306,6 +313,8 @@ class SetDecisions:
                 return self._rules.leave(view, request)
             case CleanBroker():
                 return self._rules.clean_broker(view, request)
+            case RecoverSet():
+                return self._rules.recover(view, request)
 
     def _view(self) -> View:
         reachable = tuple(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from apogeemq.controller.core.broker_set import NO_MASTER, Replica, SyncState
 from apogeemq.controller.core.election import Candidate, Refusal, elect, electable, vacant
+from apogeemq.controller.core.history import highest_epoch, is_behind, last_members
 from apogeemq.controller.core.requests import (
     BY_OPERATOR,
     EVERY_BROKER,
@@ -18,10 +19,13 @@ from apogeemq.controller.core.requests import (
     ChangeSet,
     CleanBroker,
     Leave,
+    RecoverSet,
     Refused,
     Register,
     SetLearner,
 )
+
+RECOVER = "`apogeemq-controller recover BROKER_NAME --from BROKER_ID`"
 
 REPLICAS_MAX = 64
 """Brokers that a set may know of; each is compared in a transaction, which has 128 operations at most."""
@@ -69,8 +73,9 @@ class SetRules:
     def register(self, view: View, request: Register) -> Decision | Refused:
         """Who the broker is, and whether it keeps its place (§6.5).
 
-        A new broker gets the next id; its check code finds it again when the answer was lost. Another broker's id, and
-        a start older than the last one seen, are refused: two brokers claim one id, or a directory was copied.
+        A new broker gets the next id, and none that others remember a member by; its check code finds it again when the
+        answer was lost. Another broker's id, and a start older than the last one seen, are refused: two brokers claim
+        one id, or a directory was copied.
         """
         broker_id = request.broker_id or _id_of(view, request.check_code)
         known = view.replicas.get(broker_id)
@@ -95,6 +100,7 @@ class SetRules:
             request.priority,
             known.is_learner if known is not None else request.is_learner,
             request.mesh_address,
+            *_newest_known(known, request),
         )
         if replica == known:
             return Decision(broker_id)
@@ -127,9 +133,8 @@ class SetRules:
             return Refused(Refusal.BROKER_NEED_TO_BE_REGISTERED, f"broker {request.asker_id} has to register first")
         if not by_operator and state.master_id not in {NO_MASTER, request.asker_id} and state.master_id in view.alive:
             return Refused(Refusal.MASTER_STILL_EXIST, f"broker {state.master_id} is master, and alive")
-        if not state.members and any(each.last_epoch for each in view.replicas.values()):
-            text = "brokers remember epochs that etcd does not: it was emptied; recover the set by hand"
-            return Refused(Refusal.ELECT_MASTER_FAILED, text)
+        if is_behind(state, view.replicas, view.reachable):
+            return self.refound(view)
         order = self.candidates(view)
         if request.designated_id:
             order = tuple(each for each in order if each.replica.broker_id == request.designated_id)
@@ -138,6 +143,62 @@ class SetRules:
             return Refused(Refusal.MASTER_NOT_AVAILABLE, text)
         return self.decide(view, order[0])
 
+    def refound(self, view: View) -> Decision | Refused:
+        """A master for a set with a history that etcd does not know (§6.8): only where all its last members are there.
+
+        The set begins with the master alone: whether the others lost their page cache, nobody knows any more. They
+        come back by its proposals.
+        """
+        members = last_members(view.replicas, view.reachable)
+        there = {each.replica.broker_id for each in view.reachable}
+        missing = [each for each in members if each not in there]
+        if view.state.members:
+            why = "etcd was restored from an old backup, or they are of another set (clean-broker)"
+        elif not members:
+            why = "it was emptied, and they do not remember who was in the SyncStateSet"
+        elif missing:
+            why = f"it was emptied, and of the SyncStateSet {list(members)} brokers {missing} are not there: start them"
+        else:
+            order = electable(replace(view.state, members=members), view.reachable)
+            if order:
+                state = elect(view.state, order[0], stay=(), reported_epoch=self._reported(view))
+                return Decision(order[0].replica.broker_id, state, rests_on=members)
+            why = f"it was emptied, and all of the SyncStateSet {list(members)} are learners now"
+        text = f"brokers remember epochs that etcd does not: {why}. To begin anew with one of them: {RECOVER}"
+        return Refused(Refusal.ELECT_MASTER_FAILED, text)
+
+    def may_refound(self, view: View) -> bool:
+        """Whether an emptied etcd has all that it takes, so that nobody need ask."""
+        is_lost = not view.state.members and is_behind(view.state, view.replicas, view.reachable)
+        return is_lost and isinstance(self.refound(view), Decision)
+
+    def recover(self, view: View, request: RecoverSet) -> Decision | Refused:
+        """The broker becomes master and only member, in an epoch above every one reported that says what may be lost.
+
+        For a set of which etcd knows less than its brokers alone (§6.8): any other has elections.
+        """
+        state, broker_id = view.state, request.broker_id
+        if broker_id not in view.replicas:
+            text = f"broker {broker_id} is not registered, {sorted(view.replicas)} are: start it first"
+            return Refused(Refusal.BROKER_METADATA_NOT_EXIST, text)
+        if not is_behind(state, view.replicas, view.reachable):
+            if (state.master_id, state.members, state.loss_epoch) == (broker_id, (broker_id,), state.master_epoch):
+                return Decision(broker_id)
+            text = "etcd knows all that the set's brokers remember: there is nothing to recover (see elect-master)"
+            return Refused(Refusal.INVALID_REQUEST, text)
+        if view.replicas[broker_id].is_learner:
+            return Refused(Refusal.INVALID_REQUEST, f"broker {broker_id} is a learner, which never is master")
+        chosen = [each for each in view.reachable if each.replica.broker_id == broker_id]
+        if not chosen:
+            text = f"broker {broker_id} is not alive, or not connected to the active controller: start it first"
+            return Refused(Refusal.BROKER_NOT_ALIVE, text)
+        flagged = replace(state, members=(), possible_loss=True)
+        begun = elect(flagged, chosen[0], stay=(), reported_epoch=self._reported(view))
+        return Decision(broker_id, begun, rests_on=tuple(sorted(view.replicas)))
+
+    def _reported(self, view: View) -> int:
+        return highest_epoch(view.replicas, view.reachable)
+
     def candidates(self, view: View) -> tuple[Candidate, ...]:
         """Whom an election may choose, the best first."""
         return electable(view.state, view.reachable, unclean=self._unclean)
@@ -145,8 +206,7 @@ class SetRules:
     def decide(self, view: View, master: Candidate) -> Decision:
         """Elect this one. Who stays in the set must still be the start that was looked at (§6.5)."""
         learners = {each.broker_id for each in view.replicas.values() if each.is_learner}
-        reported = max([each.last_epoch for each in view.replicas.values()] + [each.epoch for each in view.reachable])
-        state = elect(view.state, master, stay=view.alive - learners, reported_epoch=reported)
+        state = elect(view.state, master, stay=view.alive - learners, reported_epoch=self._reported(view))
         return Decision(master.replica.broker_id, state, rests_on=state.members)
 
     def change_set(self, view: View, request: ChangeSet) -> Decision | Refused:
@@ -222,6 +282,8 @@ class SetRules:
             return Decision(leaver_id)
         if leaver_id != state.master_id:
             return Decision(leaver_id, _without(state, leaver_id))
+        if is_behind(state, view.replicas, view.reachable):
+            return Decision(leaver_id)
         heirs = [each for each in electable(state, view.reachable) if each.replica.broker_id != leaver_id]
         if not heirs:
             return Decision(leaver_id)
@@ -253,7 +315,15 @@ def _id_of(view: View, check_code: str) -> int:
     for broker_id, replica in view.replicas.items():
         if replica.check_code == check_code:
             return broker_id
-    return max(view.replicas, default=0) + 1
+    taken = {*view.replicas, *(one for each in view.replicas.values() for one in each.known_members)}
+    return max(taken, default=0) + 1
+
+
+def _newest_known(known: Replica | None, request: Register) -> tuple[tuple[int, ...], int, int]:
+    """Members and epochs of the newer state: that of this registration, or of one before."""
+    told = (request.known_members, request.known_master_epoch, request.known_set_epoch)
+    before = ((), 0, 0) if known is None else (known.known_members, known.known_master_epoch, known.known_set_epoch)
+    return max(before, told, key=lambda each: each[1:])
 
 
 def _without(state: SyncState, broker_id: int) -> SyncState:

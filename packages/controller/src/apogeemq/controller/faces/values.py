@@ -5,7 +5,7 @@ What is out of range raises InvalidRequest; whether what is asked may be done, t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from apogeemq.controller.config import NAME
 from apogeemq.controller.core.broker_set import Replica, SyncState
@@ -64,6 +64,9 @@ def register_of(message: pb.JoinRequest.Register, who: Replica) -> Register:
         priority=_number("priority", message.priority, 0, 2**31 - 1),
         is_learner=message.is_learner,
         mesh_address=_text("mesh_address", message.mesh_address),
+        known_members=_ids("known_members", message.known_members),
+        known_master_epoch=_number("known_master_epoch", message.known_master_epoch, 0, EPOCH_MAX),
+        known_set_epoch=_number("known_set_epoch", message.known_set_epoch, 0, NUMBER_MAX),
     )
 
 
@@ -103,6 +106,11 @@ def broker_name_of(name: str) -> str:
 def broker_id_of(broker_id: int) -> int:
     """Read the broker that an operator means; 0 where it leaves that open."""
     return _number("broker_id", broker_id, 0, ID_MAX)
+
+
+def one_broker_id_of(broker_id: int) -> int:
+    """Read the broker that an operator has to name."""
+    return _number("broker_id", broker_id, 1, ID_MAX)
 
 
 def answer_message(request_id: int, answered: Answered, active: str) -> pb.JoinReply:
@@ -174,6 +182,12 @@ def _text(field: str, value: str) -> str:
     if not value or len(value.encode()) > TEXT_SIZE_BYTES_MAX:
         raise InvalidRequest(f"{field} must have 1 to {TEXT_SIZE_BYTES_MAX} bytes")
     return value
+
+
+def _ids(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if len(values) > REPLICAS_MAX:
+        raise InvalidRequest(f"{name} names {len(values)} brokers; a set has at most {REPLICAS_MAX}")
+    return tuple(sorted({_number(name, each, 1, ID_MAX) for each in values}))
 
 
 def _number(field: str, value: int, least: int, most: int) -> int:

@@ -20,7 +20,7 @@ class JoinRequest(_message.Message):
         incarnation: int
         def __init__(self, cluster: _Optional[str] = ..., broker_name: _Optional[str] = ..., check_code: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
     class Register(_message.Message):
-        __slots__ = ("request_id", "broker_id", "address", "mesh_address", "boot_id", "clean_stop", "lost_unsynced", "last_epoch", "end_offset", "priority", "is_learner")
+        __slots__ = ("request_id", "broker_id", "address", "mesh_address", "boot_id", "clean_stop", "lost_unsynced", "last_epoch", "end_offset", "priority", "is_learner", "known_members", "known_master_epoch", "known_set_epoch")
         REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
         BROKER_ID_FIELD_NUMBER: _ClassVar[int]
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,9 @@ class JoinRequest(_message.Message):
         END_OFFSET_FIELD_NUMBER: _ClassVar[int]
         PRIORITY_FIELD_NUMBER: _ClassVar[int]
         IS_LEARNER_FIELD_NUMBER: _ClassVar[int]
+        KNOWN_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+        KNOWN_MASTER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+        KNOWN_SET_EPOCH_FIELD_NUMBER: _ClassVar[int]
         request_id: int
         broker_id: int
         address: str
@@ -43,7 +46,10 @@ class JoinRequest(_message.Message):
         end_offset: int
         priority: int
         is_learner: bool
-        def __init__(self, request_id: _Optional[int] = ..., broker_id: _Optional[int] = ..., address: _Optional[str] = ..., mesh_address: _Optional[str] = ..., boot_id: _Optional[str] = ..., clean_stop: bool = ..., lost_unsynced: bool = ..., last_epoch: _Optional[int] = ..., end_offset: _Optional[int] = ..., priority: _Optional[int] = ..., is_learner: bool = ...) -> None: ...
+        known_members: _containers.RepeatedScalarFieldContainer[int]
+        known_master_epoch: int
+        known_set_epoch: int
+        def __init__(self, request_id: _Optional[int] = ..., broker_id: _Optional[int] = ..., address: _Optional[str] = ..., mesh_address: _Optional[str] = ..., boot_id: _Optional[str] = ..., clean_stop: bool = ..., lost_unsynced: bool = ..., last_epoch: _Optional[int] = ..., end_offset: _Optional[int] = ..., priority: _Optional[int] = ..., is_learner: bool = ..., known_members: _Optional[_Iterable[int]] = ..., known_master_epoch: _Optional[int] = ..., known_set_epoch: _Optional[int] = ...) -> None: ...
     class Beat(_message.Message):
         __slots__ = ("beat_id", "lease_id", "broker_id", "epoch", "end_offset")
         BEAT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +269,14 @@ class ElectMasterRequest(_message.Message):
     def __init__(self, broker_name: _Optional[str] = ..., broker_id: _Optional[int] = ...) -> None: ...
 
 class CleanBrokerRequest(_message.Message):
+    __slots__ = ("broker_name", "broker_id")
+    BROKER_NAME_FIELD_NUMBER: _ClassVar[int]
+    BROKER_ID_FIELD_NUMBER: _ClassVar[int]
+    broker_name: str
+    broker_id: int
+    def __init__(self, broker_name: _Optional[str] = ..., broker_id: _Optional[int] = ...) -> None: ...
+
+class RecoverSetRequest(_message.Message):
     __slots__ = ("broker_name", "broker_id")
     BROKER_NAME_FIELD_NUMBER: _ClassVar[int]
     BROKER_ID_FIELD_NUMBER: _ClassVar[int]

@@ -14,6 +14,7 @@ from apogeemq.mesh.v1.controller_pb2 import (
     JoinReply,
     JoinRequest,
     OperatorReply,
+    RecoverSetRequest,
 )
 from apogeemq.mesh.v1.namesrv_pb2 import RegistrationReply, RegistrationRequest
 from apogeemq.mesh.v1.replication_pb2 import MasterMessage, ReplicaMessage
@@ -46,6 +47,7 @@ CONTROLLER_JOIN: Stream[JoinRequest, JoinReply] = Stream(
 DESCRIBE_SETS = Unary("/apogeemq.mesh.v1.ControllerService/DescribeSets", DescribeSetsRequest, DescribeSetsReply)
 ELECT_MASTER = Unary("/apogeemq.mesh.v1.ControllerService/ElectMaster", ElectMasterRequest, OperatorReply)
 CLEAN_BROKER = Unary("/apogeemq.mesh.v1.ControllerService/CleanBroker", CleanBrokerRequest, OperatorReply)
+RECOVER_SET = Unary("/apogeemq.mesh.v1.ControllerService/RecoverSet", RecoverSetRequest, OperatorReply)
 """What operators ask of a controller."""
 
 REPLICATE: Stream[ReplicaMessage, MasterMessage] = Stream(
