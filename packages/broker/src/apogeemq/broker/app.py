@@ -15,11 +15,11 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from apogeemq.broker.assembly import Broker
 from apogeemq.broker.config import IGNORED_PROPERTIES, BrokerConfig
-from apogeemq.broker.replicating import Replicating
 from apogeemq.broker.serving import Place, Serving, ServingWorld
 from apogeemq.mesh.addresses import advertised_address, is_loopback, split_address
 from apogeemq.mesh.call_streams import call_handlers
@@ -48,6 +48,9 @@ from apogeemq.store.files import Disk, RealDisk
 from apogeemq.store.message_store import MessageStore
 from apogeemq.store.timer_config import TimerConfig
 from opentelemetry.trace import Tracer
+
+if TYPE_CHECKING:
+    from apogeemq.broker.replicating import Replicating
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +210,8 @@ class BrokerApp:
 
     async def _start_replicating(self, store: MessageStore, address: str) -> None:
         """Open the doors, behind which nobody serves yet, and join the broker set."""
+        from apogeemq.broker.replicating import Replicating  # 0.1 s that a broker without a set need not wait
+
         replicating = self._replicating = await Replicating.open(
             self.config,
             store,
