@@ -154,12 +154,13 @@ class BrokerNode(Process):
     def _save_pointer(self) -> None:
         self.disk.pointer_offset = self.safe_pointer(self._pointer_offset, self.disk.synced_size)
 
-    def send(self, message_id: int) -> None:
-        """A client sends; it hears nothing of a refusal, and is told by the checkers when it is acknowledged."""
+    def send(self, message_id: int) -> bool:
+        """A client sends, and is told by the checkers when it is acknowledged. False: it is refused."""
         if self._progress is None or not self._progress.takes_writes or self._is_leaving:
-            return
+            return False
         self._waiting.append((self.append(message_id, self._progress), message_id))
         self._acknowledge()
+        return True
 
     def append(self, message_id: int, led: progress.Progress) -> int:
         """Store a record as the master, and have it copied; gives where it ends."""

@@ -32,6 +32,8 @@ class Checkers:
 
     def __init__(self, world: World, etcd: LeaseStore) -> None:
         self.acknowledged_count = 0
+        self.acknowledged_ids: list[int] = []
+        """Of messages, in the order in which their senders were told; those that were allowed to be lost are not."""
         self.last_acknowledged_ms = 0
         self.longest_pause_ms = 0
         self.lost_count = 0
@@ -46,7 +48,7 @@ class Checkers:
         self._loss_epoch = 0
         self._last_queue_offset = -1
         self._lives_confirmed: dict[tuple[str, int], int] = {}
-        self._consumed: set[int] = set()
+        self.consumed_ids: set[int] = set()
         self._consumed_expected = 0
         etcd.wrote = self._wrote
 
@@ -56,6 +58,7 @@ class Checkers:
             self.lost_count += 1
             return
         self.acknowledged_count += 1
+        self.acknowledged_ids.append(message_id)
         self.longest_pause_ms = max(self.longest_pause_ms, self._world.now_ms - self.last_acknowledged_ms)
         self.last_acknowledged_ms = self._world.now_ms
         if end_offset > len(self._confirmed):
@@ -88,7 +91,7 @@ class Checkers:
 
     def consumed(self, data: bytes) -> None:
         """The consumers of the one group took these."""
-        self._consumed.update(record.message_id for record in records_of(data))
+        self.consumed_ids.update(record.message_id for record in records_of(data))
 
     def expect_consumed(self) -> None:
         """From now on the group is given some time to get all that is acknowledged."""
@@ -97,7 +100,7 @@ class Checkers:
     def check_consumed(self) -> None:
         """The time is over."""
         for record in records_of(bytes(self._confirmed[: min(self._consumed_expected, self._acknowledged_end)])):
-            if record.message_id not in self._consumed:
+            if record.message_id not in self.consumed_ids:
                 self.fail(f"message {record.message_id} was acknowledged, and no consumer ever got it")
 
     def leads(self, broker: BrokerNode, epoch: int) -> None:
@@ -190,7 +193,7 @@ class Checkers:
 
     def has_consumed(self, message_id: int) -> bool:
         """Whether the group got it."""
-        return message_id in self._consumed
+        return message_id in self.consumed_ids
 
     def fail(self, text: str) -> None:
         """End the run."""

@@ -39,6 +39,8 @@ class Settings:
     controllers: int = 2
     check: Callable[[Cluster], None] = lambda cluster: None
     """What has to hold at the end, beside all else."""
+    learners: int | None = None
+    """Brokers beside the others that only copy; None lets chance say whether there is one."""
 
 
 class Cluster:
@@ -55,7 +57,10 @@ class Cluster:
             ControllerNode(self.world, f"c{number}", self.network, self.etcd, settings.rules)
             for number in range(1, settings.controllers + 1)
         ]
-        learners = {settings.brokers + 1} if chance.random() < 0.4 else set()
+        learner_count = 1 if chance.random() < 0.4 else 0
+        if settings.learners is not None:
+            learner_count = settings.learners
+        learners = set(range(settings.brokers + 1, settings.brokers + 1 + learner_count))
         peers: dict[int, BrokerNode] = {}
         self.brokers = [
             settings.broker(
@@ -76,8 +81,12 @@ class Cluster:
         for process in (*self.controllers, *self.brokers):
             self.world.after(self.world.chance.randrange(1_000), process.start)
         self._again(SEND_MS, self._send)
-        self._again(READ_MS, self._read)
+        self.begin_reading()
         self.operator.start()
+
+    def begin_reading(self) -> None:
+        """Readers and the consumers of the group ask whoever thinks that it is master."""
+        self._again(READ_MS, self._read)
 
     def heal(self) -> None:
         """End every fault."""
@@ -89,8 +98,7 @@ class Cluster:
         for process in (*self.controllers, *self.brokers):
             if process.is_up:
                 process.thaw()
-            else:
-                process.start()
+            process.start_if_down()  # one that froze while it was leaving stops as soon as it goes on
 
     def _again(self, interval_ms: int, happens: Callable[[], None]) -> None:
         def again() -> None:

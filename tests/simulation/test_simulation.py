@@ -9,8 +9,8 @@ from tests.simulation.cluster import Cluster, run
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.timed_broker import TIMED
 
-SEEDS = [*range(146), 240, 683, 1055, 1143]
-"""30, 36, 116, 122 and the last four found faults while machines and simulator were written."""
+SEEDS = [*range(146), 240, 683, 1055, 1143, 2168]
+"""30, 36, 116, 122 and the last five found faults while machines and simulator were written."""
 
 CAUGHT_BY = {
     "fencing by clock only": 0,

@@ -54,11 +54,11 @@ class TimedBrokerNode(BrokerNode):
         super().start()
         self.every(WORK_MS, self._work)
 
-    def send(self, message_id: int) -> None:
+    def send(self, message_id: int) -> bool:
         """Some of the messages wait for their time."""
         if message_id % TIMER_EACH == 0:
             message_id = timed_id(TIMER, self.now_ms + DELAY_MS, message_id)
-        super().send(message_id)
+        return super().send(message_id)
 
     def pending(self, end: int) -> dict[int, tuple[Timed, int]]:
         """Timers without a copy in the log up to `end`, by their numbers, each with where it was stored last."""
