@@ -54,3 +54,19 @@ def test_an_expired_lease_is_the_end_at_once_and_the_broker_is_asked_to_register
     assert machine.step(Tick(), 6_500) == ()
     assert machine.step(Tick(), 7_000) == (RegisterAgain(1),)
     assert machine.step(liveness.LeaseSeen(1), 7_100) == (Came(1),)
+
+
+def test_a_set_is_quiet_while_all_who_live_have_stream_and_lease() -> None:
+    """Then time alone changes nothing, however much of it passes; a lease or a stream that goes ends that."""
+    machine = Liveness()
+    assert machine.is_quiet
+    machine.step(liveness.LeaseSeen(1), 0)
+    assert not machine.is_quiet, "its stream may come"
+    machine.step(liveness.StreamOpened(1), 10)
+    assert machine.is_quiet
+    assert machine.step(Tick(), 10**9) == ()
+    machine.step(liveness.StreamBroken(1), 10**9)
+    assert not machine.is_quiet
+    machine.step(liveness.StreamOpened(1), 10**9 + 1)
+    machine.step(liveness.LeaseEnded(1), 10**9 + 2)
+    assert not machine.is_quiet, "it has to register again"

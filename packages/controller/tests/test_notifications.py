@@ -37,3 +37,14 @@ def test_a_stream_that_ended_is_told_nothing() -> None:
     machine.step(Opened(1), 0)
     machine.step(Closed(1), 1)
     assert machine.step(Changed(STATE), 2) == ()
+
+
+def test_nothing_is_due_once_everybody_knows() -> None:
+    """Time alone tells nobody anything then."""
+    machine = Notifications()
+    machine.step(Opened(1), 0)
+    machine.step(Changed(STATE), 0)
+    assert not machine.is_quiet
+    machine.step(Knows(1, STATE.master_epoch, STATE.set_epoch), 10)
+    assert machine.is_quiet
+    assert machine.step(Tick(), 10**9) == ()

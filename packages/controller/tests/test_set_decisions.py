@@ -136,3 +136,14 @@ def test_nothing_is_decided_over_a_value_that_nobody_can_read() -> None:
     assert "sets/broker-a/state holds no SyncState" in refused.text
     machine.step(Seen(stored(31, STATE)), 0)
     assert machine.trouble == ""
+
+
+def test_a_set_whose_master_lives_waits_for_nothing() -> None:
+    """Time alone decides nothing then; a request under way, or a master that is gone, ends that."""
+    machine = begun(stored(7, STATE), stored(8, replica(1)))
+    assert machine.is_quiet, "whom a new active controller knows is taken for alive"
+    machine.step(REGISTER, 0)
+    assert not machine.is_quiet
+    machine = begun(stored(7, STATE), stored(8, replica(1)))
+    machine.step(Alive(frozenset(), frozenset()), 0)
+    assert not machine.is_quiet

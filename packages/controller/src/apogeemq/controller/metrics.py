@@ -76,13 +76,20 @@ class ControllerMetrics:
             "election_total", "tries to elect a master", ("cluster", "broker_set", "election_result")
         )
 
+        self._beats = {
+            is_good: self._requests.child(request_type=BEAT, request_handle_status=_status(is_good))
+            for is_good in (True, False)
+        }
+        self._beat_latency = self._latency.child(request_type=BEAT)
+
     def answered(self, request: Request, answer: Answer, seconds: float) -> None:
         """Count one request of a broker or an operator."""
         self._count(REQUEST_TYPES[type(request)], not isinstance(answer, Refused), seconds)
 
     def beaten(self, seconds: float, *, is_good: bool) -> None:
-        """Count one beat of a broker."""
-        self._count(BEAT, is_good, seconds)
+        """Count one beat of a broker: what comes oftenest, so nothing is looked up."""
+        self._beats[is_good].value += 1
+        self._beat_latency.observe(seconds * 1e6)
 
     def elected(self, broker_set: str, result: ElectionResult) -> None:
         """Count one try to elect a master."""
@@ -90,9 +97,12 @@ class ControllerMetrics:
         child.value += 1
 
     def _count(self, request_type: str, succeeded: bool, seconds: float) -> None:
-        status = "success" if succeeded else "failed"
-        self._requests.child(request_type=request_type, request_handle_status=status).value += 1
+        self._requests.child(request_type=request_type, request_handle_status=_status(succeeded)).value += 1
         self._latency.child(request_type=request_type).observe(seconds * 1e6)
+
+
+def _status(succeeded: bool) -> str:
+    return "success" if succeeded else "failed"
 
 
 def observe(

@@ -110,6 +110,11 @@ class Liveness:
         """Those whose stream is open here."""
         return frozenset(self._streams)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a Tick changes nothing, whenever it comes: stream and lease have all who live, and nobody else."""
+        return self._streams == self._leases == self._alive and not self._register_due_ms
+
     def step(self, event: Event, now_ms: int) -> tuple[Effect, ...]:
         """What changed for elections."""
         match event:

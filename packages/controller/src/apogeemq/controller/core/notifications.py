@@ -71,6 +71,11 @@ class Notifications:
         self._state = NEW_SET
         self._due_ms: dict[int, int | None] = {}
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a Tick changes nothing, whenever it comes: everybody knows the state."""
+        return all(due_ms is None for due_ms in self._due_ms.values())
+
     def step(self, event: Event, now_ms: int) -> tuple[Tell, ...]:
         """Whom to tell now."""
         match event:

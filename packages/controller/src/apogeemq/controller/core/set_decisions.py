@@ -202,6 +202,12 @@ class SetDecisions:
         return self._reports
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether a Tick changes nothing, whenever it comes: nobody waits, and the master is alive."""
+        waits = self._head is not None or self._line
+        return not waits and bool(self._state.members) and self._state.master_id in self._alive
+
+    @property
     def trouble(self) -> str:
         """Why nothing can be decided about this set; empty where all is well."""
         return next(iter(self._unreadable.values()), "")

@@ -173,7 +173,7 @@ class BrokerStream:
     def _beat(self, message: pb.JoinRequest.Beat) -> None:
         broker_id, lease_id, epoch, end_offset = beat_of(message)
         runner = self._ports.sets.of(self.broker_name)
-        who = replace(self._who, broker_id=broker_id)
+        who = self._who if self._who.broker_id == broker_id else replace(self._who, broker_id=broker_id)
         if isinstance(runner, Refused) or not runner.beaten(self, who, epoch, end_offset):
             return
         self._who, self._lease_id = who, lease_id

@@ -142,8 +142,9 @@ class SetRunner:
     @property
     def is_empty(self) -> bool:
         """Nothing is known of it, and nobody asks: it need not be kept."""
-        nothing = self.state == NEW_SET and not self._decisions.replicas and not self.alive
-        return nothing and not self._sessions and not self._asked
+        if self._sessions or self._asked or self._decisions.replicas:
+            return False
+        return self.state == NEW_SET and not self.alive
 
     # From the campaign, the watch and the clock
 
@@ -160,7 +161,9 @@ class SetRunner:
         self._decide(set_decisions.End())
 
     def tick(self) -> None:
-        """Look at what is due."""
+        """Look at what is due; of a set that is as it should be, that is nothing."""
+        if self._liveness.is_quiet and self._decisions.is_quiet and self._notifications.is_quiet:
+            return
         self._live(liveness.Tick())
         self._decide(set_decisions.Tick())
         self._tell(notifications.Tick())
