@@ -103,7 +103,13 @@ class BrokerSetDeployment:
     def status(self) -> dict[str, Any]:
         """What `apogeemq-controller status` tells of the set, with who is active."""
         told = self.controllers.status()
-        described: dict[str, Any] = {"active": told["active"], "master_id": 0, "sync_state_set": [], "brokers": []}
+        described: dict[str, Any] = {
+            "active": told["active"],
+            "master_id": 0,
+            "master_epoch": 0,
+            "sync_state_set": [],
+            "brokers": [],
+        }
         for each in told["sets"]:
             if each["broker_name"] == SET:
                 described |= each

@@ -199,6 +199,17 @@ def test_all_brokers_are_killed_at_once(deployment: BrokerSetDeployment) -> None
     assert load.missing() == set()
 
 
+def test_etcd_forgets_everything(deployment: BrokerSetDeployment) -> None:
+    """All members are there, and remember who they are: the set begins again by itself, and nothing is lost."""
+    before = deployment.whole()
+    with Load(deployment, "Wiped") as load:
+        deployment.etcd.control("del", "--prefix", "/apogeemq/")
+        deployment.until(lambda told: told["master_epoch"] > before["master_epoch"], "the set begins again")
+        deployment.whole()
+        load.wait_for_more()
+    assert load.missing() == set()
+
+
 def test_groups_and_offsets_go_on_with_the_next_master(deployment: BrokerSetDeployment) -> None:
     """A group's committed offset is known to whoever follows, as soon as the master has saved it."""
     deployment.whole()

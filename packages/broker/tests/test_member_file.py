@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from apogeemq.broker.member_file import MemberFile, SetMembership, began
+from apogeemq.broker.member_file import MemberFile, SetMembership, began, remembering
 from apogeemq.mesh.errors import ConfigError
 from apogeemq.store.memory_disk import MemoryDisk
 
@@ -39,6 +39,16 @@ def test_it_is_found_again() -> None:
     assert loaded == saved
     assert next_start(loaded).incarnation == 8
     assert next_start(loaded).check_code == "mine"
+
+
+def test_the_newest_set_is_remembered() -> None:
+    """A newer state takes the place of an older one; of the same epochs whoever may be in it is kept (docs/ha.md)."""
+    known = remembering(next_start(None), 3, 7, {1, 2, 3})
+    assert (known.master_epoch, known.set_epoch, known.members) == (3, 7, (1, 2, 3))
+    assert remembering(known, 2, 9, {1}) == known
+    assert remembering(known, 3, 7, {1, 2, 4}).members == (1, 2, 3, 4)
+    assert remembering(known, 3, 8, {1, 2}).members == (1, 2)
+    assert remembering(known, 4, 1, {2}).members == (2,)
 
 
 def test_lost_bytes_are_remembered() -> None:

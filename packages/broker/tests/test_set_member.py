@@ -28,6 +28,7 @@ class Everything:
         self.active = "c1"
         self.halt = asyncio.Event()
         self.halt.set()
+        self.error: OSError | None = None
         self._ids = 0
 
     async def tick(self, now_s: float) -> None:
@@ -68,12 +69,17 @@ class Everything:
 
     async def begin_epoch(self, epoch: int) -> None:
         await self.halt.wait()
+        if self.error is not None:
+            raise self.error
         self.done.append(("epoch", epoch))
 
     async def lead(self, epoch: int, known: TakeSet) -> None:
         self.done.append(("lead", epoch, sorted(known.members)))
 
-    def take_set(self, known: TakeSet) -> None:
+    def told(self, told: Told) -> None:
+        return
+
+    async def take_set(self, known: TakeSet) -> None:
         self.done.append(("set", sorted(known.members)))
 
     def fence(self) -> None:
@@ -201,6 +207,16 @@ async def test_it_is_fenced_before_anything_slow() -> None:
         world.all.halt.set()
         await world.pass_s(0.0)
         assert world.taken() == [("epoch", 2), ("follow", 1, 3, "a:2")]
+
+
+async def test_who_cannot_play_its_part_beats_no_more() -> None:
+    """Its disk fails as an epoch is to begin: the lease goes, so that another broker follows, and health says why."""
+    async with member() as world:
+        world.all.error = OSError("no such disk")
+        await registered(world, view(2, 1, {2}))
+        assert world.taken()[-2:] == ["fence", "no lease"]
+        assert world.member.failed_task() == "set-member-part"
+        assert "no such disk" in world.member.trouble
 
 
 async def test_a_set_without_master_is_asked_for_one() -> None:

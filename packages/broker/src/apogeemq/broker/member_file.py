@@ -2,7 +2,7 @@
 
 ```
 {"cluster": "DefaultCluster", "brokerName": "broker-a", "brokerId": 2, "checkCode": "6f…", "incarnation": 7,
- "cleanStop": false, "lostUnsynced": false, "masterEpoch": 4, "members": [1, 2, 3]}
+ "cleanStop": false, "lostUnsynced": false, "masterEpoch": 4, "setEpoch": 9, "members": [1, 2, 3]}
 ```
 Written before this start is told to anybody: a start that was not counted could pass for the one before it. What it is
 for: docs/ha.md, "Registration". Without a controller there is no such file.
@@ -10,6 +10,7 @@ for: docs/ha.md, "Registration". Without a controller there is no such file.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,7 @@ class SetMembership(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     `incarnation` counts starts, from 1. `clean_stop`: the stop before this start had synced everything.
     `lost_unsynced`: a recovery dropped bytes since a registration was accepted. `members` is the SyncStateSet that it
-    heard of last, in `master_epoch`.
+    heard of last, or proposed to change that into, of these epochs: for a set that etcd forgot (docs/ha.md).
     """
 
     cluster: str
@@ -35,6 +36,7 @@ class SetMembership(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     clean_stop: bool = True
     lost_unsynced: bool = False
     master_epoch: int = 0
+    set_epoch: int = 0
     members: tuple[int, ...] = ()
 
 
@@ -82,4 +84,15 @@ def began(
         known,
         incarnation=known.incarnation + 1,
         lost_unsynced=known.lost_unsynced or dropped_bytes > 0,
+    )
+
+
+def remembering(known: SetMembership, master_epoch: int, set_epoch: int, members: Collection[int]) -> SetMembership:
+    """The membership with this state of the set, where it is newer; of the same epochs, with these members too."""
+    newest, told = (known.master_epoch, known.set_epoch), (master_epoch, set_epoch)
+    if told < newest:
+        return known
+    all_members = {*members, *known.members} if told == newest else set(members)
+    return msgspec.structs.replace(
+        known, master_epoch=master_epoch, set_epoch=set_epoch, members=tuple(sorted(all_members))
     )

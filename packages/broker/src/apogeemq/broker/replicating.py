@@ -11,7 +11,7 @@ and no reader may see less than one before. Docs: docs/ha.md; why a Broker lives
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +19,12 @@ import msgspec
 from apogeemq.broker.config import AcknowledgeAfter, BrokerConfig, FlushDiskType
 from apogeemq.broker.core.replication.follower import Phase
 from apogeemq.broker.core.replication.progress import Member, Propose, TakeSet
-from apogeemq.broker.core.replication.role import Role
+from apogeemq.broker.core.replication.role import Role, Told
 from apogeemq.broker.core.replication.set_view import Registration, ReplicaInSet
 from apogeemq.broker.faces.mesh.replication import ReplicationFace
 from apogeemq.broker.links.beats import Beats
 from apogeemq.broker.links.controllers import ControllersLink, OpenStream, thread_streams
-from apogeemq.broker.member_file import MemberFile, SetMembership, began
+from apogeemq.broker.member_file import MemberFile, SetMembership, began, remembering
 from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.service.confirmation import Confirmation
 from apogeemq.broker.service.following import Following, ReplicaIdentity
@@ -259,8 +259,15 @@ class Replicating:
             self._is_registered = True
             self._save_later(lost_unsynced=False)
 
+    def told(self, told: Told) -> None:
+        """A slave remembers each state; a master before it acts on it, see `begin_epoch` and `take_set`."""
+        if told.master_id != self.member.broker_id:
+            self._later(self._try_remember(told.master_epoch, told.set_epoch, told.members))
+
     async def begin_epoch(self, epoch: int) -> None:
-        """Note durably that the epoch begins at the log's end."""
+        """Note durably that the epoch begins at the log's end, and first with which set."""
+        told = self.member.view.told
+        await self._remember(told.master_epoch, told.set_epoch, told.members)
         await self._stop_following()
         await self._log.begin_epoch(epoch)
 
@@ -291,11 +298,12 @@ class Replicating:
         leading.start()
         self._opening = asyncio.create_task(self._open(leading, self._confirmation, epoch), name="begin-epoch")
 
-    def take_set(self, known: TakeSet) -> None:
-        """The set of the epoch that is led."""
-        if self._leading is not None:
-            self._leading.take_set(known)
-        self._save_later(master_epoch=self.member.master_epoch, members=tuple(sorted(known.members)))
+    async def take_set(self, known: TakeSet) -> None:
+        """The set of the epoch that is led: remembered before anything is acknowledged by it."""
+        leading = self._leading
+        if leading is not None:
+            await self._remember(leading.epoch, known.set_epoch, known.members)
+            leading.take_set(known)
 
     def fence(self) -> None:
         """Acknowledge nothing more."""
@@ -309,8 +317,6 @@ class Replicating:
     async def follow(self, master_id: int, epoch: int, master: ReplicaInSet | None) -> None:
         """Copy from this master."""
         await self._end_epoch()
-        members = tuple(sorted(self.member.view.told.members))
-        self._save_later(master_epoch=epoch, members=members)
         if master is None:
             _log.error("the controllers name master %d and not its address: nothing is copied", master_id)
             return
@@ -369,6 +375,18 @@ class Replicating:
 
     def _propose(self, proposal: Propose) -> None:
         _log.info("proposes the set %s", [each.broker_id for each in proposal.members])
+        self._later(self._remember_and_propose(proposal))
+
+    async def _remember_and_propose(self, proposal: Propose) -> None:
+        """Whoever may be in the set by this proposal is known on the disk before the controllers hear of it."""
+        wanted = {each.broker_id for each in proposal.members}
+        leading = self._leading
+        members = wanted if leading is None else wanted | leading.progress.members
+        try:
+            await self._remember(proposal.epoch, proposal.set_epoch, members)
+        except OSError as error:
+            _log.error("the set is not changed: setMember.json could not be written: %s", error)
+            return
         self.link.propose(proposal)
 
     def _confirmed(self, offset: int) -> None:
@@ -389,13 +407,29 @@ class Replicating:
             end_offset=self._log.end_offset,
             priority=self._config.replication.priority,
             is_learner=self._is_learner,
+            known_members=self._membership.members,
+            known_master_epoch=self._membership.master_epoch,
+            known_set_epoch=self._membership.set_epoch,
         )
 
     def _save_later(self, **changes: object) -> None:
         """What is lost by a failure here is written with the next change; the controllers know it too."""
-        task = asyncio.create_task(self._try_save(**changes), name="save-membership")
+        self._later(self._try_save(**changes))
+
+    def _later(self, saving: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(saving, name="save-membership")
         self._savings.add(task)
         task.add_done_callback(self._savings.discard)
+
+    async def _try_remember(self, master_epoch: int, set_epoch: int, members: Collection[int]) -> None:
+        try:
+            await self._remember(master_epoch, set_epoch, members)
+        except OSError as error:
+            _log.error("setMember.json could not be written: %s", error)
+
+    async def _remember(self, master_epoch: int, set_epoch: int, members: Collection[int]) -> None:
+        async with self._saving:
+            await self._replace(remembering(self._membership, master_epoch, set_epoch, members))
 
     async def _try_save(self, **changes: object) -> None:
         try:
@@ -405,10 +439,12 @@ class Replicating:
 
     async def _save(self, **changes: object) -> None:
         async with self._saving:
-            changed = msgspec.structs.replace(self._membership, **changes)
-            if changed != self._membership:
-                self._membership = changed
-                await asyncio.to_thread(self._member_file.save, changed)
+            await self._replace(msgspec.structs.replace(self._membership, **changes))
+
+    async def _replace(self, membership: SetMembership) -> None:
+        if membership != self._membership:
+            await asyncio.to_thread(self._member_file.save, membership)
+            self._membership = membership
 
 
 def _tell_replicas(leading: Leading, name: str, data: bytes) -> None:

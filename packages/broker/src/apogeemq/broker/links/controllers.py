@@ -192,6 +192,9 @@ class ControllersLink:
             end_offset=each.end_offset,
             priority=each.priority,
             is_learner=each.is_learner,
+            known_members=each.known_members,
+            known_master_epoch=each.known_master_epoch,
+            known_set_epoch=each.known_set_epoch,
         )
         if not self._ask(pb.JoinRequest(register=register)):
             return 0

@@ -77,6 +77,9 @@ class Part(Protocol):
     def joined(self, broker_id: int, *, is_learner: bool) -> None:
         """It has an id; before all else, and again when it becomes a learner or stops being one."""
 
+    def told(self, told: roles.Told) -> None:
+        """A newer state of the set came in, whatever it means for this broker."""
+
     def registration_accepted(self) -> None:
         """What the registration said of the last stop is known now, and need not be said again."""
 
@@ -86,7 +89,7 @@ class Part(Protocol):
     async def lead(self, epoch: int, known: TakeSet) -> None:
         """Begin to serve as master; returns before clients are let in."""
 
-    def take_set(self, known: TakeSet) -> None:
+    async def take_set(self, known: TakeSet) -> None:
         """The set of the epoch that is led is another one."""
 
     def fence(self) -> None:
@@ -241,6 +244,7 @@ class SetMember:
         if (view.told.master_epoch, view.told.set_epoch) >= (self.view.told.master_epoch, self.view.told.set_epoch):
             self.view = view
             self._learner(view)
+            self._part.told(view.told)
         self._step(view.told)
 
     def register_again(self) -> None:
@@ -282,12 +286,22 @@ class SetMember:
         self._has_effects.set()
 
     async def _play(self) -> None:
-        """Do what takes time, one after the other."""
-        while True:
-            await self._has_effects.wait()
-            self._has_effects.clear()
-            while self._effects:
-                await self._do(self._effects.popleft())
+        """Do what takes time, one after the other.
+
+        A broker that cannot play its part beats no more, so that another one is elected in its place.
+        """
+        try:
+            while True:
+                await self._has_effects.wait()
+                self._has_effects.clear()
+                while self._effects:
+                    await self._do(self._effects.popleft())
+        except Exception as error:
+            _log.exception("this broker can't play its part, and gives up its lease until it is started again")
+            self.trouble = f"it can't play its part: {error}"
+            self._part.fence()
+            self._lease.drop_lease()
+            raise
 
     async def _do(self, effect: roles.Effect) -> None:
         match effect:
@@ -299,7 +313,7 @@ class SetMember:
                 await self._part.lead(epoch, TakeSet(members, set_epoch))
             case roles.TakeSet(members, set_epoch):
                 _log.info("the set is %s now", sorted(members))
-                self._part.take_set(TakeSet(members, set_epoch))
+                await self._part.take_set(TakeSet(members, set_epoch))
             case roles.StopLeading():
                 _log.info("leads no longer")
                 await self._part.stop_leading()

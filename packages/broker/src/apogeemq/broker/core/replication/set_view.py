@@ -41,3 +41,6 @@ class Registration:
     end_offset: int
     priority: int
     is_learner: bool
+    known_members: tuple[int, ...] = ()
+    known_master_epoch: int = 0
+    known_set_epoch: int = 0
