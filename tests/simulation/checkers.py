@@ -191,6 +191,10 @@ class Checkers:
         """All that was ever confirmed."""
         return records_of(bytes(self._confirmed))
 
+    def acknowledged_records(self) -> list[Record]:
+        """What was promised to be there, but for what was allowed to be lost."""
+        return records_of(bytes(self._confirmed[: self._acknowledged_end]))
+
     def has_consumed(self, message_id: int) -> bool:
         """Whether the group got it."""
         return message_id in self.consumed_ids

@@ -17,6 +17,7 @@ from apogeemq.controller.core.set_rules import Decision, SetRules, View
 from tests.simulation.broker_node import BrokerNode, Machines
 from tests.simulation.cluster import Settings
 from tests.simulation.timed_broker import TIMED, NeverRollsForward
+from tests.simulation.topic_broker import TablesNowAndThen
 
 
 def _machines(**classes: type) -> Machines:
@@ -196,5 +197,6 @@ MUTANTS: dict[str, Callable[[], Settings]] = {
     "readers beyond confirm": lambda: Settings(broker=_ReadsEverything),
     "progress pointer ahead of the log": lambda: Settings(broker=_PointerAhead),
     "retention without roll-forward": lambda: replace(TIMED, broker=NeverRollsForward),
+    "tables now and then": lambda: Settings(broker=TablesNowAndThen),
 }
 """What is broken → the cluster that runs with it."""

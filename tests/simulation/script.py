@@ -11,6 +11,7 @@ expect master b1 epoch 1    a fact that must hold here; the invariants of checke
 |---|---|
 | `quietly …` | any command, without its trace: for beginnings that another script shows |
 | `seed 7` | chance, from here on; the first command, if it is there |
+| `topics` | brokers with topics: 0 has the messages 1 to 3, 1 has 4 to 7, …; the first command, too |
 | `start b1 c1 …` | starts processes; a new broker has its id before the next starts; b4 is a learner |
 | `run 5s`, `run 200ms` | time passes |
 | `send 3`, `send 3 to b1` | messages, numbered from 1, to whoever leads; nothing is waited for |
@@ -36,6 +37,7 @@ expect master b1 epoch 1    a fact that must hold here; the invariants of checke
 | `expect confirmed b1 6` | this many records are below its confirm offset |
 | `expect log b1 1-3 7` | the messages of its whole log, in order; `nothing` for an empty one |
 | `expect shows b1 1-3` | the messages that readers see |
+| `expect topics b1 0 1` | it knows these, and no others |
 | `expect epochs b1 1@0 2@6` | its epoch file: epoch @ record with which it begins |
 | `expect acknowledged 1-3` | these, and no others, were acknowledged |
 | `expect consumed 1-3` | the group got at least these |
@@ -57,6 +59,7 @@ from tests.simulation.broker_node import BrokerNode, Machines
 from tests.simulation.cluster import Cluster, Settings
 from tests.simulation.controller_node import ControllerNode
 from tests.simulation.records import RECORD_SIZE_BYTES, records_of
+from tests.simulation.topic_broker import TopicBrokerNode
 from tests.simulation.world import Process
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -75,8 +78,8 @@ class ScriptError(AssertionError):
 class Stage:
     """The cluster of one story."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._cluster = Cluster(seed, Settings(learners=1))
+    def __init__(self, seed: int = 0, broker: type[BrokerNode] = BrokerNode) -> None:
+        self._cluster = Cluster(seed, Settings(broker=broker, learners=1))
         self._world = self._cluster.world
         self._cluster.begin_reading()
         self._cluster.operator.begin_life()
@@ -239,6 +242,9 @@ class Stage:
             case ["epochs", name, *entries]:
                 held = self._broker(name).disk.entries
                 _equal(words, [f"{each.epoch}@{each.start_offset // RECORD_SIZE_BYTES}" for each in held], entries)
+            case ["topics", name, *topics]:
+                known = getattr(self._broker(name), "topics", frozenset[int]())
+                _equal(words, [str(each) for each in sorted(known)], _names(topics))
             case ["acknowledged", *ids]:
                 _equal(words, _shorten(sorted(checkers.acknowledged_ids)), " ".join(_names(ids)))
             case ["consumed", *ids]:
@@ -289,6 +295,9 @@ def replay(text: str) -> str:
             continue
         if line.startswith("seed "):
             stage = Stage(int(line.split()[1]))
+            continue
+        if line == "topics":
+            stage = Stage(broker=TopicBrokerNode)
             continue
         try:
             trace = stage.play(line)
