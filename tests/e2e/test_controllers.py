@@ -378,6 +378,13 @@ async def test_a_set_that_etcd_forgot_is_recovered_by_command(controllers: Contr
         assert (done.returncode, done.stdout) == (0, "done: broker 2 is master of epoch 2, set [2]\n"), done.stderr
         await again.until(lambda: again.state.master_epoch == 2)
         assert (again.state.master_id, list(again.state.members), again.state.loss_epoch) == (2, [2], 2)
+        switched = await asyncio.to_thread(controllers.command, "set-learner", "broker-a", "2", "--on")
+        assert (switched.returncode, switched.stderr.strip()) == (
+            1,
+            "apogeemq-controller: refused with 2013: it is master: elect another one first",
+        )
+        kept = await asyncio.to_thread(controllers.command, "set-learner", "broker-a", "2", "--off")
+        assert (kept.returncode, kept.stdout) == (0, "done: broker 2 is master of epoch 2, set [2]\n")
         table = await asyncio.to_thread(controllers.command, "status")
         assert "broker-a: what was acknowledged before epoch 2 MAY BE LOST" in table.stdout
 

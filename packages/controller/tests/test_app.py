@@ -17,7 +17,7 @@ from apogeemq.mesh.clock import SystemClock
 from apogeemq.mesh.config import ListenerConfig
 from apogeemq.mesh.memory_network import MemoryNetwork
 from apogeemq.mesh.v1 import controller_pb2 as pb
-from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET
+from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET, SWITCH_LEARNER
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -96,6 +96,14 @@ class World:
         request = pb.RecoverSetRequest(broker_name="broker-a", broker_id=broker_id)
         try:
             return await channel.unary(RECOVER_SET, request, timeout_s=WAIT_S)
+        finally:
+            await channel.close()
+
+    async def switch(self, app: ControllerApp, broker_id: int, *, on: bool) -> pb.OperatorReply:
+        channel = self.network.channel(app.endpoints["mesh"])
+        request = pb.SwitchLearnerRequest(broker_name="broker-a", broker_id=broker_id, is_learner=on)
+        try:
+            return await channel.unary(SWITCH_LEARNER, request, timeout_s=WAIT_S)
         finally:
             await channel.close()
 
@@ -254,6 +262,30 @@ async def test_a_broker_learns_from_its_registration_whether_it_is_a_learner(wor
             assert (answer.broker_id, answer.is_learner) == (2, True)
             back = await again.ask(Join(set_learner=Join.SetLearner(is_learner=False)))
             assert not back.is_learner
+
+
+async def test_an_operator_switches_learners_and_all_are_told(world: World) -> None:
+    """A member leaves the set by it; one that is outside leaves the state as it is, and is told all the same."""
+    app = await world.active()
+
+    def is_told(broker: RawBroker, members: list[int], *, is_learner: bool) -> bool:
+        flags = [each.is_learner for each in broker.state.replicas]
+        return (list(broker.state.members), flags) == (members, [False, is_learner])
+
+    async with pair(world, app) as (master, slave):
+        assert list((await world.switch(app, 2, on=True)).set_state.members) == [1]
+        for broker in (master, slave):
+            await broker.until(functools.partial(is_told, broker, [1], is_learner=True))
+        assert (await master.propose({1: 1, 2: 1})).refused.code == 2003
+        set_epoch = slave.state.set_epoch
+        assert not (await world.switch(app, 2, on=False)).HasField("refused")
+        for broker in (master, slave):
+            await broker.until(functools.partial(is_told, broker, [1], is_learner=False))
+        assert slave.state.set_epoch == set_epoch
+        assert not (await master.propose({1: 1, 2: 1})).HasField("refused")
+        refused = (await world.switch(app, 1, on=True)).refused
+        assert (refused.code, refused.text) == (2013, "it is master: elect another one first")
+        assert (await world.switch(app, 9, on=True)).refused.code == 2010
 
 
 async def test_a_stand_by_sends_brokers_on_and_keeps_their_leases(world: World) -> None:

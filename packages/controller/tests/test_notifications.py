@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from apogeemq.controller.core.broker_set import SyncState
-from apogeemq.controller.core.notifications import Changed, Closed, Knows, Notifications, Opened, Tell, Tick
+from apogeemq.controller.core.notifications import Again, Changed, Closed, Knows, Notifications, Opened, Tell, Tick
 
 STATE = SyncState(1, 5, (1, 2), 9)
 
@@ -37,6 +37,15 @@ def test_a_stream_that_ended_is_told_nothing() -> None:
     machine.step(Opened(1), 0)
     machine.step(Closed(1), 1)
     assert machine.step(Changed(STATE), 2) == ()
+
+
+def test_what_stands_beside_the_state_is_told_once_more() -> None:
+    """To all, also those that know the state."""
+    machine = Notifications()
+    machine.step(Opened(1), 0)
+    machine.step(Changed(STATE), 0)
+    machine.step(Knows(1, STATE.master_epoch, STATE.set_epoch), 10)
+    assert machine.step(Again(), 20) == (Tell(1, STATE),)
 
 
 def test_nothing_is_due_once_everybody_knows() -> None:

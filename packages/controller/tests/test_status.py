@@ -87,6 +87,8 @@ def test_json_has_all_of_it_for_programs() -> None:
         ["clean-broker", "--broker-name", "a", "--broker-id", "0"],
         ["elect-master"],
         ["recover", "a"],
+        ["set-learner", "a", "1"],
+        ["set-learner", "a", "1", "--on", "--off"],
         ["recover", "a", "--from", "0"],
         ["recover", "--from", "1"],
         ["status", "-o", "xml"],

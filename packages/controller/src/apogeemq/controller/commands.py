@@ -4,6 +4,7 @@
     apogeemq-controller elect-master --broker-name broker-a --broker-id 2
     apogeemq-controller clean-broker --broker-name broker-a --broker-id 3
     apogeemq-controller recover broker-a --from 2
+    apogeemq-controller set-learner broker-a 3 --on
 
 Any controller may be named: what only the active one can do or say, it is asked for.
 Exit codes: 0 done, 1 refused or nobody answered, 2 wrong arguments.
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from apogeemq.mesh.network import MeshChannel
     from apogeemq.mesh.v1 import controller_pb2 as pb
 
-COMMANDS = ("status", "elect-master", "clean-broker", "recover")
+COMMANDS = ("status", "elect-master", "clean-broker", "recover", "set-learner")
 CALL_TIMEOUT_S = 12.0
 """A little more than a controller gives etcd for an operator."""
 
@@ -82,7 +83,7 @@ def command_main(arguments: Sequence[str]) -> int:
 
 async def _run(options: argparse.Namespace, controllers: Controllers) -> int:
     from apogeemq.mesh.v1 import controller_pb2 as pb
-    from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET
+    from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET, SWITCH_LEARNER
 
     if options.command == "status":
         request = pb.DescribeSetsRequest(broker_name=options.broker_name or "")
@@ -98,6 +99,13 @@ async def _run(options: argparse.Namespace, controllers: Controllers) -> int:
         recover = pb.RecoverSetRequest(broker_name=options.broker_name, broker_id=options.broker_id)
         return await _operate(
             controllers, lambda channel: channel.unary(RECOVER_SET, recover, timeout_s=CALL_TIMEOUT_S)
+        )
+    if options.command == "set-learner":
+        switch = pb.SwitchLearnerRequest(
+            broker_name=options.broker_name, broker_id=options.broker_id, is_learner=options.is_learner
+        )
+        return await _operate(
+            controllers, lambda channel: channel.unary(SWITCH_LEARNER, switch, timeout_s=CALL_TIMEOUT_S)
         )
     clean = pb.CleanBrokerRequest(broker_name=options.broker_name, broker_id=options.broker_id or 0)
     return await _operate(controllers, lambda channel: channel.unary(CLEAN_BROKER, clean, timeout_s=CALL_TIMEOUT_S))
@@ -158,7 +166,13 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="whose log holds from now on; it has to run",
     )
-    for command in (status, elect, clean, recover):
+    learner = commands.add_parser("set-learner", help="let a broker copy only, or be a member of its set again")
+    learner.add_argument("broker_name", metavar="BROKER_NAME")
+    learner.add_argument("broker_id", metavar="BROKER_ID", type=_broker_id)
+    how = learner.add_mutually_exclusive_group(required=True)
+    how.add_argument("--on", dest="is_learner", action="store_true", help="it leaves the SyncStateSet first")
+    how.add_argument("--off", dest="is_learner", action="store_false", help="its master adds it once it has caught up")
+    for command in (status, elect, clean, recover, learner):
         command.add_argument(
             "--controller",
             default="127.0.0.1:9870",

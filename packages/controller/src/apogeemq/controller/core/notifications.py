@@ -26,6 +26,11 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """What is told beside the state has changed: all have to hear of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A broker's stream opened here."""
 
@@ -53,7 +58,7 @@ class Tick:
     """Time passed."""
 
 
-Event: TypeAlias = Changed | Opened | Closed | Knows | Tick
+Event: TypeAlias = Changed | Again | Opened | Closed | Knows | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Notifications:
                 if _order(event.state) <= _order(self._state):
                     return ()
                 self._state = event.state
+                self._due_ms = dict.fromkeys(self._due_ms, now_ms)
+            case Again():
                 self._due_ms = dict.fromkeys(self._due_ms, now_ms)
             case Opened():
                 self._due_ms[event.broker_id] = now_ms

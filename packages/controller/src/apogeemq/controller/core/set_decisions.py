@@ -153,7 +153,12 @@ class Loaded:
     broker_ids: tuple[int, ...]
 
 
-Effect: TypeAlias = Commit | Reply | Changed | Loaded
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A broker became a learner, or stopped being one, which may leave the state as it was: tell the brokers anew."""
+
+
+Effect: TypeAlias = Commit | Reply | Changed | Loaded | Switched
 
 
 @dataclass(slots=True)
@@ -407,6 +412,7 @@ class SetDecisions:
                 del self._stored[key]
         for stored in found:
             self._see(stored, effects)
+        effects.sort(key=lambda effect: isinstance(effect, Switched))  # the state that goes with it is told first
 
     def _see(self, stored: StoredKey, effects: list[Effect]) -> None:
         """Take over what etcd holds, unless something newer is known already.
@@ -430,6 +436,9 @@ class SetDecisions:
             effects.append(Changed(self._state))
         else:
             replica = decode(Replica, stored)
+            known = self._replicas.get(replica.broker_id)
+            if known is not None and known.is_learner != replica.is_learner:
+                effects.append(Switched())
             self._replicas[replica.broker_id] = replica
 
     def _gone(self, event: Gone, effects: list[Effect]) -> None:

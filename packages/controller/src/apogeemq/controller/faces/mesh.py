@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 from apogeemq.controller.core.broker_set import NEW_SET
 from apogeemq.controller.core.election import Refusal
-from apogeemq.controller.core.requests import BY_OPERATOR, AskElection, CleanBroker, RecoverSet, Refused, Request
+from apogeemq.controller.core.requests import (
+    BY_OPERATOR,
+    AskElection,
+    CleanBroker,
+    RecoverSet,
+    Refused,
+    Request,
+    SetLearner,
+)
 from apogeemq.controller.faces.broker_stream import BrokerStream, JoinStream, StreamPorts
 from apogeemq.controller.faces.values import (
     InvalidRequest,
@@ -26,7 +34,14 @@ from apogeemq.mesh.clock import within
 from apogeemq.mesh.errors import MeshError, PeerRefused, RefusalCode
 from apogeemq.mesh.network import CallContext, Handler, StreamHandler, UnaryHandler
 from apogeemq.mesh.v1 import controller_pb2 as pb
-from apogeemq.mesh.v1.methods import CLEAN_BROKER, CONTROLLER_JOIN, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET
+from apogeemq.mesh.v1.methods import (
+    CLEAN_BROKER,
+    CONTROLLER_JOIN,
+    DESCRIBE_SETS,
+    ELECT_MASTER,
+    RECOVER_SET,
+    SWITCH_LEARNER,
+)
 
 HELLO_TIMEOUT_S = 10.0
 LAST_WORD_TIMEOUT_S = 3.0
@@ -69,6 +84,7 @@ class ControllerFace:
             UnaryHandler(ELECT_MASTER, self._elect_master),
             UnaryHandler(CLEAN_BROKER, self._clean_broker),
             UnaryHandler(RECOVER_SET, self._recover_set),
+            UnaryHandler(SWITCH_LEARNER, self._switch_learner),
         ]
 
     @property
@@ -163,6 +179,10 @@ class ControllerFace:
 
     async def _recover_set(self, request: pb.RecoverSetRequest, context: CallContext) -> pb.OperatorReply:
         asked = RecoverSet(0, _checked(one_broker_id_of, request.broker_id))
+        return await self._operate(_checked(broker_name_of, request.broker_name), asked)
+
+    async def _switch_learner(self, request: pb.SwitchLearnerRequest, context: CallContext) -> pb.OperatorReply:
+        asked = SetLearner(0, _checked(one_broker_id_of, request.broker_id), request.is_learner)
         return await self._operate(_checked(broker_name_of, request.broker_name), asked)
 
     async def _operate(self, broker_name: str, request: Request) -> pb.OperatorReply:

@@ -244,6 +244,8 @@ class SetRunner:
                     self._reply(request_id, answer)
                 case set_decisions.Changed(state):
                     self._changed(state)
+                case set_decisions.Switched():
+                    self._tell(notifications.Again())
                 case set_decisions.Loaded(broker_ids):
                     self._is_loaded = True
                     self._counted_epoch = self.state.master_epoch

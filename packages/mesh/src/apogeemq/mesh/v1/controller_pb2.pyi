@@ -284,6 +284,16 @@ class RecoverSetRequest(_message.Message):
     broker_id: int
     def __init__(self, broker_name: _Optional[str] = ..., broker_id: _Optional[int] = ...) -> None: ...
 
+class SwitchLearnerRequest(_message.Message):
+    __slots__ = ("broker_name", "broker_id", "is_learner")
+    BROKER_NAME_FIELD_NUMBER: _ClassVar[int]
+    BROKER_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_LEARNER_FIELD_NUMBER: _ClassVar[int]
+    broker_name: str
+    broker_id: int
+    is_learner: bool
+    def __init__(self, broker_name: _Optional[str] = ..., broker_id: _Optional[int] = ..., is_learner: bool = ...) -> None: ...
+
 class OperatorReply(_message.Message):
     __slots__ = ("refused", "set_state")
     REFUSED_FIELD_NUMBER: _ClassVar[int]

@@ -15,6 +15,7 @@ from apogeemq.mesh.v1.controller_pb2 import (
     JoinRequest,
     OperatorReply,
     RecoverSetRequest,
+    SwitchLearnerRequest,
 )
 from apogeemq.mesh.v1.namesrv_pb2 import RegistrationReply, RegistrationRequest
 from apogeemq.mesh.v1.replication_pb2 import MasterMessage, ReplicaMessage
@@ -48,6 +49,7 @@ DESCRIBE_SETS = Unary("/apogeemq.mesh.v1.ControllerService/DescribeSets", Descri
 ELECT_MASTER = Unary("/apogeemq.mesh.v1.ControllerService/ElectMaster", ElectMasterRequest, OperatorReply)
 CLEAN_BROKER = Unary("/apogeemq.mesh.v1.ControllerService/CleanBroker", CleanBrokerRequest, OperatorReply)
 RECOVER_SET = Unary("/apogeemq.mesh.v1.ControllerService/RecoverSet", RecoverSetRequest, OperatorReply)
+SWITCH_LEARNER = Unary("/apogeemq.mesh.v1.ControllerService/SwitchLearner", SwitchLearnerRequest, OperatorReply)
 """What operators ask of a controller."""
 
 REPLICATE: Stream[ReplicaMessage, MasterMessage] = Stream(
