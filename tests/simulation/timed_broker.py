@@ -5,7 +5,8 @@
                   ↑ min offset: goes on once nothing before it is still waited for (architecture §5)
 ```
 Each fifth message is a timer. The master stores a copy of it when its time has come; before that the log expires beyond
-it, so it has to be stored anew first. What is pending is read from the log: a promoted replica knows it too.
+it, so it has to be stored anew first. Due times are the world's: a process's own clock may stand anywhere, and the
+brokers' differ, while these are compared by whoever is master, and fit into the digits of an id. What is pending is read from the log: a promoted replica knows it too.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class TimedBrokerNode(BrokerNode):
     def send(self, message_id: int) -> bool:
         """Some of the messages wait for their time."""
         if message_id % TIMER_EACH == 0:
-            message_id = timed_id(TIMER, self.now_ms + DELAY_MS, message_id)
+            message_id = timed_id(TIMER, self.world.now_ms + DELAY_MS, message_id)
         return super().send(message_id)
 
     def pending(self, end: int) -> dict[int, tuple[Timed, int]]:
@@ -83,7 +84,7 @@ class TimedBrokerNode(BrokerNode):
 
     def _deliver_due(self) -> None:
         for timed, _ in self.pending(len(self.disk.log)).values():
-            if timed.due_ms <= self.now_ms and self._progress is not None:
+            if timed.due_ms <= self.world.now_ms and self._progress is not None:
                 self.append(timed_id(COPY, timed.due_ms, timed.number), self._progress)
 
     def _expire(self) -> None:
