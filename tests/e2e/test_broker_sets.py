@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 
-from tests.e2e.broker_set import BrokerSetDeployment, Load
+from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment, Load
 from tests.e2e.process import poll_until
 from tests.e2e.wire_client import WireClient
 
@@ -235,3 +235,5 @@ def test_groups_and_offsets_go_on_with_the_next_master(deployment: BrokerSetDepl
 def test_no_process_told_of_a_defect(deployment: BrokerSetDeployment, tmp_path: pathlib.Path) -> None:
     """After all that: no traceback in any log."""
     assert "Traceback" not in deployment.logs()
+    for name in CONTROLLERS:
+        assert "Traceback" not in deployment.controllers.process(name).log

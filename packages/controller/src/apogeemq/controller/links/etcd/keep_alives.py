@@ -152,3 +152,4 @@ class _Stream:
             for answer in answers:
                 if not answer.done():
                     answer.set_exception(error)
+                    answer.exception()  # looked at: whoever asked may have run out of time while it was written
