@@ -6,8 +6,8 @@
 ```
 Each fifth message is a timer. The master stores a copy of it when its time has come; before that the log expires beyond
 it, so it has to be stored anew first. Due times are the world's: a process's own clock may stand anywhere, and the
-brokers' differ, while these are compared by whoever is master, and fit into the digits of an id. What is pending is read from the log: a
-promoted replica knows it too.
+brokers' differ, while these are compared by whoever is master, and fit into the digits of an id. What is pending is
+read from the log: a promoted replica knows it too.
 """
 
 from __future__ import annotations
