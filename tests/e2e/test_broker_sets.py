@@ -159,15 +159,52 @@ def test_the_leader_of_etcd_goes(deployment: BrokerSetDeployment, how: str) -> N
     assert load.missing() == set()
 
 
-def test_the_name_server_goes(deployment: BrokerSetDeployment) -> None:
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_the_stand_by_controller_goes(deployment: BrokerSetDeployment, how: str) -> None:
+    """Nobody notices: it decides nothing, and the active one keeps every lease as well."""
+    before = deployment.whole()
+    controllers = deployment.controllers
+    stand_by = next(name for name in CONTROLLERS if name != controllers.name_of(before["active"]))
+    process = controllers.process(stand_by)
+    with Load(deployment, f"Stand_by_{how}") as load:
+        gone_s = time.monotonic()
+        if how == "kill":
+            process.kill()
+        else:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(2 * TTL_S)
+            load.wait_for_more()
+        finally:
+            if how == "freeze":
+                process.send_signal(signal.SIGCONT)
+        if how == "kill":
+            controllers.start(stand_by, etcd__endpoints=";".join(deployment.etcd.endpoints))
+            controllers.wait_ready(stand_by)
+        after = deployment.whole()
+        assert load.longest_pause_s(gone_s) < TTL_S
+    told = ("active", "master_id", "master_epoch")
+    assert [after[each] for each in told] == [before[each] for each in told]
+    assert load.missing() == set()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_the_name_server_goes(deployment: BrokerSetDeployment, how: str) -> None:
     """It is nobody's judge: the master stays, and is in the routes again once the name server is back."""
     before = deployment.whole()
-    deployment.process("namesrv").kill()
-    deployment.start_namesrv()
-    after = deployment.whole()
-    assert (after["master_id"], after["master_epoch"]) == (before["master_id"], before["master_epoch"])
-    with Load(deployment, "Namesrv") as load:
+    with Load(deployment, f"Namesrv_{how}") as load:
+        if how == "kill":
+            deployment.process("namesrv").kill()
+            deployment.start_namesrv()
+        else:
+            deployment.process("namesrv").send_signal(signal.SIGSTOP)
+        try:
+            load.wait_for_more(200)
+        finally:
+            deployment.process("namesrv").send_signal(signal.SIGCONT)
+        after = deployment.whole()
         load.wait_for_more()
+    assert (after["master_id"], after["master_epoch"]) == (before["master_id"], before["master_epoch"])
     assert load.missing() == set()
 
 
