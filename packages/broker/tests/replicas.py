@@ -60,6 +60,7 @@ class SetBroker:
         self.confirmed: list[int] = []
         self.states: list[tuple[str, bytes, bool, int]] = []
         """What came, with the log's end at that moment."""
+        self.state_failure: Exception | None = None
         self.tables: dict[str, bytes] = {}
         self.full_copies: list[FullCopyNeeded] = []
         self.leading: Leading | None = None
@@ -70,10 +71,15 @@ class SetBroker:
 
     async def start(self) -> SetBroker:
         self.incarnation += 1
-        config = {"commit_log_file_size_bytes": FILE_SIZE, "reserve_ahead_bytes": 4096, **self.settings}
+        config = {
+            "commit_log_file_size_bytes": FILE_SIZE,
+            "reserve_ahead_bytes": 4096,
+            "message_size_bytes_max": 16 << 10,
+            **self.settings,
+        }
         self.store = MessageStore.open(
             DIRECTORY,
-            StoreConfig(store_host=HOST, consume_queue_file_units=64, message_size_bytes_max=16 << 10, **config),
+            StoreConfig(store_host=HOST, consume_queue_file_units=64, **config),
             now_ms=self.world.clock.now_ms,
             disk=self.disk,
             background=False,
@@ -167,6 +173,8 @@ class SetBroker:
 
     async def _take_state(self, name: str, data: bytes, whole: bool) -> None:
         await asyncio.sleep(0)
+        if self.state_failure is not None:
+            raise self.state_failure
         self.states.append((name, data, whole, self.log.end_offset))
 
 
@@ -185,6 +193,12 @@ class SetWorld:
     async def run(self, seconds: float = 0.05) -> None:
         """Let things happen."""
         await self.clock.run_for(seconds)
+
+    def corrupt(self, broker: SetBroker, offset: int) -> None:
+        """Break the magic number of the record that begins there, on a broker's disk."""
+        start = offset - offset % FILE_SIZE
+        inode = broker.disk.files[DIRECTORY / "commitlog" / f"{start:020d}"]
+        inode.data[offset - start + 4 : offset - start + 8] = b"\0\0\0\1"
 
     async def close(self) -> None:
         for broker in list(self.running):
