@@ -23,6 +23,7 @@ from tests.simulation.world import World
 FAULTS_FROM_MS = 3_000
 FAULTS_UNTIL_MS = 25_000
 END_MS = 35_000
+FORGETS_MS = (9_000, 18_000)
 SEND_MS = 50
 READ_MS = 90
 CONSUMED_WITHIN_MS = 3_000
@@ -37,6 +38,8 @@ class Settings:
     rules: SetRules = field(default_factory=SetRules)
     brokers: int = 3
     controllers: int = 2
+    etcd_forgets: bool = False
+    """Whether etcd is emptied twice; no machine loses power then, which nobody could tell afterwards (docs/ha.md)."""
     check: Callable[[Cluster], None] = lambda cluster: None
     """What has to hold at the end, beside all else."""
     learners: int | None = None
@@ -130,6 +133,9 @@ def run(seed: int, settings: Settings | None = None, *, end_ms: int = END_MS) ->
     cluster.begin()
     cluster.world.after(FAULTS_FROM_MS, faults.next)
     cluster.world.after(FAULTS_UNTIL_MS, cluster.heal)
+    if cluster.settings.etcd_forgets:
+        for at_ms in FORGETS_MS:
+            cluster.world.after(at_ms, cluster.etcd.forget)
     cluster.world.after(end_ms - CONSUMED_WITHIN_MS, cluster.checkers.expect_consumed)
     try:
         cluster.world.run_until(end_ms)

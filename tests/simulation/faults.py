@@ -69,14 +69,14 @@ class Faults:
     def _lose_power(self) -> None:
         broker = self._world.chance.choice(self._cluster.brokers)
         if broker.is_up:
-            broker.stop(power=True)
+            broker.stop(power=not self._cluster.settings.etcd_forgets)
             self._later(broker.start_if_down)
 
     def _lose_all_power(self) -> None:
         """The brokers share a rack."""
         for broker in self._cluster.brokers:
             if broker.is_up:
-                broker.stop(power=True)
+                broker.stop(power=not self._cluster.settings.etcd_forgets)
                 self._later(broker.start_if_down, 2_000)
 
     def _stop_cleanly(self) -> None:

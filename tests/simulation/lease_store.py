@@ -75,6 +75,11 @@ class LeaseStore:
 
         self.world.after(there, arrive)
 
+    def forget(self) -> None:
+        """Somebody deletes all keys; leases stay."""
+        self.world.note("etcd", "is emptied")
+        self.transact(Transaction((), (Delete(b"/", b"0"),)))
+
     def outage(self, duration_ms: int) -> None:
         """Answer nobody for a while; then every lease has its whole TTL."""
         self.is_up = False

@@ -116,6 +116,14 @@ class _FromOutside(SetRules):
         return tuple(sorted(view.reachable, key=lambda each: -each.end_offset))
 
 
+class _BeginsWithAnybody(SetRules):
+    """A set that etcd forgot begins again with whoever is there."""
+
+    def refound(self, view: View) -> Decision | Refused:
+        order = [each for each in view.reachable if not each.replica.is_learner]
+        return self.decide(view, order[0]) if order else super().refound(view)
+
+
 class _ByEpochOnly(follower.Follower):
     """Logs are compared by their epochs alone."""
 
@@ -196,6 +204,7 @@ MUTANTS: dict[str, Callable[[], Settings]] = {
     "mastership resumed": lambda: Settings(machines=_machines(role=_ResumesMastership)),
     "readers beyond confirm": lambda: Settings(broker=_ReadsEverything),
     "progress pointer ahead of the log": lambda: Settings(broker=_PointerAhead),
+    "an emptied etcd begins with anybody": lambda: Settings(rules=_BeginsWithAnybody(), etcd_forgets=True),
     "retention without roll-forward": lambda: replace(TIMED, broker=NeverRollsForward),
     "tables now and then": lambda: Settings(broker=TablesNowAndThen),
 }

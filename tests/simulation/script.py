@@ -52,7 +52,6 @@ import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from apogeemq.controller.core.etcd import Delete, Transaction
 from apogeemq.controller.core.requests import RecoverSet, SetLearner
 
 from tests.simulation.broker_node import BrokerNode, Machines
@@ -209,7 +208,7 @@ class Stage:
             broker.start()
 
     def _wipe(self) -> None:
-        self._cluster.etcd.transact(Transaction((), (Delete(b"/", b"0"),)))
+        self._cluster.etcd.forget()
 
     def _claim(self, words: list[str]) -> None:
         """The stranger has no part in the checks of what members hold: it is none."""

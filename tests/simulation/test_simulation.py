@@ -1,11 +1,10 @@
 """The cluster of simulated processes: it keeps its invariants, and would notice if a rule were broken."""
 
 import pytest
-from apogeemq.controller.core.etcd import Delete, Transaction
 from apogeemq.controller.core.requests import AskElection, ChangeSet, Leave, Member, Request, SetLearner
 
 from tests.simulation.broker_node import BrokerNode, Machines
-from tests.simulation.cluster import Cluster, run
+from tests.simulation.cluster import Cluster, Settings, run
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.timed_broker import TIMED
 from tests.simulation.topic_broker import TOPICS
@@ -31,6 +30,7 @@ CAUGHT_BY = {
     "mastership resumed": 0,
     "readers beyond confirm": 22,
     "progress pointer ahead of the log": 0,
+    "an emptied etcd begins with anybody": 3,
     "retention without roll-forward": 0,
     "tables now and then": 0,
 }
@@ -53,6 +53,12 @@ def test_invariants_hold_while_the_log_expires(seed: int) -> None:
 def test_a_new_master_has_the_topics_of_all_that_was_acknowledged(seed: int) -> None:
     """They travel before the first message that needs them (architecture §6.10), through any faults."""
     assert run(seed, TOPICS).checkers.acknowledged_count > 50
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_invariants_hold_where_etcd_is_emptied(seed: int) -> None:
+    """Twice in a run, among all other faults but losses of power: the set begins again by itself (§6.8)."""
+    assert run(seed, Settings(etcd_forgets=True)).checkers.acknowledged_count > 50
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -192,16 +198,21 @@ def test_a_request_that_makes_no_sense_changes_nothing(request_made: Request, wh
     assert cluster.checkers.state == state
 
 
-def test_an_emptied_etcd_elects_nobody() -> None:
-    """Brokers remember epochs that it does not: a person has to recover the set, the master serves on (§6.8)."""
+def test_an_emptied_etcd_lacks_a_member_and_elects_nobody() -> None:
+    """Brokers remember one who is not there: a person has to recover the set (§6.8). Nobody else leads meanwhile."""
     cluster = _calm()
-    cluster.etcd.transact(Transaction((), (Delete(b"/", b"0"),)))
+    member = next(each for each in cluster.brokers if not each.is_leading and not each.is_learner)
+    member.stop()
+    cluster.etcd.forget()
     cluster.world.run_until(15_000)
     cluster.operator.elect()
     cluster.world.run_until(20_000)
-    assert _is_refused(cluster, "op", "etcd does not: it was emptied")
+    assert _is_refused(cluster, "op", "brokers remember")
     assert sum(broker.is_leading for broker in cluster.brokers) == 1
-    assert cluster.checkers.last_acknowledged_ms > 19_000
+    member.start()
+    cluster.world.run_until(30_000)
+    assert cluster.checkers.state.master_epoch == 2, "it begins again by itself"
+    assert cluster.checkers.last_acknowledged_ms > 29_000
 
 
 def test_the_death_of_the_active_controller_stops_no_write() -> None:

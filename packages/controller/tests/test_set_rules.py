@@ -197,6 +197,12 @@ def test_a_learner_leaves_the_set_by_the_same_decision() -> None:
     assert refusal(last) == Refusal.ALTER_SYNC_STATE_SET_FAILED
 
 
+def test_nobody_is_switched_while_etcd_knows_less_than_the_brokers() -> None:
+    """Who left the set must be seen by who holds it: it has to begin again first (§6.8)."""
+    forgotten = RULES.set_learner(view(NEW_SET), SetLearner(1, 2, is_learner=True))
+    assert refusal(forgotten) == Refusal.ALTER_SYNC_STATE_SET_FAILED
+
+
 def test_a_master_that_stops_hands_over_to_the_best_other_member() -> None:
     """A new epoch without the one that leaves, so that nobody waits for it (architecture §6.4)."""
     state = replace(STATE, members=(1, 2, 3))

@@ -264,6 +264,9 @@ class SetRules:
             return Refused(Refusal.ALTER_SYNC_STATE_SET_FAILED, "it is the only member of the SyncStateSet")
         if replica.is_learner == request.is_learner:
             return Decision(request.broker_id)
+        if is_behind(view.state, view.replicas, view.reachable):
+            text = "etcd knows less of the set than its brokers do: nobody joins or leaves it before it has begun again"
+            return Refused(Refusal.ALTER_SYNC_STATE_SET_FAILED, text)
         state = _without(view.state, request.broker_id) if request.is_learner else view.state
         changed = replace(replica, is_learner=request.is_learner)
         return Decision(request.broker_id, state if state != view.state else None, changed)
