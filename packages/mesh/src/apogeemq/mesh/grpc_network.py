@@ -25,6 +25,9 @@ from apogeemq.mesh.network import MESSAGE_SIZE_BYTES_MAX, CallTracing, Handler, 
 if TYPE_CHECKING:
     from apogeemq.mesh.tls import ClientTls, ServerTls
 
+RpcError = grpc.RpcError
+"""For stream_thread, which must not load grpc before GRPC_VERBOSITY is set."""
+
 CONCURRENT_CALLS_MAX = 4096
 """Calls and streams that one server runs at the same time; a further one is refused with RESOURCE_EXHAUSTED."""
 

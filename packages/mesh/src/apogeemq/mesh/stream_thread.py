@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import grpc
-from apogeemq.mesh.grpc_network import sync_channel
+from apogeemq.mesh.grpc_network import RpcError, sync_channel
 from apogeemq.mesh.network import Stream
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class StreamThread(Generic[OutT, InT]):
         try:
             for message in self._call:
                 self._tell(partial(self._on_message, message))
-        except grpc.RpcError as error:
+        except RpcError as error:
             reason = str(self._call.details() or error)
         finally:
             self._is_over.set()
