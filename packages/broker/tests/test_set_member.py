@@ -217,6 +217,9 @@ async def test_who_cannot_play_its_part_beats_no_more() -> None:
         assert world.taken()[-2:] == ["fence", "no lease"]
         assert world.member.failed_task() == "set-member-part"
         assert "no such disk" in world.member.trouble
+        world.member.register_again()
+        await world.pass_s(5.0)
+        assert ("register", 2) not in world.taken()
 
 
 async def test_a_set_without_master_is_asked_for_one() -> None:

@@ -215,7 +215,7 @@ class Replicating:
         if following is not None and following.phase is Phase.HALTED:
             return False, following.halted_reason
         if self.member.role is Role.LEADING:
-            is_serving = self._serving.broker is not None
+            is_serving = self._serving.is_open
             epoch = self.member.master_epoch
             return is_serving, f"master of epoch {epoch}" if is_serving else f"epoch {epoch} begins"
         phase = following.phase if following is not None else Phase.IDLE
@@ -297,6 +297,7 @@ class Replicating:
         )
         leading.start()
         self._opening = asyncio.create_task(self._open(leading, self._confirmation, epoch), name="begin-epoch")
+        self._opening.add_done_callback(self._opened)
 
     async def take_set(self, known: TakeSet) -> None:
         """The set of the epoch that is led: remembered before anything is acknowledged by it."""
@@ -341,18 +342,25 @@ class Replicating:
         self._serving.open_doors()
         await self._serving.announce(master_epoch=epoch)
 
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        error = None if opening.cancelled() else opening.exception()
+        if error is not None:
+            self.member.give_up(error)
+
     async def _end_epoch(self) -> None:
         self.fence()
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
-        await self._serving.withdraw()
-        await self._serving.answer_waiting()
-        await self._serving.close()
         leading, self._leading, self._confirmation = self._leading, None, None
-        if leading is not None:
-            await leading.stop()
+        try:
+            await self._serving.withdraw()
+            await self._serving.answer_waiting()
+            await self._serving.close()
+        finally:
+            if leading is not None:
+                await leading.stop()
 
     async def _tables(self) -> AsyncIterator[tuple[str, bytes]]:
         """All tables by name: those in memory, or the files as long as there are none."""

@@ -95,6 +95,11 @@ class Serving:
         """The Broker; None while this process is not a master."""
         return self._broker
 
+    @property
+    def is_open(self) -> bool:
+        """Whether clients are let in."""
+        return self._is_open
+
     async def prepare(
         self,
         store: MessageStore,

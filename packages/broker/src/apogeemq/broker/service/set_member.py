@@ -136,6 +136,7 @@ class SetMember:
         self._role: RoleOfBroker | None = None
         self._is_learner = False
         self._is_leaving = False
+        """It stops, or can't play its part: it takes no lease any more."""
         self._left = asyncio.Event()
         self._leave_id = 0
         self._register_due_s = 0.0
@@ -165,6 +166,14 @@ class SetMember:
             asyncio.create_task(self._keep_time(link), name="set-member"),
             asyncio.create_task(self._play(), name="set-member-part"),
         ]
+
+    def give_up(self, error: BaseException) -> None:
+        """This broker cannot play its part: it beats no more, so that another one is elected in its place."""
+        _log.error("this broker gives up its lease until it is started again", exc_info=error)
+        self.trouble = f"it can't play its part: {error}"
+        self._is_leaving = True
+        self._part.fence()
+        self._lease.drop_lease()
 
     async def leave(self) -> None:
         """Before a clean stop: let the set go on without this broker, and wait for that LEAVE_TIMEOUT_S at most."""
@@ -286,10 +295,7 @@ class SetMember:
         self._has_effects.set()
 
     async def _play(self) -> None:
-        """Do what takes time, one after the other.
-
-        A broker that cannot play its part beats no more, so that another one is elected in its place.
-        """
+        """Do what takes time, one after the other."""
         try:
             while True:
                 await self._has_effects.wait()
@@ -297,10 +303,7 @@ class SetMember:
                 while self._effects:
                     await self._do(self._effects.popleft())
         except Exception as error:
-            _log.exception("this broker can't play its part, and gives up its lease until it is started again")
-            self.trouble = f"it can't play its part: {error}"
-            self._part.fence()
-            self._lease.drop_lease()
+            self.give_up(error)
             raise
 
     async def _do(self, effect: roles.Effect) -> None:
