@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 
+from tests.e2e.controllers import Controllers
 from tests.e2e.process import ManagedProcess, fixed_ports, poll_until, start_service
-from tests.e2e.test_controllers import Controllers
 from tests.e2e.wire_client import WireClient, pull_all, route_of, send_fields
 from tests.etcd_cluster import EtcdCluster
 

@@ -12,12 +12,11 @@ import pytest
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 
 from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment, Load
+from tests.e2e.controllers import TTL_S
 from tests.e2e.process import poll_until
 from tests.e2e.wire_client import WireClient
 
 pytestmark = pytest.mark.verify
-
-TTL_S = 3
 
 
 @pytest.fixture(scope="module")
