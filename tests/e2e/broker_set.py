@@ -29,8 +29,11 @@ SEND_PAUSE_S = 0.005
 class BrokerSetDeployment:
     """All of it. Processes keep their ports and directories over a restart, as machines do."""
 
-    def __init__(self, directory: pathlib.Path, *, brokers: int = 3, etcd: int = 3) -> None:
+    def __init__(
+        self, directory: pathlib.Path, *, brokers: int = 3, etcd: int = 3, settings: Mapping[str, str] | None = None
+    ) -> None:
         self._directory = directory
+        self._settings = dict(settings or {})
         self._stack = contextlib.ExitStack()
         self._processes: dict[str, ManagedProcess] = {}
         self._ports: dict[str, dict[str, str]] = {}
@@ -64,7 +67,7 @@ class BrokerSetDeployment:
         self.namesrv, self._namesrv_mesh = listeners["remoting"], listeners["mesh"]
         return process
 
-    def start_broker(self, name: str, **settings: str) -> ManagedProcess:
+    def start_broker(self, name: str) -> ManagedProcess:
         """Start one on its directory."""
         common = {
             "identity.broker_name": SET,
@@ -73,7 +76,7 @@ class BrokerSetDeployment:
             "replication.controllers": ";".join(self.controllers.endpoints.values()),
             "store.path": str(self._directory / name),
             "store.commit_log_file_size_bytes": str(16 << 20),
-            **{key.replace("__", "."): value for key, value in settings.items()},
+            **self._settings,
         }
         process, listeners = self._start("broker", name, common)
         self.remoting[name] = listeners["remoting"]
@@ -95,6 +98,10 @@ class BrokerSetDeployment:
         ready = process.wait_ready()
         self._ports[name] = fixed_ports(ready)
         return process, ready.listeners
+
+    def log_files(self, name: str) -> list[str]:
+        """Of a broker, by their names."""
+        return sorted(path.name for path in (self._directory / name / "commitlog").iterdir())
 
     def process(self, name: str) -> ManagedProcess:
         """A broker's, or the name server's."""

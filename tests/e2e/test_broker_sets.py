@@ -14,9 +14,11 @@ from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment, Load
 from tests.e2e.controllers import TTL_S
 from tests.e2e.process import poll_until
-from tests.e2e.wire_client import WireClient
+from tests.e2e.wire_client import WireClient, send_fields
 
 pytestmark = pytest.mark.verify
+
+FILE_SIZE, BODY_SIZE = 1 << 20, 32 << 10
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +275,35 @@ def test_no_process_told_of_a_defect(deployment: BrokerSetDeployment, tmp_path: 
     assert "Traceback" not in deployment.logs()
     for name in CONTROLLERS:
         assert "Traceback" not in deployment.controllers.process(name).log
+
+
+def test_every_broker_of_a_set_lets_old_files_go(tmp_path: pathlib.Path) -> None:
+    """The master, its slaves as it does, and whoever was master once: a log of at most 4 MiB does not fill a disk."""
+    settings = {
+        "store.commit_log_file_size_bytes": str(FILE_SIZE),
+        "store.commit_log_size_bytes_max": str(4 * FILE_SIZE),
+        "store.clean_resource_interval_ms": "200",
+    }
+    with BrokerSetDeployment(tmp_path, etcd=1, settings=settings) as deployment:
+        for _ in range(2):
+            before = deployment.whole()
+            begins = {name: deployment.log_files(name)[-1] for name in deployment.remoting}
+            with WireClient(deployment.routed()) as client:
+                for _ in range(8 * FILE_SIZE // BODY_SIZE):
+                    reply = client.request(RequestCode.SEND_MESSAGE_V2, send_fields("Large"), bytes(BODY_SIZE))
+                    assert reply.code == ResponseCode.SUCCESS, reply
+
+            def have_let_go(begins: dict[str, str] = begins) -> bool:
+                return all(deployment.log_files(name)[0] > begin for name, begin in begins.items())
+
+            poll_until(
+                have_let_go,
+                60.0,
+                lambda: AssertionError({name: deployment.log_files(name) for name in deployment.remoting}),
+            )
+            master = deployment.name_of(before["master_id"])
+            deployment.process(master).kill()
+            deployment.start_broker(master)
+            over = {0, before["master_id"]}
+            deployment.until(lambda told, over=over: told["master_id"] not in over, "another is master")  # type: ignore[misc]
+        assert "Traceback" not in deployment.logs()

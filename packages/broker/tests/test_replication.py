@@ -132,6 +132,26 @@ async def test_a_replica_begins_where_the_masters_log_does(world: SetWorld) -> N
     assert second.held() == master.held()
 
 
+async def test_a_replica_lets_go_what_its_master_has_let_go(world: SetWorld) -> None:
+    """Once all that the master had by then is confirmed here: what was live in its oldest files was stored anew."""
+    master = await world.broker(1, retention=RetentionConfig(log_size_bytes_max=2 * FILE_SIZE))
+    second = await world.broker(2)
+    await master.lead(1, {1, 2})
+    second.follow(master, 1)
+    for _ in range(200):
+        master.send(b"x" * 1000)
+    await world.run(1)
+    assert second.following.let_go_offset == 0
+    master.store.begin_expiry()
+    master.store.flush_once()
+    assert master.log.min_offset > 0
+    master.send(b"brings the news")
+    await world.run(1)
+    assert second.following.let_go_offset == master.log.min_offset
+    await second.following.stop()
+    assert second.following.let_go_offset == 0
+
+
 # -- another master ----------------------------------------------------------------------------------------------------
 
 

@@ -537,7 +537,8 @@ class Broker:
     def start(self) -> None:
         """Begin the work that runs beside requests."""
         self.saver.start()
-        self.store.add_roll_forward(self.roll_forward.hook)
+        if self._confirmation is None:  # in a broker set the process is asked, which outlives the epoch
+            self.store.add_roll_forward(self.roll_forward.hook)
         self.store.begin_expiry()
         self._tasks = [
             asyncio.create_task(self._tick(), name="tick"),

@@ -85,6 +85,8 @@ class Replicating:
         self._savings: set[asyncio.Task[None]] = set()
         self._is_learner = config.replication.learner
         self._is_registered = False
+        self._rolled_forward = (0, 0)
+        """Up to where nothing is live, and where the log ended when that was found."""
         identity = config.identity
         self.beats = Beats(end_offset=lambda: log.end_offset, epoch=lambda: log.last_epoch, boot_time=boot_time)
         self.member = SetMember(
@@ -178,7 +180,26 @@ class Replicating:
 
     def start(self) -> None:
         """Join the set. The listeners are open."""
+        self._log.store.add_roll_forward(self.may_expire)
+        self._log.store.begin_expiry()
         self.member.start(self.link)
+
+    def may_expire(self, offset: int) -> bool:
+        """Whether nothing is live below an offset: for the store, in a thread of its own.
+
+        A master looks, stores anew what is, and waits until that is confirmed: it may be a slave by then, whose log is
+        cut. A slave lets go what its master has let go.
+        """
+        broker, following = self._serving.broker, self._following
+        if broker is not None:
+            if not broker.roll_forward.hook(offset):
+                return False
+            if self._rolled_forward[0] < offset:
+                self._rolled_forward = offset, self._log.end_offset
+            return self._log.confirm_offset >= self._rolled_forward[1]
+        if following is None or self._leading is not None:
+            return False
+        return offset <= following.let_go_offset
 
     async def stop(self) -> None:
         """Leave the set, so that it goes on at once, and serve no more."""
@@ -349,6 +370,7 @@ class Replicating:
 
     async def _end_epoch(self) -> None:
         self.fence()
+        self._rolled_forward = (0, 0)
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.cancel()

@@ -82,6 +82,10 @@ class Following:
         acks_flushed: bool = False,
         tls: ClientTls | None = None,
     ) -> None:
+        self.let_go_offset = 0
+        """The master let go of its log below this, and all that it stored anew before that is confirmed here; 0 while
+        nothing is copied. Read from any thread."""
+        self._let_go_next: tuple[int, int] | None = None
         self.halted_reason = ""
         """Why it copies no more; "" while it does or may."""
         self._log = log
@@ -149,6 +153,7 @@ class Following:
     async def stop(self) -> None:
         """Follow nobody; nothing is appended or cut any more when it returns. Idempotent."""
         self._is_stopping = True
+        self._keep_all()
         self._close_link()
         self._has_work.set()
         running, self._running = self._running, None
@@ -165,6 +170,7 @@ class Following:
 
     def _connect_anew(self) -> None:
         """The old stream must not acknowledge anything from this moment on."""
+        self._keep_all()
         self._close_link()
         self._is_ordered = True
         self._has_work.set()
@@ -344,12 +350,24 @@ class Following:
         log = self._log.view()
         await self._step(follower.Met(welcome.epoch, entries, welcome.min_offset, welcome.end_offset, log))
 
+    def _let_go(self, min_offset: int, end_offset: int) -> None:
+        """What was live below the beginning of the master's log was stored anew before the end that goes with it."""
+        if self._let_go_next is None and min_offset > self.let_go_offset:
+            self._let_go_next = min_offset, end_offset
+        if self._let_go_next is not None and self._log.confirm_offset >= self._let_go_next[1]:
+            self.let_go_offset, self._let_go_next = self._let_go_next[0], None
+
+    def _keep_all(self) -> None:
+        """Another stream, perhaps of another master, has to say so again."""
+        self.let_go_offset, self._let_go_next = 0, None
+
     async def _take_chunk(self, chunk: pb.MasterMessage.Chunk) -> None:
         if self._state_parts:
             raise _StreamUnfit("it broke off in the middle of a state")
         written_in = EpochEntry(chunk.written_in.epoch, chunk.written_in.start_offset)
         data = chunk.data
         await self._step(follower.Chunk(chunk.epoch, chunk.offset, data, written_in, chunk.confirm_offset))
+        self._let_go(chunk.min_offset, chunk.end_offset)
 
     async def _take_state(self, state: pb.MasterMessage.State) -> None:
         """Before anything behind it is appended: an acknowledgement of that says that the state is kept too."""

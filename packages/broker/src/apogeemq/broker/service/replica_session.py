@@ -304,6 +304,8 @@ class ReplicaSession:
                     data=data,
                     written_in=pb.EpochEntry(epoch=entry.epoch, start_offset=entry.start_offset),
                     confirm_offset=self._master.confirm_offset,
+                    min_offset=self._log.min_offset,
+                    end_offset=self._log.end_offset,
                 )
             )
         )

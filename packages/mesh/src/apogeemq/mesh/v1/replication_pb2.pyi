@@ -101,18 +101,22 @@ class MasterMessage(_message.Message):
         is_same: bool
         def __init__(self, epoch: _Optional[int] = ..., is_same: bool = ...) -> None: ...
     class Chunk(_message.Message):
-        __slots__ = ("epoch", "offset", "data", "written_in", "confirm_offset")
+        __slots__ = ("epoch", "offset", "data", "written_in", "confirm_offset", "min_offset", "end_offset")
         EPOCH_FIELD_NUMBER: _ClassVar[int]
         OFFSET_FIELD_NUMBER: _ClassVar[int]
         DATA_FIELD_NUMBER: _ClassVar[int]
         WRITTEN_IN_FIELD_NUMBER: _ClassVar[int]
         CONFIRM_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        MIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        END_OFFSET_FIELD_NUMBER: _ClassVar[int]
         epoch: int
         offset: int
         data: bytes
         written_in: EpochEntry
         confirm_offset: int
-        def __init__(self, epoch: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., written_in: _Optional[_Union[EpochEntry, _Mapping]] = ..., confirm_offset: _Optional[int] = ...) -> None: ...
+        min_offset: int
+        end_offset: int
+        def __init__(self, epoch: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., written_in: _Optional[_Union[EpochEntry, _Mapping]] = ..., confirm_offset: _Optional[int] = ..., min_offset: _Optional[int] = ..., end_offset: _Optional[int] = ...) -> None: ...
     class State(_message.Message):
         __slots__ = ("name", "data", "whole", "continues")
         NAME_FIELD_NUMBER: _ClassVar[int]
