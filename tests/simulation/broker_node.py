@@ -207,9 +207,9 @@ class BrokerNode(Process):
                         last_epoch=self.disk.last_epoch,
                         end_offset=len(self.disk.log),
                         is_learner=self.is_learner,
-                        known_master_epoch=self.disk.known[0],
-                        known_set_epoch=self.disk.known[1],
-                        known_members=self.disk.known[2],
+                        known_master_epoch=self.disk.known.master_epoch,
+                        known_set_epoch=self.disk.known.set_epoch,
+                        known_members=self.disk.known.members,
                     )
                 )
             )
@@ -256,7 +256,7 @@ class BrokerNode(Process):
 
     def _told(self, state: SyncState) -> None:
         if self._role is not None:
-            self.disk.remember(state.master_epoch, state.set_epoch, state.members)
+            self.disk.known = self.disk.known.hearing(state.master_epoch, state.set_epoch, state.members)
             told = role.Told(state.master_id, state.master_epoch, frozenset(state.members), state.set_epoch)
             self._play(self._role.step(told, self.now_ms))
 
@@ -322,7 +322,7 @@ class BrokerNode(Process):
                 case progress.Propose(epoch, set_epoch, members):
                     self.note(f"proposes set {[each.broker_id for each in members]} from {set_epoch} in epoch {epoch}")
                     proposed = {each.broker_id for each in members}
-                    self.disk.remember(epoch, set_epoch, proposed | self._progress.members)
+                    self.disk.known = self.disk.known.hearing(epoch, set_epoch, proposed | self._progress.members)
                     wanted = tuple(requests.Member(each.broker_id, each.incarnation) for each in members)
                     self._post(requests.ChangeSet(0, self.broker_id, epoch, set_epoch, wanted))
         self._acknowledge()

@@ -9,8 +9,8 @@ does not cover all of it, so that a torn one may pass.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
 
+from apogeemq.broker.core.replication.known_set import KnownSet
 from apogeemq.store.epoch_file import EpochEntry
 
 from tests.simulation.records import RECORD_SIZE_BYTES, is_whole
@@ -31,8 +31,8 @@ class LogDisk:
         self.pointer_offset = 0
         self.min_offset = 0
         """What lies before has expired: it counts in offsets, and is zeros."""
-        self.known: tuple[int, int, tuple[int, ...]] = (0, 0, ())
-        """Master epoch, set epoch and members of the newest state of the set; synced."""
+        self.known = KnownSet()
+        """Synced."""
         self._synced_size = 0
 
     @property
@@ -44,13 +44,6 @@ class LogDisk:
     def last_epoch(self) -> int:
         """The newest epoch of the epoch file."""
         return self.entries[-1].epoch if self.entries else 0
-
-    def remember(self, master_epoch: int, set_epoch: int, members: Collection[int]) -> None:
-        """Whoever may be in the set: of the same epochs, those of before too (docs/ha.md)."""
-        newest = self.known[:2]
-        if (master_epoch, set_epoch) >= newest:
-            before = self.known[2] if (master_epoch, set_epoch) == newest else ()
-            self.known = master_epoch, set_epoch, tuple(sorted({*before, *members}))
 
     def append(self, data: bytes) -> None:
         """Unsynced."""

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
+from apogeemq.broker.core.replication.known_set import KnownSet
 from apogeemq.mesh.errors import ConfigError
 from apogeemq.store.files import Disk, replace_file
 
@@ -88,11 +89,9 @@ def began(
 
 
 def remembering(known: SetMembership, master_epoch: int, set_epoch: int, members: Collection[int]) -> SetMembership:
-    """The membership with this state of the set, where it is newer; of the same epochs, with these members too."""
-    newest, told = (known.master_epoch, known.set_epoch), (master_epoch, set_epoch)
-    if told < newest:
-        return known
-    all_members = {*members, *known.members} if told == newest else set(members)
+    """The membership after it heard of this state of the set, see KnownSet."""
+    before = KnownSet(known.master_epoch, known.set_epoch, known.members)
+    heard = before.hearing(master_epoch, set_epoch, members)
     return msgspec.structs.replace(
-        known, master_epoch=master_epoch, set_epoch=set_epoch, members=tuple(sorted(all_members))
+        known, master_epoch=heard.master_epoch, set_epoch=heard.set_epoch, members=heard.members
     )

@@ -84,7 +84,6 @@ class Replicating:
         self._saving = asyncio.Lock()
         self._savings: set[asyncio.Task[None]] = set()
         self._is_learner = config.replication.learner
-        self._is_registered = False
         self._rolled_forward = (0, 0)
         """Up to where nothing is live, and where the log ended when that was found."""
         identity = config.identity
@@ -272,18 +271,16 @@ class Replicating:
             )
         else:
             self._following.set_learner(is_learner)
-        self._save_later(broker_id=broker_id)
+        self._later(self._save(broker_id=broker_id))
 
     def registration_accepted(self) -> None:
         """The controllers know what the last stop was like."""
-        if not self._is_registered:
-            self._is_registered = True
-            self._save_later(lost_unsynced=False)
+        self._later(self._save(lost_unsynced=False))
 
     def told(self, told: Told) -> None:
         """A slave remembers each state; a master before it acts on it, see `begin_epoch` and `take_set`."""
         if told.master_id != self.member.broker_id:
-            self._later(self._try_remember(told.master_epoch, told.set_epoch, told.members))
+            self._later(self._remember(told.master_epoch, told.set_epoch, told.members))
 
     async def begin_epoch(self, epoch: int) -> None:
         """Note durably that the epoch begins at the log's end, and first with which set."""
@@ -412,11 +409,7 @@ class Replicating:
         wanted = {each.broker_id for each in proposal.members}
         leading = self._leading
         members = wanted if leading is None else wanted | leading.progress.members
-        try:
-            await self._remember(proposal.epoch, proposal.set_epoch, members)
-        except OSError as error:
-            _log.error("the set is not changed: setMember.json could not be written: %s", error)
-            return
+        await self._remember(proposal.epoch, proposal.set_epoch, members)
         self.link.propose(proposal)
 
     def _confirmed(self, offset: int) -> None:
@@ -442,30 +435,21 @@ class Replicating:
             known_set_epoch=self._membership.set_epoch,
         )
 
-    def _save_later(self, **changes: object) -> None:
-        """What is lost by a failure here is written with the next change; the controllers know it too."""
-        self._later(self._try_save(**changes))
-
     def _later(self, saving: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(saving, name="save-membership")
+        task = asyncio.create_task(self._try(saving), name="save-membership")
         self._savings.add(task)
         task.add_done_callback(self._savings.discard)
 
-    async def _try_remember(self, master_epoch: int, set_epoch: int, members: Collection[int]) -> None:
+    async def _try(self, saving: Coroutine[None, None, None]) -> None:
+        """What is not written is not done either, or known to the controllers; proposals are made again."""
         try:
-            await self._remember(master_epoch, set_epoch, members)
+            await saving
         except OSError as error:
             _log.error("setMember.json could not be written: %s", error)
 
     async def _remember(self, master_epoch: int, set_epoch: int, members: Collection[int]) -> None:
         async with self._saving:
             await self._replace(remembering(self._membership, master_epoch, set_epoch, members))
-
-    async def _try_save(self, **changes: object) -> None:
-        try:
-            await self._save(**changes)
-        except OSError as error:
-            _log.error("setMember.json could not be written: %s", error)
 
     async def _save(self, **changes: object) -> None:
         async with self._saving:

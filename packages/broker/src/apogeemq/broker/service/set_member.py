@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,7 +20,7 @@ from apogeemq.broker.core.replication import role as roles
 from apogeemq.broker.core.replication.progress import Propose, TakeSet
 from apogeemq.broker.core.replication.role import RoleOfBroker
 from apogeemq.broker.core.replication.set_view import Registration, ReplicaInSet, SetView
-from apogeemq.mesh.clock import Clock
+from apogeemq.mesh.clock import Clock, within
 
 TICK_S = 0.1
 REGISTER_AGAIN_S = 1.0
@@ -141,8 +140,7 @@ class SetMember:
         self._leave_id = 0
         self._register_due_s = 0.0
         self._register_id = 0
-        self._effects: deque[roles.Effect] = deque()
-        self._has_effects = asyncio.Event()
+        self._effects: asyncio.Queue[roles.Effect] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -185,15 +183,9 @@ class SetMember:
         if not self._leave_id:
             _log.warning("no active controller is reached: the set learns of this stop by the end of the lease")
             return
-        waiting = asyncio.create_task(self._left.wait())
-        timeout = asyncio.create_task(self._clock.sleep(LEAVE_TIMEOUT_S))
         try:
-            await asyncio.wait({waiting, timeout}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            timeout.cancel()
-            await asyncio.gather(waiting, timeout, return_exceptions=True)
-        if not self._left.is_set():
+            await within(self._clock, LEAVE_TIMEOUT_S, self._left.wait())
+        except TimeoutError:
             _log.warning("the controller has not answered within %g s that the set goes on", LEAVE_TIMEOUT_S)
 
     async def stop(self) -> None:
@@ -286,22 +278,15 @@ class SetMember:
                         self._link.ask_election(over_epoch)
                 case roles.StopLeading():
                     self._part.fence()
-                    self._later(effect)
+                    self._effects.put_nowait(effect)
                 case _:
-                    self._later(effect)
-
-    def _later(self, effect: roles.Effect) -> None:
-        self._effects.append(effect)
-        self._has_effects.set()
+                    self._effects.put_nowait(effect)
 
     async def _play(self) -> None:
         """Do what takes time, one after the other."""
         try:
             while True:
-                await self._has_effects.wait()
-                self._has_effects.clear()
-                while self._effects:
-                    await self._do(self._effects.popleft())
+                await self._do(await self._effects.get())
         except Exception as error:
             self.give_up(error)
             raise
