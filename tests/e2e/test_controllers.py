@@ -4,11 +4,12 @@ The brokers are raw clients of the controllers' API (tests/raw_broker.py): what 
 """
 
 import asyncio
+import contextlib
 import json
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from apogeemq.mesh.grpc_network import GrpcNetwork
@@ -93,8 +94,9 @@ async def until(is_so: Callable[[], bool], timeout_s: float = WAIT_S) -> float:
     return time.monotonic() - begun_s
 
 
-async def test_leadership_moves_and_brokers_do_not_notice(controllers: Controllers) -> None:
-    """After kill -9 and after SIGSTOP within TTL + 1 s, to one that knows all; the master stays the same throughout."""
+@contextlib.asynccontextmanager
+async def two_brokers(controllers: Controllers) -> AsyncIterator[tuple[list[TwoStreams], str]]:
+    """Controllers "one" and "two", and brokers 1 and 2 that are registered; with the name of the active controller."""
     for name in ("one", "two"):
         controllers.start(name)
         controllers.wait_ready(name)
@@ -103,11 +105,20 @@ async def test_leadership_moves_and_brokers_do_not_notice(controllers: Controlle
         for broker in brokers:
             for name in ("one", "two"):
                 await broker.open(name)
-        watcher = brokers[0].streams["two"]
+        watcher = brokers[0].streams["one"]
         await watcher.until(lambda: watcher.standing.active)
         active = controllers.name_of(watcher.standing.active)
-        standby = "two" if active == "one" else "one"
         assert [await broker.register(active) for broker in brokers] == [1, 2]
+        yield brokers, active
+    finally:
+        for broker in brokers:
+            await broker.close()
+
+
+async def test_leadership_moves_and_brokers_do_not_notice(controllers: Controllers) -> None:
+    """After kill -9 and after SIGSTOP within TTL + 1 s, to one that knows all; the master stays the same throughout."""
+    async with two_brokers(controllers) as (brokers, active):
+        standby = "two" if active == "one" else "one"
         master = brokers[0].streams[active]
         await master.elect()
         await master.until(lambda: master.state.master_id == 1)
@@ -154,9 +165,6 @@ async def test_leadership_moves_and_brokers_do_not_notice(controllers: Controlle
         assert await until(lambda: left.standing.is_active, TTL_S) < TTL_S
         assert time.monotonic() - begun_s < TTL_S
         assert "Traceback" not in controllers.process(active).log + controllers.process(standby).log
-    finally:
-        for broker in brokers:
-            await broker.close()
 
 
 async def test_another_client_of_etcd_finds_what_the_format_promises(
@@ -230,18 +238,7 @@ async def test_the_leader_of_etcd_dies_and_brokers_do_not_notice(
 ) -> None:
     """Killed or frozen: status goes on all the time, no broker is gone, and decisions are made again soon."""
     with Controllers(three, tmp_path) as controllers:
-        for name in ("one", "two"):
-            controllers.start(name)
-            controllers.wait_ready(name)
-        brokers = [TwoStreams(controllers, code) for code in ("first", "second")]
-        try:
-            for broker in brokers:
-                for name in ("one", "two"):
-                    await broker.open(name)
-            watcher = brokers[0].streams["one"]
-            await watcher.until(lambda: watcher.standing.active)
-            active = controllers.name_of(watcher.standing.active)
-            assert [await broker.register(active) for broker in brokers] == [1, 2]
+        async with two_brokers(controllers) as (brokers, active):
             master = brokers[0].streams[active]
             await master.elect()
             await master.until(lambda: master.state.master_id == 1)
@@ -273,9 +270,6 @@ async def test_the_leader_of_etcd_dies_and_brokers_do_not_notice(
             for name in ("one", "two"):
                 controllers.wait_ready(name)
             assert "Traceback" not in controllers.process("one").log + controllers.process("two").log
-        finally:
-            for broker in brokers:
-                await broker.close()
 
 
 async def test_a_set_that_etcd_forgot_is_recovered_by_command(controllers: Controllers, etcd: EtcdCluster) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from apogeemq.controller.status import render
 from apogeemq.mesh.errors import MeshError
-from apogeemq.mesh.network import Network
+from apogeemq.mesh.network import Network, Req, Unary
 from apogeemq.mesh.tls import ClientTls
 
 if TYPE_CHECKING:
@@ -94,21 +94,17 @@ async def _run(options: argparse.Namespace, controllers: Controllers) -> int:
         return 0
     if options.command == "elect-master":
         elect = pb.ElectMasterRequest(broker_name=options.broker_name, broker_id=options.broker_id)
-        return await _operate(controllers, lambda channel: channel.unary(ELECT_MASTER, elect, timeout_s=CALL_TIMEOUT_S))
+        return await _operate(controllers, ELECT_MASTER, elect)
     if options.command == "recover":
         recover = pb.RecoverSetRequest(broker_name=options.broker_name, broker_id=options.broker_id)
-        return await _operate(
-            controllers, lambda channel: channel.unary(RECOVER_SET, recover, timeout_s=CALL_TIMEOUT_S)
-        )
+        return await _operate(controllers, RECOVER_SET, recover)
     if options.command == "set-learner":
         switch = pb.SwitchLearnerRequest(
             broker_name=options.broker_name, broker_id=options.broker_id, is_learner=options.is_learner
         )
-        return await _operate(
-            controllers, lambda channel: channel.unary(SWITCH_LEARNER, switch, timeout_s=CALL_TIMEOUT_S)
-        )
+        return await _operate(controllers, SWITCH_LEARNER, switch)
     clean = pb.CleanBrokerRequest(broker_name=options.broker_name, broker_id=options.broker_id or 0)
-    return await _operate(controllers, lambda channel: channel.unary(CLEAN_BROKER, clean, timeout_s=CALL_TIMEOUT_S))
+    return await _operate(controllers, CLEAN_BROKER, clean)
 
 
 async def _describe(
@@ -125,7 +121,12 @@ async def _describe(
         return reply
 
 
-async def _operate(controllers: Controllers, call: Callable[[MeshChannel], Awaitable[pb.OperatorReply]]) -> int:
+async def _operate(controllers: Controllers, method: Unary[Req, pb.OperatorReply], request: Req) -> int:
+    """Have the active controller do it, whichever of them answers first."""
+
+    def call(channel: MeshChannel) -> Awaitable[pb.OperatorReply]:
+        return channel.unary(method, request, timeout_s=CALL_TIMEOUT_S)
+
     reply = await controllers.ask_any(call)
     if reply.refused.active:
         reply = await controllers.ask(reply.refused.active, call)
