@@ -306,13 +306,14 @@ class Apache(Deployment):
         config = write_properties(self.data / "namesrv.properties", properties)
         self._start("namesrv", "org.apache.rocketmq.namesrv.NamesrvStartup", ["-c", os.fspath(config)])
         self.start_broker()
+        # Its port is open a moment before the name server knows it: a first client would find no route of any topic,
+        # and a proxy would give up.
+        poll_until(
+            lambda: route_of(self.namesrv, "DefaultCluster") is not None,
+            APACHE_START_TIMEOUT_S,
+            lambda: self.processes["broker"].failure("is not registered"),
+        )
         if self.with_proxy:
-            # The proxy gives up when the name server does not know the cluster yet, which comes a moment later.
-            poll_until(
-                lambda: route_of(self.namesrv, "DefaultCluster") is not None,
-                APACHE_START_TIMEOUT_S,
-                lambda: self.processes["broker"].failure("is not registered"),
-            )
             self.start_proxy()
 
     def start_broker(self) -> None:
