@@ -1,6 +1,6 @@
 """A broker is killed again and again under pops, message groups, timers and transactions, and no promise is broken.
 
-Another seed by hand:  APOGEEMQ_CHAOS_SEED=7 ./task test -- tests/chaos/test_kills.py
+Another seed by hand:  APOGEEMQ_CHAOS_SEED=7 ./task verify -- tests/chaos/test_kills.py
 """
 
 import os
@@ -27,6 +27,7 @@ def judge(directory: pathlib.Path, capsys: pytest.CaptureFixture[str], count: in
     assert not idle, f"{idle} did nothing: {report}"
 
 
+@pytest.mark.verify
 def test_five_kills(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing lost, early or out of order; nothing delivered that was rolled back or taken back in time."""
     judge(tmp_path, capsys, 5)

@@ -93,6 +93,7 @@ def test_a_neglected_message_comes_again_after_its_invisible_time(neglected: grp
     neglected.judge()
 
 
+@pytest.mark.verify
 def test_three_processes_hand_out_every_message_once(
     processes: Deployment, directory: pathlib.Path, running: contextlib.ExitStack, topic: str
 ) -> None:
@@ -101,6 +102,7 @@ def test_three_processes_hand_out_every_message_once(
     print(grpc_scenarios.many_messages(client, running, topic, COUNT_PROCESSES))
 
 
+@pytest.mark.verify
 def test_nothing_acknowledged_is_lost_by_kills(
     processes: Deployment, directory: pathlib.Path, running: contextlib.ExitStack, topic: str
 ) -> None:
