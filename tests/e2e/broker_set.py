@@ -82,11 +82,17 @@ class BrokerSetDeployment:
         self.remoting[name] = listeners["remoting"]
         return process
 
+    def start_proxy(self) -> Mapping[str, str]:
+        """Start one that asks the name server; gives its listeners."""
+        _, listeners = self._start("proxy", "proxy", {"identity.namesrv_addr": self._namesrv_mesh})
+        return listeners
+
     def _start(self, service: str, name: str, settings: Mapping[str, str]) -> tuple[ManagedProcess, Mapping[str, str]]:
         config = self._directory / f"{name}.toml"
         config.write_text("")
-        free = {f"listeners.{listener}.port": "0" for listener in ("remoting", "mesh", "http")}
-        hosts = {f"listeners.{listener}.host": "127.0.0.1" for listener in ("remoting", "mesh")}
+        second = "grpc" if service == "proxy" else "mesh"
+        free = {f"listeners.{listener}.port": "0" for listener in ("remoting", second, "http")}
+        hosts = {f"listeners.{listener}.host": "127.0.0.1" for listener in ("remoting", second)}
         process = start_service(
             service,
             config=config,

@@ -89,7 +89,7 @@ def test_who_is_fenced_acknowledges_nothing() -> None:
     world.confirmation.when_confirmed(50, 3.0, world.outcomes.append)
     assert world.outcomes == [Outcome.FAILED, Outcome.FAILED]
     assert world.arrived == []
-    with pytest.raises(ServiceNotAvailable, match="master no longer"):
+    with pytest.raises(ServiceNotAvailable, match="not master now"):
         world.confirmation.check()
 
 

@@ -295,6 +295,7 @@ class Cluster:
     creates: bool = False
     down: set[str] = field(default_factory=set)
     forgotten: list[str] = field(default_factory=list)
+    doubted: list[str] = field(default_factory=list)
 
     def caller(self, broker_name: str) -> Caller:
         if broker_name not in self.brokers:
@@ -331,6 +332,9 @@ class Cluster:
 
     def forget(self, topic: str) -> None:
         self.forgotten.append(topic)
+
+    def doubt(self, topic: str) -> None:
+        self.doubted.append(topic)
 
 
 def cluster_of(clock: ManualClock, *names: str) -> Cluster:

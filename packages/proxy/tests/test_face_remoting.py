@@ -11,7 +11,8 @@ import pytest
 from apogeemq.mesh.addresses import join_address
 from apogeemq.mesh.call_spans import current_context
 from apogeemq.mesh.calls import Answer, Call, Caller, CallInfo, CallTable
-from apogeemq.mesh.clock import SystemClock
+from apogeemq.mesh.chance import SeededChance
+from apogeemq.mesh.clock import ManualClock, SystemClock
 from apogeemq.mesh.errors import (
     CallRefused,
     CallsOverloaded,
@@ -49,6 +50,7 @@ from apogeemq.remoting_codec.bodies import (
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.record import encode_record
+from apogeemq.remoting_codec.roles import NOT_MASTER
 from apogeemq.remoting_codec.route import TopicRouteData
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -107,6 +109,15 @@ class Access:
         return self.refusal
 
 
+class HurryingClock(ManualClock):
+    """Time passes by sleeping only, and then at once."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Be there already."""
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+
 class Rig:
     """Routes, brokers "a" and "b", and a client before the door."""
 
@@ -133,7 +144,18 @@ class Rig:
         routes = RouteRequests(self, address=lambda: self.address, cluster=lambda: self.cluster, timeout_s=2.0)
         spans = ServerSpans(provider.get_tracer("test"), "rocketmq")
         self.topic_types: dict[str, str | None] = {}
-        sends = SendRequests(self, self, spans=spans, timeout_s=2.0, topic_type=self.topic_type)
+        self.doubted: list[str] = []
+        self.on_doubt: Callable[[], None] = lambda: None
+        sends = SendRequests(
+            self,
+            self,
+            clock=HurryingClock(),
+            chance=SeededChance(1),
+            spans=spans,
+            timeout_s=2.0,
+            master_wait_s=2.0,
+            topic_type=self.topic_type,
+        )
         self.producers = ProducerRequests(self, lambda: ["a", "b"], timeout_s=2.0)
         self.asked_ends: list[tuple[str, broker.EndTransactionRequest]] = []
         self.ends_at = "a"
@@ -204,6 +226,11 @@ class Rig:
 
     def forget(self, topic: str) -> None:
         """Nothing is kept."""
+
+    def doubt(self, topic: str) -> None:
+        """Noted; and what a test has happen meanwhile."""
+        self.doubted.append(topic)
+        self.on_doubt()
 
     def caller(self, broker_name: str) -> Caller:
         """One of the two."""
@@ -472,6 +499,28 @@ async def test_a_broker_that_cannot_be_asked(rig: Rig, error: Exception, code: i
     answer = await rig.ask(310, send_fields())
     assert (answer.code, answer.ext_fields) == (code, {})
     assert "secret" not in (answer.remark or "")
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        PeerUnavailable("a:1", "refused"),
+        CallRefused(ResponseCode.SERVICE_NOT_AVAILABLE, f"{NOT_MASTER}ask for the one that is"),
+    ],
+)
+async def test_a_send_waits_for_the_next_master(rig: Rig, away: Exception) -> None:
+    """It was certainly not stored: it is sent to whoever is master next, and the client is not told of it."""
+    master, rig._callers["a"] = rig._callers["a"], FailingCaller(away)  # type: ignore[assignment]
+
+    def elected() -> None:
+        if len(rig.doubted) == 3:
+            rig._callers["a"] = master
+
+    rig.on_doubt = elected
+    answer = await rig.ask(310, send_fields())
+    assert answer.code == ResponseCode.SUCCESS
+    assert [name for name, _ in rig.sent] == ["a"]
+    assert rig.doubted == ["T"] * 3
 
 
 async def test_a_send_to_an_unknown_broker(rig: Rig) -> None:

@@ -19,6 +19,7 @@ from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.links.brokers import BrokerLinks
 from apogeemq.proxy.links.namesrv import NameServers
 from apogeemq.proxy.links.routes import (
+    AWAY_S,
     CLUSTER_INTERVAL_S,
     QUESTIONS_MAX,
     UNWATCHED_S,
@@ -204,6 +205,64 @@ async def test_an_unknown_topic(world: World, namesrv: NameServer) -> None:
         with pytest.raises(ProxyError):
             await world.done("V")
     assert namesrv.asked == ["U", "U", "V", "V"]
+
+
+async def test_a_route_outlives_its_broker_for_a_while(world: World, namesrv: NameServer) -> None:
+    """A master that stops in order is in no route until the next one is: the topic is not gone for that."""
+    namesrv.routes["T"] = [queue_data("a", "a:1")]
+    namesrv.brokers = {"a": ("DefaultCluster", "a:1")}
+    async with world.running("ns:9877") as link:
+        await link.route("T", timeout_s=1.0)
+        namesrv.routes, namesrv.brokers = {}, {}
+        await namesrv.change("T")
+        await world.clock.run_for(0.1)
+        route = await link.route("T", timeout_s=1.0)
+        assert [queue.broker_name for queue in route.queues] == ["a"]
+        namesrv.routes["T"] = [queue_data("a", "a2:1")]
+        namesrv.brokers = {"a": ("DefaultCluster", "a2:1")}
+        assert (await link.route("T", timeout_s=1.0)).queues[0].addresses[0].mesh_address == "a2:1"
+
+
+async def test_a_topic_that_was_deleted_is_gone_at_once(world: World, namesrv: NameServer) -> None:
+    """Its brokers are there, and do not have it."""
+    namesrv.routes["T"] = [queue_data("a", "a:1")]
+    namesrv.brokers = {"a": ("DefaultCluster", "a:1")}
+    async with world.running("ns:9877") as link:
+        await link.route("T", timeout_s=1.0)
+        namesrv.routes = {}
+        await namesrv.change("T")
+        await world.clock.run_for(0.1)
+        with pytest.raises(ProxyError) as caught:
+            await link.route("T", timeout_s=1.0)
+    assert caught.value.code == Code.TOPIC_NOT_FOUND
+
+
+async def test_a_broker_that_stays_away_takes_its_topics_along(world: World, namesrv: NameServer) -> None:
+    """After AWAY_S its route is no more than a memory."""
+    namesrv.routes["T"] = [queue_data("a", "a:1")]
+    async with world.running("ns:9877") as link:
+        await link.route("T", timeout_s=1.0)
+        namesrv.routes = {}
+        await namesrv.change("T")
+        await world.clock.run_for(0.1)
+        await link.route("T", timeout_s=1.0)
+        await world.clock.run_for(AWAY_S)
+        with pytest.raises(ProxyError) as caught:
+            await link.route("T", timeout_s=1.0)
+    assert caught.value.code == Code.TOPIC_NOT_FOUND
+
+
+async def test_doubt_counts_where_nobody_watches(world: World, namesrv: NameServer) -> None:
+    """A watch would have told of another master; without one the next look asks anew."""
+    namesrv.routes["T"] = [queue_data("a", "a:1")]
+    async with world.running("ns:9877") as link:
+        await link.route("T", timeout_s=1.0)
+        link.doubt("T")
+        assert link.kept("T") is not None
+    async with world.running("ns:9877", in_background=False) as link:
+        await link.route("T", timeout_s=1.0)
+        link.doubt("T")
+        assert link.kept("T") is None
 
 
 async def test_forget(world: World, namesrv: NameServer) -> None:

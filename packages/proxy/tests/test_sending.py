@@ -20,6 +20,7 @@ from apogeemq.proxy.service.messaging import MessagingService
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.message_id import RecallHandle, encode_recall_handle
+from apogeemq.remoting_codec.roles import NOT_MASTER
 
 from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of, refuse
 
@@ -159,6 +160,95 @@ async def test_a_send_of_unknown_outcome_is_not_repeated() -> None:
         await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
     assert caught.value.code == Code.PROXY_TIMEOUT
     assert losing.sends == 1
+
+
+NOT_MASTER_REFUSAL = CallRefused(ResponseCode.SERVICE_NOT_AVAILABLE, f"{NOT_MASTER}ask for the one that is")
+
+
+async def waited_for(cluster: Cluster, sending: asyncio.Future[v2.SendMessageResponse], seconds: float) -> None:
+    """Let so much time pass; nobody is answered meanwhile."""
+    await cluster.clock.run_for(seconds)
+    assert not sending.done()
+
+
+async def test_a_send_waits_for_the_next_master() -> None:
+    """Nothing was stored while the set had none: the client sees one send that took a second."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.down = {"a"}
+    sending = asyncio.ensure_future(
+        service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    )
+    await waited_for(cluster, sending, 1.0)
+    cluster.down = set()
+    await cluster.clock.run_for(0.3)
+    assert (await sending).status.code == Code.OK
+    assert len(cluster.brokers["a"].records) == 1
+    assert set(cluster.doubted) == {"T"}
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_broker_that_is_master_no_longer_is_waited_for(is_known: bool) -> None:
+    """Whether it is asked about the topic first or sent to; the queues of another broker are used if there is one."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    request = v2.SendMessageRequest(messages=[message()])
+    if is_known:
+        await service.send_message(request, context_of(cluster.clock))
+    is_away = True
+
+    def before(request: object) -> None:
+        if is_away:
+            raise NOT_MASTER_REFUSAL
+
+    cluster.brokers["a"].before = before
+    sending = asyncio.ensure_future(service.send_message(request, context_of(cluster.clock)))
+    await waited_for(cluster, sending, 0.5)
+    is_away = False
+    await cluster.clock.run_for(0.3)
+    assert (await sending).status.code == Code.OK
+    assert len(cluster.brokers["a"].records) == 1 + is_known
+
+
+async def test_a_set_without_a_master_costs_no_more_than_the_deadline() -> None:
+    """The refusal leaves before the client's own deadline; tries come with pauses between them."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].topic_types["T"] = "NORMAL"
+    service = service_of(cluster)
+    request = v2.SendMessageRequest(messages=[message()])
+    await service.send_message(request, context_of(cluster.clock))
+
+    def refuse_sends(request: object) -> None:
+        if isinstance(request, mesh.SendMessageRequest):
+            raise NOT_MASTER_REFUSAL
+
+    cluster.brokers["a"].before = refuse_sends
+    sending = asyncio.ensure_future(service.send_message(request, context_of(cluster.clock, timeout_s=3.0)))
+    await waited_for(cluster, sending, 2.5)
+    await cluster.clock.run_for(0.45)
+    assert sending.done()
+    assert isinstance(sending.exception(), ProxyError)
+    assert 10 < len(cluster.brokers["a"].asked(mesh.SendMessageRequest)) < 40
+
+
+async def test_a_full_broker_is_not_waited_for() -> None:
+    """SERVICE_NOT_AVAILABLE without the word of another master: refused at once, as the only broker there is."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.brokers["a"].before = refuse(ResponseCode.SERVICE_NOT_AVAILABLE, mesh.SendMessageRequest)
+    with pytest.raises(ProxyError) as caught:
+        await service_of(cluster).send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert caught.value.code == Code.INTERNAL_SERVER_ERROR
+    assert len(cluster.brokers["a"].asked(mesh.SendMessageRequest)) == 1
+
+
+async def test_waiting_can_be_switched_off() -> None:
+    """limits.master_wait_s = 0: the client hears at once that the broker can't be reached."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.down = {"a"}
+    limits = Limits(master_wait_s=0)
+    service = MessagingService(cluster, cluster, clock=cluster.clock, chance=SeededChance(1), limits=limits)
+    with pytest.raises(ProxyError) as caught:
+        await service.send_message(v2.SendMessageRequest(messages=[message()]), context_of(cluster.clock))
+    assert caught.value.code == Code.PROXY_TIMEOUT
 
 
 async def test_a_broker_that_does_not_answer_costs_no_more_than_the_deadline() -> None:

@@ -30,6 +30,7 @@ from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
+from apogeemq.remoting_codec.roles import NOT_MASTER
 from apogeemq.store.files import Disk
 from apogeemq.store.message_store import MessageStore
 from opentelemetry.trace import Tracer
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 REGISTER_WAIT_S = 10.0
 """How long a start waits for the first name server, before it goes on and leaves the link to try further."""
 
-AWAY = "this broker is not the master of its set now: ask the name server for the one that is"
+AWAY = f"{NOT_MASTER}ask the name server for the broker of this set that is"
 
 
 @dataclass(frozen=True, slots=True)

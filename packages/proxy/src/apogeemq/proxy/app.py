@@ -151,8 +151,11 @@ class ProxyApp:
         sends = SendRequests(
             self._routes,
             self._brokers,
+            clock=clock,
+            chance=chance,
             spans=ServerSpans(tracer, "rocketmq"),
             timeout_s=timeout_s,
+            master_wait_s=min(timeout_s, config.limits.master_wait_s),
             topic_type=self._service.topic_type if config.topics.message_type_check_enable else None,
         )
         self._remoting_face = RemotingFace(
@@ -331,6 +334,7 @@ def _service_limits(config: ProxyConfig) -> Limits:
         client_expiry_s=limits.client_expiry_s,
         message_types_checked=config.topics.message_type_check_enable,
         broker_timeout_s=limits.broker_timeout_s,
+        master_wait_s=limits.master_wait_s,
     )
 
 

@@ -52,3 +52,7 @@ class Routes(Protocol):
     def forget(self, topic: str) -> None:
         """Ask anew for this topic next time: a broker said that it does not serve it."""
         ...
+
+    def doubt(self, topic: str) -> None:
+        """Ask anew for this topic next time, unless a watch would have told of a change: its master is away."""
+        ...

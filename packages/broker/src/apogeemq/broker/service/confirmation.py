@@ -14,6 +14,7 @@ from typing import Protocol
 from apogeemq.broker.errors import InSyncReplicasNotEnough, ServiceNotAvailable
 from apogeemq.broker.service.durability import AcknowledgementLine, Outcome
 from apogeemq.broker.service.writer import Arrivals
+from apogeemq.remoting_codec.roles import NOT_MASTER
 
 
 class SetProgress(Protocol):
@@ -63,14 +64,18 @@ class Confirmation:
     def check(self) -> None:
         """Before anything is stored. Raises ServiceNotAvailable, InSyncReplicasNotEnough."""
         if self._is_fenced:
-            raise ServiceNotAvailable("this broker is master no longer: ask the name server for the one that is")
+            raise ServiceNotAvailable(
+                f"{NOT_MASTER}this broker leads no longer, ask the name server for the one that does"
+            )
         if not self._progress.takes_writes:
             raise InSyncReplicasNotEnough(
                 "in-sync replicas not enough: the SyncStateSet is smaller than replication.min_in_sync_replicas",
                 limit="replication.min_in_sync_replicas",
             )
         if not self.waits and not self._is_lease_good():
-            raise ServiceNotAvailable("no controller has answered for a lease's time: another broker may be master")
+            raise ServiceNotAvailable(
+                f"{NOT_MASTER}no controller has answered for a lease's time, another broker may be master"
+            )
 
     def fence(self) -> None:
         """Acknowledge nothing more; who waits is told that the message may be lost."""

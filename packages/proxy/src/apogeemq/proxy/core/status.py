@@ -19,8 +19,9 @@ from apogeemq.mesh.errors import (
 )
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.proto.v2.definition_pb2 import Code, Status
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.errors import MasterAway, ProxyError
 from apogeemq.remoting_codec.codes import ResponseCode
+from apogeemq.remoting_codec.roles import is_not_master
 
 OK = Status(code=Code.OK, message="OK")
 """Shared: who puts it into a response copies it."""
@@ -82,6 +83,8 @@ def common_status(statuses: Sequence[Status]) -> Status:
 def error_of(error: MeshError) -> ProxyError:
     """What a client is told of a call to a broker that failed, for any error that `Caller.call` raises."""
     match error:
+        case CallRefused() if is_not_master(error.code, error.text):
+            return MasterAway(Code.INTERNAL_SERVER_ERROR, error.text)
         case CallRefused():
             code = _CODE_OF_REFUSAL.get(error.code, Code.INTERNAL_SERVER_ERROR)
             return ProxyError(code, error.text)
@@ -92,7 +95,7 @@ def error_of(error: MeshError) -> ProxyError:
         case MessageTooLarge():
             return ProxyError(Code.PAYLOAD_TOO_LARGE, str(error))
         case PeerUnavailable():
-            return ProxyError(Code.PROXY_TIMEOUT, f"{error}; try again")
+            return MasterAway(Code.PROXY_TIMEOUT, f"{error}; try again")
         case StreamLost() | ChannelClosed():
             return ProxyError(Code.PROXY_TIMEOUT, f"{error}; whether it was done is not known")
     return ProxyError(Code.INTERNAL_SERVER_ERROR, str(error))

@@ -38,6 +38,9 @@ from apogeemq.proxy.links.namesrv import NameServers
 UNWATCHED_S = 5.0
 """How long an answer holds that no watch looks after."""
 
+AWAY_S = 10.0
+"""How long a route outlives its brokers: the next master of a set takes a second, at most some."""
+
 WATCH_SILENCE_S = 12.0
 """A watch that says nothing for so long is lost: name servers give a sign of life at least every 10 s."""
 
@@ -82,6 +85,8 @@ class _Kept:
     instance: int
     asked_at: float
     is_stale: bool = False
+    away_since: float | None = None
+    """Since when no name server has named a broker of it."""
 
 
 class RouteLink:
@@ -170,6 +175,12 @@ class RouteLink:
         """See ports.Routes.forget."""
         self._changed(topic)
 
+    def doubt(self, topic: str) -> None:
+        """See ports.Routes.doubt."""
+        kept = self._kept.get(topic)
+        if kept is not None and kept.instance != self._watched_instance:
+            kept.is_stale = True
+
     # -- asking
 
     def _holds(self, kept: _Kept) -> bool:
@@ -234,10 +245,7 @@ class RouteLink:
         is_stale = topic in self._changed_while_asking
         self._changed_while_asking.discard(topic)
         if not reply.routes or not reply.routes[0].queues:
-            self._kept.pop(topic, None)
-            if not is_stale:
-                self._keep_unknown(topic)
-            return None
+            return await self._gone(topic, is_stale=is_stale)
         route = _in_order(reply.routes[0])
         for queue in route.queues:
             self._brokers.learn(queue.broker_name, queue.addresses)
@@ -247,6 +255,25 @@ class RouteLink:
         while len(self._kept) > self._settings.topics_max:
             self._kept.popitem(last=False)
         return route
+
+    async def _gone(self, topic: str, *, is_stale: bool) -> TopicRoute | None:
+        """What to make of a topic that nobody serves now: its last route, while one of its brokers is away.
+
+        A master that stops in order leaves the routes before the next one of its set is in them.
+        """
+        kept = self._kept.get(topic)
+        now = self._clock.monotonic()
+        if kept is not None and (kept.away_since is None or now - kept.away_since < AWAY_S):
+            there = {entry.broker_name for entry in (await self._ask_cluster()).brokers}
+            if any(queue.broker_name not in there for queue in kept.route.queues):
+                if kept.away_since is None:
+                    kept.away_since = now
+                kept.is_stale = True
+                return kept.route
+        self._kept.pop(topic, None)
+        if not is_stale:
+            self._keep_unknown(topic)
+        return None
 
     def _keep_unknown(self, topic: str) -> None:
         self._unknown[topic] = self._clock.monotonic() + self._settings.unknown_topic_s

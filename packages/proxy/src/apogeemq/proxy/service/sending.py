@@ -2,8 +2,9 @@
 message go alone.
 
 A send goes to another broker only when the first one certainly did not take it: it could not be reached, or refused for
-a reason of its own. When a stream is lost or no answer comes, the outcome is unknown: the client is told so and may
-send again itself. Whatever happens, the answer comes within the client's deadline.
+a reason of its own. Where all that could be asked have no master now, it waits for the next one and is tried again.
+When a stream is lost or no answer comes, the outcome is unknown: the client is told so and may send again itself, as
+RocketMQ's clients do (ADR 0031). Whatever happens, the answer comes within the client's deadline.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.errors import CallRefused, CallsOverloaded, MeshError, PeerUnavailable
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.mesh.v1.methods import SEND_MESSAGE
+from apogeemq.mesh.v1.routes_pb2 import TopicRoute
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import TRANSACTION, Code, Message
 from apogeemq.proxy.core.context import RequestContext
@@ -28,9 +30,10 @@ from apogeemq.proxy.core.routes import WritableQueue, WritableQueues
 from apogeemq.proxy.core.status import OK, common_status, error_of, error_of_send, status_of, status_of_send
 from apogeemq.proxy.core.transaction_id import TransactionId
 from apogeemq.proxy.core.validation import check_send
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.errors import MasterAway, ProxyError
 from apogeemq.proxy.ports import Routes
-from apogeemq.proxy.service.broker_calls import BrokerCalls
+from apogeemq.proxy.service.broker_calls import ANSWER_MARGIN_S, BrokerCalls
+from apogeemq.proxy.service.failover import MasterWait
 from apogeemq.proxy.service.metadata import Metadata
 from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
 from apogeemq.remoting_codec.codes import MessageSysFlag, ResponseCode
@@ -62,6 +65,7 @@ class Sending:
         self._calls = calls
         self._metadata = metadata
         self._clock = clock
+        self._chance = chance
         self._limits = limits
         self._chooser = QueueChooser(chance)
         self._writable = WritableQueues()
@@ -73,16 +77,12 @@ class Sending:
         topic = check_send(messages, now_ms, self._limits)
         # What is known already, as it is for all but the first messages of a topic, costs no coroutine.
         route = self._routes.kept(topic)
-        if route is None:
-            route = await self._routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline))
         topic_type = self._metadata.kept_topic_type(topic)
-        if topic_type is None:
-            topic_type = await self._metadata.topic_type(route, self._calls.timeout_s(context.deadline))
+        if route is None or topic_type is None:
+            route, topic_type = await self._asked(topic, context)
         for index, message in enumerate(messages):
             check_type(message, topic_type if self._limits.message_types_checked else "MIXED", f"messages[{index}]")
         queues = self._writable.of(route)
-        if not queues:
-            raise ProxyError(Code.FORBIDDEN, f"topic: no writable queue of {topic}; look at its permission and masters")
         if len(messages) == 1:
             return _response_to_one(messages[0], await self._send_run(topic, messages, queues, context))
         runs = _runs(messages)
@@ -104,7 +104,50 @@ class Sending:
     async def _send_run(
         self, topic: str, run: list[Message], queues: Sequence[WritableQueue], context: RequestContext
     ) -> mesh.SendMessageReply:
-        """Send messages that fit into one call, trying further brokers where that can't make duplicates."""
+        """Send messages that fit into one call, and wait for a master where there is none."""
+        wait: MasterWait | None = None
+        while True:
+            try:
+                return await self._send_round(topic, run, queues, context)
+            except MasterAway:
+                if wait is None:
+                    wait = self._wait(topic, context)
+                if not await wait.pause():
+                    raise
+            queues = self._writable.of(await self._route(topic, context))
+
+    async def _asked(self, topic: str, context: RequestContext) -> tuple[TopicRoute, str]:
+        """The topic's route and message.type, of which a broker may have to be asked that is away."""
+        wait: MasterWait | None = None
+        while True:
+            route = await self._route(topic, context)
+            try:
+                return route, await self._metadata.topic_type(route, self._calls.timeout_s(context.deadline))
+            except MasterAway:
+                if wait is None:
+                    wait = self._wait(topic, context)
+                if not await wait.pause():
+                    raise
+
+    async def _route(self, topic: str, context: RequestContext) -> TopicRoute:
+        return await self._routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline))
+
+    def _wait(self, topic: str, context: RequestContext) -> MasterWait:
+        now = self._clock.monotonic()
+        until = min(now + self._limits.master_wait_s, context.deadline - 2 * ANSWER_MARGIN_S)
+        return MasterWait(topic, self._routes, clock=self._clock, chance=self._chance, until=until)
+
+    async def _send_round(
+        self, topic: str, run: list[Message], queues: Sequence[WritableQueue], context: RequestContext
+    ) -> mesh.SendMessageReply:
+        """Try one broker after the other where that can't make duplicates.
+
+        Raises:
+            MasterAway: none of them has a master now.
+            ProxyError: of the last one with a master.
+        """
+        if not queues:
+            raise ProxyError(Code.FORBIDDEN, f"topic: no writable queue of {topic}; look at its permission and masters")
         tried: set[str] = set()
         refusal: ProxyError | None = None
         message_group = run[0].system_properties.message_group
@@ -120,7 +163,8 @@ class Sending:
             try:
                 return await self._send_to(queue, request, topic, context)
             except _NotTakenError as error:
-                refusal = error.refusal
+                if refusal is None or not isinstance(error.refusal, MasterAway):
+                    refusal = error.refusal
         raise refusal or ProxyError(Code.INTERNAL_SERVER_ERROR, f"no broker of {topic} could be chosen")
 
     async def _send_to(

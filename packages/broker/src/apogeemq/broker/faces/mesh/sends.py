@@ -14,6 +14,7 @@ from apogeemq.mesh.calls import CallInfo
 from apogeemq.mesh.errors import CallRefused
 from apogeemq.mesh.v1.broker_pb2 import (
     FLUSH_DISK_TIMEOUT,
+    FLUSH_SLAVE_TIMEOUT,
     SEND_OK,
     SendMessageReply,
     SendMessageRequest,
@@ -23,6 +24,12 @@ from apogeemq.remoting_codec.codes import VERSION, ResponseCode
 
 HOST_SIZES_BYTES = (8, 20)
 """4 or 16 bytes of address, 4 of port."""
+
+_STORED = {
+    ResponseCode.FLUSH_DISK_TIMEOUT: FLUSH_DISK_TIMEOUT,
+    ResponseCode.FLUSH_SLAVE_TIMEOUT: FLUSH_SLAVE_TIMEOUT,
+}
+"""Verdicts on what is stored here, but not known to be as safe as it should be."""
 
 
 class MeshSend(msgspec.Struct, gc=False):
@@ -84,10 +91,11 @@ def _settling(future: "asyncio.Future[SendMessageReply]", sent: Sent) -> Callabl
             return
         if verdict.code is ResponseCode.SUCCESS:
             future.set_result(_reply(sent, SEND_OK))
-        elif verdict.code is ResponseCode.FLUSH_DISK_TIMEOUT:
-            future.set_result(_reply(sent, FLUSH_DISK_TIMEOUT))
+        elif verdict.code in _STORED:
+            future.set_result(_reply(sent, _STORED[verdict.code]))
         else:
-            future.set_exception(CallRefused(int(verdict.code), verdict.remark or ""))
+            # Not the verdict's SERVICE_NOT_AVAILABLE, which says that nothing was stored: a proxy would send it again.
+            future.set_exception(CallRefused(ResponseCode.SYSTEM_ERROR, verdict.remark or ""))
 
     return settle
 

@@ -8,8 +8,12 @@ As in Apache's proxy a topic takes only messages of its kind (message.type), but
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from itertools import count
 
+from apogeemq.mesh.chance import Chance
+from apogeemq.mesh.clock import Clock
+from apogeemq.mesh.errors import CallRefused, PeerUnavailable
 from apogeemq.mesh.trace_context import TRACEPARENT, format_traceparent, sampled_in_properties, trace_in_properties
 from apogeemq.mesh.v1.broker_pb2 import (
     FLUSH_DISK_TIMEOUT,
@@ -26,12 +30,14 @@ from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.faces.remoting.face import Answer, Function
 from apogeemq.proxy.faces.spans import ServerSpans
 from apogeemq.proxy.ports import Brokers, Routes
+from apogeemq.proxy.service.failover import MasterWait
 from apogeemq.remoting_codec.aio.channel import Channel
 from apogeemq.remoting_codec.codes import MessageSysFlag, RequestCode, ResponseCode, request_code_name
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.framing import encode_response_frame
 from apogeemq.remoting_codec.headers.send import SendMessageRequestHeader, SendMessageRequestHeaderV2
 from apogeemq.remoting_codec.message import decode_properties
+from apogeemq.remoting_codec.roles import is_not_master
 from apogeemq.remoting_codec.send_reply import SendReplyEncoder
 
 REGION = "DefaultRegion"
@@ -58,8 +64,9 @@ TopicType = Callable[[str], Awaitable[str | None]]
 class SendRequests:
     """Answers to sends.
 
-    timeout_s   how long a broker, and a name server, may take
-    topic_type  which kinds of messages a topic takes; None: any, whatever it says (enableTopicMessageTypeCheck)
+    timeout_s      how long a broker, and a name server, may take
+    master_wait_s  how long a send waits for a master: clients do not say how long they wait, Java's do for 3 s
+    topic_type     which kinds of messages a topic takes; None: any, whatever it says (enableTopicMessageTypeCheck)
     """
 
     def __init__(
@@ -67,15 +74,21 @@ class SendRequests:
         routes: Routes,
         brokers: Brokers,
         *,
+        clock: Clock,
+        chance: Chance,
         spans: ServerSpans,
         timeout_s: float,
+        master_wait_s: float,
         topic_type: TopicType | None = None,
     ) -> None:
         self._topic_type = topic_type
         self._routes = routes
         self._brokers = brokers
+        self._clock = clock
+        self._chance = chance
         self._spans = spans
         self._timeout_s = timeout_s
+        self._master_wait_s = master_wait_s
         self._replies = SendReplyEncoder(region=REGION, trace_on=True)
         self._turn = count()
 
@@ -111,12 +124,28 @@ class SendRequests:
                 topic_type = await self._topic_type(header.topic)
                 if topic_type is not None:
                     check_properties(decode_properties(request.properties), topic_type)
-            broker_name = broker_name or await self._broker_with(header.topic, header.queue_id)
-            caller = self._brokers.caller(broker_name)
-            reply = await caller.call(SEND_MESSAGE, request, timeout_s=self._timeout_s)
+            reply = await self._pass_on(request, header, broker_name)
             code = _CODE_OF_STATUS.get(reply.status, ResponseCode.SYSTEM_ERROR)
             set_status(code.name, code is ResponseCode.SYSTEM_ERROR)
         return code, self._frame(command, code, reply)
+
+    async def _pass_on(self, request: SendMessageRequest, header: _Header, broker_name: str | None) -> SendMessageReply:
+        """Send to the broker that is meant, and again where it has no master now and certainly took nothing."""
+        wait: MasterWait | None = None
+        while True:
+            try:
+                chosen = broker_name or await self._broker_with(header.topic, header.queue_id)
+                return await self._brokers.caller(chosen).call(SEND_MESSAGE, request, timeout_s=self._timeout_s)
+            except (PeerUnavailable, CallRefused) as error:
+                if isinstance(error, CallRefused) and not is_not_master(error.code, error.text):
+                    raise
+                if wait is None:
+                    until = self._clock.monotonic() + self._master_wait_s
+                    wait = MasterWait(header.topic, self._routes, clock=self._clock, chance=self._chance, until=until)
+                if not await wait.pause():
+                    raise
+            with suppress(ProxyError):  # who has no route may have a broker all the same, and the next try says so
+                await self._routes.route(header.topic, timeout_s=self._timeout_s)  # tells where the master is
 
     def _frame(self, command: RemotingCommand, code: ResponseCode, reply: SendMessageReply) -> bytes:
         if code is ResponseCode.SUCCESS:

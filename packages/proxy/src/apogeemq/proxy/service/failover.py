@@ -1,0 +1,41 @@
+"""Waiting for the next master of a broker set: what was certainly not taken is tried again while that makes sense.
+
+A master that dies is followed within a second or so (docs/ha.md). Whoever asks meanwhile waits here instead of being
+refused: between two tries a pause that grows, half of it by lot, and the topic's route anew where no watch tells of it.
+"""
+
+from __future__ import annotations
+
+from apogeemq.mesh.chance import Chance
+from apogeemq.mesh.clock import Clock
+from apogeemq.proxy.ports import Routes
+
+PAUSE_FIRST_S = 0.02
+PAUSE_S_MAX = 0.25
+"""Doubled from one to the other. Short ones, since the next master is usually there before the third second."""
+
+
+class MasterWait:
+    """One request's patience.
+
+    Args:
+        until: monotonic seconds; a pause that would end later is not begun.
+    """
+
+    def __init__(self, topic: str, routes: Routes, *, clock: Clock, chance: Chance, until: float) -> None:
+        self._topic = topic
+        self._routes = routes
+        self._clock = clock
+        self._chance = chance
+        self._until = until
+        self._pause_s = PAUSE_FIRST_S
+
+    async def pause(self) -> bool:
+        """Wait a while before the next try; False, at once, when no time is left for one."""
+        pause_s = self._pause_s * (0.5 + self._chance.random() / 2)
+        if self._clock.monotonic() + pause_s >= self._until:
+            return False
+        self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
+        self._routes.doubt(self._topic)
+        await self._clock.sleep(pause_s)
+        return True
