@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
+from apogeemq.remoting_codec.record import Record
 
 from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment, Load
 from tests.e2e.controllers import TTL_S
 from tests.e2e.process import poll_until
-from tests.e2e.wire_client import WireClient, send_fields
+from tests.e2e.wire_client import WireClient, pull_all, send_fields
 
 pytestmark = pytest.mark.verify
 
@@ -268,6 +269,44 @@ def test_groups_and_offsets_go_on_with_the_next_master(deployment: BrokerSetDepl
     assert reply.ext_fields["offset"] == "17"
     deployment.start_broker(deployment.name_of(before["master_id"]))
     deployment.whole()
+
+
+def test_messages_for_a_time_come_once_from_whoever_is_master_then(deployment: BrokerSetDeployment) -> None:
+    """Two masters killed amid deliveries: each message comes, not before its time, and none a second time."""
+    count = 900
+    due_ms: dict[bytes, int] = {}
+    deployment.whole()
+    with WireClient(deployment.routed()) as client:
+        begin_ms = int(time.time() * 1000) + 3_000
+        for number in range(count):
+            at_ms = begin_ms + number * 20
+            properties = f"TIMER_DELIVER_MS\x01{at_ms}\x02UNIQ_KEY\x01K{number}\x02"
+            reply = client.request(RequestCode.SEND_MESSAGE_V2, send_fields("Timed", 0, properties), b"%d" % number)
+            assert reply.code == ResponseCode.SUCCESS, reply
+            due_ms[b"%d" % number] = at_ms
+
+    def came() -> list[Record]:
+        try:
+            with WireClient(deployment.routed()) as client:
+                return pull_all(client, "Timed", "G_looks", 0)
+        except (OSError, AssertionError):  # nobody is master in this moment
+            return []
+
+    def kill_master_after(share: float) -> None:
+        poll_until(lambda: len(came()) > count * share, 60.0, lambda: AssertionError("they do not come"))
+        before, killed = deployment.status(), deployment.master()
+        deployment.process(killed).kill()
+        deployment.until(lambda told: told["master_epoch"] > before["master_epoch"], "another one is master")
+        deployment.start_broker(killed)
+        deployment.whole()
+
+    kill_master_after(0.25)
+    kill_master_after(0.6)
+    poll_until(lambda: len(came()) >= count, 60.0, lambda: AssertionError(f"only {len(came())} of {count} came"))
+    time.sleep(2)
+    records = came()
+    assert sorted(record.body for record in records) == sorted(due_ms)
+    assert [record.body for record in records if record.store_timestamp_ms < due_ms[record.body]] == []
 
 
 def test_no_process_told_of_a_defect(deployment: BrokerSetDeployment, tmp_path: pathlib.Path) -> None:

@@ -79,7 +79,7 @@ async def test_names_are_apaches_or_our_own() -> None:
         popped(world)
         world.broker.popping.revive.revived["G", "T"] += 1
         world.broker.dead_letters["G", "T"] += 1
-        world.broker.timers.taken_in["T"] += 1
+        world.broker.timers.intake.taken_in["T"] += 1
         world.broker.timers.delivered["T"] += 1
         for decision in (COMMIT, ROLLBACK):
             send_half(world.client())
@@ -143,7 +143,7 @@ async def test_timer_messages_are_counted() -> None:
         await world.clock.run_for(3)
         handle = fields_of(sent)["recallHandle"]
         assert client.request(370, {"producerGroup": "P", "topic": "T", "recallHandle": handle}).code == 0
-        await until(lambda: world.broker.timers.recalls == 1)
+        await until(lambda: world.broker.timers.intake.recalls == 1)
         samples = scrape(world)
         topic = labels(topic="T")
         assert samples["rocketmq_timer_enqueue_total", topic] == 3

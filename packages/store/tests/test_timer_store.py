@@ -192,11 +192,50 @@ def test_a_delivery_seen_in_the_log_settles_its_timer() -> None:
     timer = open_timer(MemoryDisk())
     for at in range(12):
         add(timer, NOW_MS + 500, at * 100)
-    assert timer.settle_record(700)
-    assert not timer.settle_record(700)
-    assert not timer.settle_record(701)
-    assert not timer.settle_record(5000)
+    assert timer.settle_record(700, topic_hash=7, unique_key=b"")
+    assert not timer.settle_record(700, topic_hash=7, unique_key=b"")
+    assert not timer.settle_record(701, topic_hash=7, unique_key=b"")
+    assert not timer.settle_record(5000, topic_hash=7, unique_key=b"")
     assert offsets(timer.due(NOW_MS + 500, 20)) == [at * 100 for at in range(12) if at != 7]
+
+
+def test_a_message_that_was_sent_on_settles_no_other_timer() -> None:
+    """Somebody's message may carry the offset of a record of another broker: topic and key tell them apart."""
+    timer = open_timer(MemoryDisk())
+    add(timer, NOW_MS + 500, 700, b"K")
+    assert not timer.settle_record(700, topic_hash=8, unique_key=b"K")
+    assert not timer.settle_record(700, topic_hash=7, unique_key=b"L")
+    assert timer.pending_count == 1
+    assert timer.settle_record(700, topic_hash=7, unique_key=b"K")
+
+
+def test_how_far_copies_were_looked_at_is_kept() -> None:
+    """With what was settled by them: by a sync, not before; a cut takes it back, and a log that ends before it."""
+    disk = MemoryDisk()
+    timer = open_timer(disk)
+    add(timer, NOW_MS + 500, 700)
+    timer.copies_offset = 5_000
+    timer.sync(NOW_MS)
+    timer.copies_offset = 6_000
+    timer.abandon()
+    assert open_timer(disk).copies_offset == 5_000
+    timer = open_timer(disk, log_end=4_000)
+    assert timer.copies_offset == 4_000
+    timer.truncate(3_000, 1)
+    timer.abandon()
+    assert open_timer(disk).copies_offset == 3_000
+
+
+def test_a_directory_of_javas_has_no_copies_to_look_at() -> None:
+    """Its copies name no record; what it delivered stands in its own progress."""
+    disk = MemoryDisk()
+    timer = open_timer(disk)
+    add(timer, NOW_MS + 500, 700)
+    timer.close(NOW_MS)
+    path = DIRECTORY / "config/timercheck"
+    data = disk.files[path].data
+    data[:8] = (int.from_bytes(data[:8]) - 1000).to_bytes(8)  # written by Java since, so the check is wrong
+    assert open_timer(disk, log_end=9_000).copies_offset == 9_000
 
 
 def test_live_timers_before_an_offset() -> None:

@@ -171,9 +171,9 @@ def _register_timers(registry: Registry, broker: Broker) -> None:
         (
             "apogeemq_timer_messages_undeliverable",
             "Timer messages that could not be delivered since start.",
-            lambda: timers.undeliverable,
+            lambda: timers.intake.undeliverable,
         ),
-        ("apogeemq_timer_messages_recalled", "Timer messages taken back since start.", lambda: timers.recalls),
+        ("apogeemq_timer_messages_recalled", "Timer messages taken back since start.", lambda: timers.intake.recalls),
     ):
         registry.observed_gauge(name, help_text, read)
     registry.observed_gauges(
@@ -183,7 +183,7 @@ def _register_timers(registry: Registry, broker: Broker) -> None:
         lambda: [((str(bound_s),), timers.count_due_within(bound_s)) for bound_s in TIMER_BOUNDS_S],
     )
     for name, help_text, counts in (
-        ("rocketmq_timer_enqueue_total", "Timer messages taken in since start.", timers.taken_in),
+        ("rocketmq_timer_enqueue_total", "Timer messages taken in since start.", timers.intake.taken_in),
         ("rocketmq_timer_dequeue_total", "Timer messages delivered since start.", timers.delivered),
     ):
         registry.observed_counters(name, help_text, ("topic",), _by_topic(counts))

@@ -29,9 +29,11 @@ from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.service.confirmation import Confirmation
 from apogeemq.broker.service.following import Following, ReplicaIdentity
 from apogeemq.broker.service.leading import Leading
+from apogeemq.broker.service.log_reads import LogReads
 from apogeemq.broker.service.replicated_log import ReplicatedLog
 from apogeemq.broker.service.set_member import SetMember
 from apogeemq.broker.service.table_copies import TableCopies
+from apogeemq.broker.service.timer_intake import TimerIntake
 from apogeemq.broker.serving import Serving
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
@@ -107,6 +109,7 @@ class Replicating:
             open_stream=open_stream,
         )
         self._following: Following | None = None
+        self._timers: asyncio.Task[None] | None = None
         self._copied: TableCopies | None = None
         self._disk = disk
         self._network = network
@@ -246,6 +249,8 @@ class Replicating:
         opening = self._opening
         if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is not None:
             return opening.get_name()
+        if self._timers is not None and self._timers.done() and not self._timers.cancelled():
+            return self._timers.get_name()
         return self.member.failed_task()
 
     # Part, see service/set_member.py
@@ -342,8 +347,15 @@ class Replicating:
         if self._following is not None:
             self._copied = None
             self._following.follow(master_id, epoch, master.mesh_address)
+            if self._timers is None:
+                intake = TimerIntake(self._log.store, LogReads(self._log.store, self._config.store.hot_window_bytes))
+                self._timers = asyncio.create_task(intake.follow(self._clock), name="follow-timers")
 
     async def _stop_following(self) -> None:
+        timers, self._timers = self._timers, None
+        if timers is not None:
+            timers.cancel()
+            await asyncio.gather(timers, return_exceptions=True)
         if self._following is not None:
             await self._following.stop()
 

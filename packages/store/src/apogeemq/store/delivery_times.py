@@ -16,6 +16,10 @@ SCHEDULE_TOPIC = "SCHEDULE_TOPIC_XXXX"
 PROPERTY_DUE_MS = "APOGEEMQ_DUE_MS"
 """When a delayed message is due, where that is not its level's time after it was stored: it was stored anew while it
 waited, or the clock was behind the log. Ours alone: Java takes the level's time."""
+PROPERTY_TIMER_OFFSET = "APOGEEMQ_TIMER_OFFSET"
+"""Of a delivered copy, and of a message stored anew while it waits: the physical offset of the record that waited
+before. Whoever finds it in the log settles that timer."""
+
 
 _DELAY = PROPERTY_DELAY.encode()
 _DUE_MS = PROPERTY_DUE_MS.encode()

@@ -9,7 +9,7 @@ from apogeemq.store.files import Disk, Segment
 
 FILE_SIZE_BYTES = 4096
 _JAVA = struct.Struct(">7q")
-_OURS = struct.Struct(">2qI")
+_OURS = struct.Struct(">3qI")
 
 
 class TimerCheckpoint(msgspec.Struct):
@@ -30,17 +30,20 @@ class TimerCheckpoint(msgspec.Struct):
     """Units before this position were there when the directory last came over from Java."""
     imported_read_time_ms: int = 0
     """Of those units, the ones in slots before this time were done with then."""
+    copies_offset: int = 0
+    """Timers whose copies lie below this physical offset are settled, and synced so."""
 
 
 class TimerCheckpointFile:
-    """The file `config/timercheck`: 4 KiB, of which 76 bytes are used.
+    """The file `config/timercheck`: 4 KiB, of which 84 bytes are used.
 
     ```
     at 0  read time ms i64 │ 8 flushed position i64 │ 16 queue offset i64 │ 24 master queue offset i64
       32  data version: state i64 │ 40 timestamp ms i64 │ 48 counter i64            these are Java's
-      56  imported end i64 │ 64 imported read time ms i64 │ 72 check u32            these are ours │ zeros
+      56  imported end i64 │ 64 imported read time ms i64 │ 72 copies offset i64
+      80  check u32                                                                 these are ours │ zeros
     ```
-    Big-endian. The check is the CRC-32 of the 72 bytes before it: Java leaves it alone when it writes its own, so one
+    Big-endian. The check is the CRC-32 of the 80 bytes before it: Java leaves it alone when it writes its own, so one
     that is wrong says that a Java broker was the last to write. All of it lies in one sector, so a power loss leaves
     the old values or the new ones. The file is made with the first save.
     Source: Apache store/timer/TimerCheckpoint 5.3.
@@ -59,14 +62,14 @@ class TimerCheckpointFile:
         data = self._open().pread(0, _JAVA.size + _OURS.size)
         *ours, check = _OURS.unpack_from(data, _JAVA.size)
         values = [max(0, value) for value in _JAVA.unpack_from(data)]
-        if check == crc32(data[: _JAVA.size + 16]):
+        if check == crc32(data[: _JAVA.size + _OURS.size - 4]):
             return TimerCheckpoint(*values, *ours), True
         return TimerCheckpoint(*values), False
 
     def save(self, checkpoint: TimerCheckpoint) -> None:
         """Durable at return. Errors: OSError."""
-        *java, imported_end, imported_read_time_ms = msgspec.structs.astuple(checkpoint)
-        data = _JAVA.pack(*java) + struct.pack(">2q", imported_end, imported_read_time_ms)
+        values = msgspec.structs.astuple(checkpoint)
+        data = struct.pack(f">{len(values)}q", *values)
         segment = self._open()
         segment.write(0, data + crc32(data).to_bytes(4))
         segment.sync()

@@ -84,9 +84,12 @@ class TimerStore:
         """Timers not yet done with, those that are handed out among them."""
         self._last_physical_offset = -1
         self._queue_offset = 0
+        self._copies_offset = 0
         if not self._is_ours:
             self._checkpoint.imported_end = self._log.starts.stop
             self._checkpoint.imported_read_time_ms = self._checkpoint.read_time_ms
+            # Java's copies name no record: what it delivered, its own progress says.
+            self._checkpoint.copies_offset = log_end if self._log.starts else 0
         self._load(log_end, queue_end)
         if self._log.starts:
             self._make_durable()
@@ -180,10 +183,11 @@ class TimerStore:
                 recalled.append(entry)
         return self.commit(recalled) > 0
 
-    def settle_record(self, physical_offset: int) -> bool:
+    def settle_record(self, physical_offset: int, *, topic_hash: int, unique_key: bytes) -> bool:
         """The timer whose record begins there is done with: its copy was seen in the log. False if it was not pending.
 
-        Errors: DiskFull, NotWritable.
+        Topic and key are the copy's. Where they are not the timer's too, nothing is settled: somebody sent a message on
+        that had waited elsewhere. Units of Java's tell no key. Errors: DiskFull, NotWritable.
         """
         with self._lock:
             self._check_usable()
@@ -192,6 +196,8 @@ class TimerStore:
                 return False
             unit = self._log.unit_at(position)
             if unit.physical_offset != physical_offset or not self._scan.is_pending(unit, position):
+                return False
+            if unit.topic_hash != topic_hash or (unit.is_ours and unit.key_hash != key_hash_of(unique_key)):
                 return False
         return self.commit([unit.entry(position, self._config.precision_ms)]) > 0
 
@@ -210,6 +216,18 @@ class TimerStore:
         with self._lock:
             self._queue_offset = queue_offset
             self._is_dirty = True
+
+    @property
+    def copies_offset(self) -> int:
+        """Timers whose copies lie below this physical offset of the log are settled."""
+        return self._copies_offset
+
+    @copies_offset.setter
+    def copies_offset(self, physical_offset: int) -> None:
+        with self._lock:
+            if physical_offset != self._copies_offset:
+                self._copies_offset = physical_offset
+                self._is_dirty = self._is_dirty or self._is_ours
 
     # -- timers go -----------------------------------------------------------------------------------------------------
 
@@ -340,6 +358,8 @@ class TimerStore:
             checkpoint.flushed_position = min(checkpoint.flushed_position, cut)
             checkpoint.imported_end = min(checkpoint.imported_end, cut)
             checkpoint.queue_offset = checkpoint.master_queue_offset = min(checkpoint.queue_offset, queue_end)
+            checkpoint.copies_offset = min(checkpoint.copies_offset, physical_offset)
+            copies_offset = min(self._copies_offset, physical_offset)
             try:
                 if self._is_ours:
                     # First: units beyond the cut must not be missed when a crash comes in between.
@@ -348,6 +368,7 @@ class TimerStore:
                 queue_offset = min(self._queue_offset, queue_end)
                 self._load(physical_offset, queue_end)
                 self._queue_offset = queue_offset
+                self._copies_offset = copies_offset
             except OSError as error:
                 raise self._refuse(error) from error
             self._is_dirty = True
@@ -361,7 +382,7 @@ class TimerStore:
                     return
                 self._is_dirty = False
                 unsynced = self._log.take_unsynced()
-                end, queue_offset = self._log.end, self._queue_offset
+                end, queue_offset, copies_offset = self._log.end, self._queue_offset, self._copies_offset
                 read_time_ms = self._read_time_ms(now_ms)
             try:
                 self._log.sync(unsynced)
@@ -369,6 +390,7 @@ class TimerStore:
                 checkpoint.flushed_position = end
                 checkpoint.queue_offset = checkpoint.master_queue_offset = queue_offset
                 checkpoint.read_time_ms = read_time_ms
+                checkpoint.copies_offset = copies_offset
                 self._checkpoint_file.save(checkpoint)
                 self._is_ours = True
             except OSError as error:
@@ -419,6 +441,7 @@ class TimerStore:
         last = self._log.last_unit()
         self._last_physical_offset = -1 if last is None else last.physical_offset
         self._queue_offset = min(self._checkpoint.queue_offset, queue_end)
+        self._copies_offset = min(self._checkpoint.copies_offset, log_end)
 
     def _make_durable(self) -> None:
         """After an opening: cut what follows the end, and believe no page of the process before."""
@@ -427,6 +450,7 @@ class TimerStore:
         checkpoint.flushed_position = flushed
         checkpoint.imported_end = min(checkpoint.imported_end, log.end)
         checkpoint.queue_offset = checkpoint.master_queue_offset = self._queue_offset
+        checkpoint.copies_offset = self._copies_offset
         if self._is_ours:
             # Before the cut, see truncate; and though it may say this already: perhaps its sync failed then.
             self._checkpoint_file.save(checkpoint)

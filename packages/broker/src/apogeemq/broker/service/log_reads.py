@@ -25,11 +25,11 @@ class LogReads:
 
     def __init__(self, store: MessageStore, hot_window_bytes: int) -> None:
         self._store = store
-        self._hot_window_bytes = hot_window_bytes
+        self.hot_window_bytes = hot_window_bytes
 
     def is_hot(self, physical_offset: int) -> bool:
         """Whether what lies at an offset is read without waiting for the disk."""
-        return self._store.written_offset - physical_offset <= self._hot_window_bytes
+        return self._store.written_offset - physical_offset <= self.hot_window_bytes
 
     async def record_at(self, physical_offset: int) -> bytes | None:
         """The record that begins there; None when none does."""

@@ -1,7 +1,7 @@
 """Timer messages come due: the copy goes to its real topic, and the timer is settled.
 
 ```
-rmq_sys_wheel_timer 0 ──take in──► TimerStore ──due──► copy in the real topic ──flushed──► commit
+TimerIntake ──► TimerStore ──due──► copy in the real topic ──flushed, confirmed──► commit
 ```
 Each arrow is durable behind the one before it: what a crash cuts off is done again, so a message may come twice then,
 but never not at all. Nothing is early: due is what the clock says is due at the moment of looking. The service sleeps
@@ -12,22 +12,24 @@ import asyncio
 import logging
 from collections import Counter
 from itertools import islice
+from typing import NamedTuple
 
 from apogeemq.broker.core.names import TIMER_TOPIC
 from apogeemq.broker.core.properties import encode_or_keep
-from apogeemq.broker.core.timed import recalled, stored_deliver_ms
+from apogeemq.broker.core.timed import stored_deliver_ms
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.errors import BrokerError
 from apogeemq.broker.service.due_sleep import WakeableSleep
 from apogeemq.broker.service.log_reads import LogReads, decoded
 from apogeemq.broker.service.real_place import real_place, without_wait
+from apogeemq.broker.service.timer_intake import PER_TURN_MAX, TimerIntake
 from apogeemq.broker.service.writer import MessageWriter
 from apogeemq.mesh.clock import Clock
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.errors import RecordInvalid
-from apogeemq.remoting_codec.message import decode_properties, java_string_hash
+from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.remoting_codec.record import Record
-from apogeemq.store.delivery_times import PROPERTY_DUE_MS
+from apogeemq.store.delivery_times import PROPERTY_DUE_MS, PROPERTY_TIMER_OFFSET
 from apogeemq.store.errors import MessageInvalid, MessageTooLarge, StoreError
 from apogeemq.store.message_store import MessageStore
 from apogeemq.store.timer_store import TIMER_QUEUE
@@ -35,13 +37,18 @@ from apogeemq.store.timer_unit import TimerEntry
 
 log = logging.getLogger(__name__)
 
-PER_TURN_MAX = 100
-"""Messages taken in, delivered or settled before everybody else has a turn: a few milliseconds."""
 IDLE_WAIT_S_MAX = 60.0
 STORE_FAILURE_WAIT_S = 1.0
+CONFIRM_WAIT_S = 0.05
+"""How often is looked whether copies are confirmed, where there are replicas."""
 
-PROPERTY_TIMER_OFFSET = "APOGEEMQ_TIMER_OFFSET"
-"""Of a delivered copy: the physical offset of the record that waited. A replica settles its timer by it."""
+
+class _Delivered(NamedTuple):
+    """A message whose copy lies in the log at [begin, end)."""
+
+    entry: TimerEntry
+    begin: int
+    end: int
 
 
 class TimerService:
@@ -62,16 +69,13 @@ class TimerService:
         self._writer = writer
         self._clock = clock
         self._reads = reads
+        self.intake = TimerIntake(store, reads)
         self._sleep = WakeableSleep(clock)
         self._turn = asyncio.Lock()
         """Delivering and storing anew both take timers away."""
         self._has_delivered = asyncio.Event()
-        self._delivered: list[TimerEntry] = []
-        """Copies are in the log, but perhaps not on the disk yet."""
-        self.undeliverable = 0
-        self.recalls = 0
-        """Messages that were taken back."""
-        self.taken_in: Counter[str] = Counter()
+        self._delivered: list[_Delivered] = []
+        """Copies are in the log, but perhaps not on the disk yet, or not confirmed."""
         self.delivered: Counter[str] = Counter()
         """Messages by the topic where they go, since start; topics that are gone among them."""
 
@@ -85,13 +89,15 @@ class TimerService:
 
     async def run(self) -> None:
         """Take in and deliver until cancelled."""
-        has_old_recalls = True
+        is_begun = False
         while True:
             try:
-                if has_old_recalls:
-                    await self._finish_recalls()
-                    has_old_recalls = False
+                if not is_begun:
+                    await self.intake.finish_recalls()
+                    await self.intake.catch_up()
+                    is_begun = True
                 is_full = not await self._deliver_due()
+                self._note_settled(self._store.confirm_offset)
             except StoreError as error:
                 log.warning("timer messages wait, the store takes no writes: %s", error)
                 await self._clock.sleep(STORE_FAILURE_WAIT_S)
@@ -105,93 +111,34 @@ class TimerService:
             await self._wait(wait_s)
 
     async def run_settling(self) -> None:
-        """Settle what was delivered, once it is on the disk, until cancelled."""
+        """Settle what was delivered, once it is on the disk and confirmed, until cancelled."""
         while True:
             await self._has_delivered.wait()
             self._has_delivered.clear()
+            wait_s = CONFIRM_WAIT_S
             try:
                 await self._settle()
             except StoreError as error:
                 log.warning("delivered timer messages can't be settled yet: %s", error)
+                wait_s = STORE_FAILURE_WAIT_S
+            if self._delivered:
                 self._has_delivered.set()
-                await self._clock.sleep(STORE_FAILURE_WAIT_S)
+                await self._clock.sleep(wait_s)
 
     async def stop(self) -> None:
-        """Settle the rest. Both tasks have ended."""
+        """Settle the rest. Both tasks have ended. What is not confirmed may be cut off, and waits again."""
         try:
             await self._settle()
         except StoreError as error:
             log.warning("%d delivered timer messages will come again: %s", len(self._delivered), error)
-            self._timer.release(self._delivered)
+        finally:
+            self._timer.release([each.entry for each in self._delivered])
 
     async def _wait(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)  # a timer may be due at once, or in a bucket that is not sorted yet
             return
         await self._sleep.sleep(seconds)
-
-    # -- taking in -----------------------------------------------------------------------------------------------------
-
-    async def _take_in(self) -> None:
-        """Read the timer queue from where it was last read to its end."""
-        while self._timer.queue_offset < self._store.max_offset(*TIMER_QUEUE):
-            begin = max(self._timer.queue_offset, self._store.min_offset(*TIMER_QUEUE))
-            units: list[tuple[int, int, int]] = []
-            while len(units) < PER_TURN_MAX and (unit := self._store.queue_unit(*TIMER_QUEUE, begin + len(units))):
-                units.append(unit)
-            if not units:
-                return
-            records = await self._reads.records_at([unit[0] for unit in units])
-            for queue_offset, unit, data in zip(range(begin, begin + len(units)), units, records, strict=True):
-                await self._take_in_record(unit[0], unit[1], data)
-                self._timer.queue_offset = queue_offset + 1
-            await asyncio.sleep(0)  # the loop is never held for a long backlog
-
-    async def _take_in_record(self, physical_offset: int, size_bytes: int, data: bytes | None) -> None:
-        try:
-            record = decoded(data)
-            properties = decode_properties(record.properties)
-            deliver_ms = stored_deliver_ms(properties)
-            if recalled(properties) is not None:
-                self.recalls += await asyncio.to_thread(self._recall, properties)
-                return
-            topic = properties.get(m.PROPERTY_REAL_TOPIC, "")
-            is_news = self._timer.add(
-                deliver_ms,
-                physical_offset,
-                size_bytes,
-                topic_hash=java_string_hash(topic),
-                unique_key=properties.get(m.PROPERTY_UNIQ_KEY, "").encode(),
-                store_timestamp_ms=record.store_timestamp_ms,
-            )
-            self.taken_in[topic] += is_news
-        except (RecordInvalid, LookupError, MessageInvalid) as error:
-            self._undeliverable(physical_offset, error)
-
-    def _recall(self, properties: dict[str, str]) -> bool:
-        """Take back the message that these properties name. In a thread: it may look at a whole second's timers."""
-        wanted = recalled(properties)
-
-        def is_it(entry: TimerEntry) -> bool:
-            try:
-                found = decode_properties(decoded(self._store.record_at(entry.physical_offset)).properties)
-            except RecordInvalid:
-                return False
-            return (found.get(m.PROPERTY_REAL_TOPIC), found.get(m.PROPERTY_UNIQ_KEY)) == wanted
-
-        if wanted is None:
-            return False
-        return self._timer.recall(stored_deliver_ms(properties), wanted[1].encode(), is_it)
-
-    async def _finish_recalls(self) -> None:
-        """Do what Java's broker had noted and not come to."""
-        for entry in self._timer.pending_deletions():
-            (data,) = await self._reads.records_at([entry.physical_offset])
-            try:
-                await asyncio.to_thread(self._recall, decode_properties(decoded(data).properties))
-            except (RecordInvalid, LookupError) as error:
-                self._undeliverable(entry.physical_offset, error)
-            self._timer.commit([entry])
 
     # -- delivering ----------------------------------------------------------------------------------------------------
 
@@ -212,19 +159,20 @@ class TimerService:
         """
         async with self._turn:
             now_ms = self._clock.now_ms()
-            await self._take_in()
+            await self.intake.take_in()
             entries = self._timer.due(now_ms, PER_TURN_MAX)
             done = 0
             try:
                 records = await self._reads.records_at([entry.physical_offset for entry in entries])
                 for entry, data in zip(entries, records, strict=True):
+                    begin = self._store.written_offset
                     self._deliver(entry, data)
+                    self._delivered.append(_Delivered(entry, begin, self._store.written_offset))
                     done += 1
             finally:
-                self._delivered += entries[:done]
                 self._timer.release(entries[done:])
-            if entries:
-                self._has_delivered.set()
+                if done:
+                    self._has_delivered.set()
             return len(entries)
 
     def _deliver(self, entry: TimerEntry, data: bytes | None) -> None:
@@ -234,7 +182,7 @@ class TimerService:
             properties = decode_properties(record.properties)
             now_ms = self._clock.now_ms()
             if entry.is_rolled and stored_deliver_ms(properties) > now_ms:
-                self._store_anew(record)
+                self._store_anew(entry, record)
                 return
             topic, queue_id = real_place(self._topics, properties)
             copied = {
@@ -253,20 +201,27 @@ class TimerService:
             )
             self.delivered[topic.name] += 1
         except (RecordInvalid, LookupError, BrokerError, MessageTooLarge, MessageInvalid) as error:
-            self._undeliverable(entry.physical_offset, error)
+            self.intake.note_undeliverable(entry.physical_offset, error)
 
     async def _settle(self) -> None:
-        """Bring the copies to the disk, then settle their timers."""
-        delivered, self._delivered = self._delivered, []
+        """Bring the copies to the disk, then settle the timers of those that are confirmed."""
+        await asyncio.to_thread(self._store.flush)
+        confirm_offset = self._store.confirm_offset
+        settled = [each.entry for each in self._delivered if each.end <= confirm_offset]
+        done: set[TimerEntry] = set()
         try:
-            if delivered:
-                await asyncio.to_thread(self._store.flush)
-            while delivered:
-                self._timer.commit(delivered[-PER_TURN_MAX:])
-                del delivered[-PER_TURN_MAX:]
+            while len(done) < len(settled):
+                some = settled[len(done) : len(done) + PER_TURN_MAX]
+                self._timer.commit(some)
+                done.update(some)
                 await asyncio.sleep(0)  # the loop is never held for long
         finally:
-            self._delivered += delivered  # cancelled, or failed: to be tried again
+            self._delivered = [each for each in self._delivered if each.entry not in done]
+        self._note_settled(confirm_offset)
+
+    def _note_settled(self, confirm_offset: int) -> None:
+        """Nobody has to search the log for copies before this."""
+        self._timer.copies_offset = min([confirm_offset, *(each.begin for each in self._delivered)])
 
     # -- storing anew --------------------------------------------------------------------------------------------------
 
@@ -276,7 +231,7 @@ class TimerService:
         Raises StoreError; those not reached stay as they were.
         """
         async with self._turn:
-            await self._take_in()
+            await self.intake.take_in()
         has_more = self._timer.pending_count > 0
         while has_more:
             async with self._turn:
@@ -288,9 +243,9 @@ class TimerService:
         entries = await asyncio.to_thread(lambda: list(islice(waiting, PER_TURN_MAX)))
         entries = [entry for entry in entries if not self._timer.is_handed_out(entry)]
         records = await self._reads.records_at([entry.physical_offset for entry in entries])
-        recalls = self.recalls
-        await self._take_in()
-        if self.recalls != recalls:
+        recalls = self.intake.recalls
+        await self.intake.take_in()
+        if self.intake.recalls != recalls:
             return True  # perhaps of one of these, which must not be stored anew: look again
         done: list[TimerEntry] = []
         try:
@@ -301,27 +256,29 @@ class TimerService:
         finally:
             if done:
                 await asyncio.to_thread(self._store.flush)
+                await self._confirmed(self._store.written_offset)
                 self._timer.commit(done)
         return bool(done)
 
+    async def _confirmed(self, end: int) -> None:
+        """Wait until no cut can take what is stored below that any more; at once where there are no replicas."""
+        while self._store.confirm_offset < end:
+            await self._clock.sleep(CONFIRM_WAIT_S)
+
     def _try_to_store_anew(self, entry: TimerEntry, data: bytes | None) -> None:
         try:
-            self._store_anew(decoded(data))
+            self._store_anew(entry, decoded(data))
         except RecordInvalid as error:
-            self._undeliverable(entry.physical_offset, error)
+            self.intake.note_undeliverable(entry.physical_offset, error)
 
-    def _store_anew(self, record: Record) -> None:
+    def _store_anew(self, entry: TimerEntry, record: Record) -> None:
+        properties = decode_properties(record.properties)
+        told = {**properties, PROPERTY_TIMER_OFFSET: str(entry.physical_offset)}
         self._writer.put_copy(
             self._topics.require(TIMER_TOPIC),
             TIMER_QUEUE[1],
             record,
-            properties=record.properties,
-            tags_code=m.tags_code(decode_properties(record.properties).get(m.PROPERTY_TAGS)),
+            properties=encode_or_keep(told, record.properties),
+            tags_code=m.tags_code(properties.get(m.PROPERTY_TAGS)),
         )
         self._sleep.wake()
-
-    # -- inside --------------------------------------------------------------------------------------------------------
-
-    def _undeliverable(self, physical_offset: int, error: Exception) -> None:
-        self.undeliverable += 1
-        log.error("the timer message at physical offset %d can't be delivered: %s", physical_offset, error)
