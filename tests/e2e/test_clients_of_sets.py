@@ -103,7 +103,7 @@ def read_back(deployment: BrokerSetDeployment, topic: str) -> list[bytes]:
         return [record.body for queue_id in range(4) for record in pull_all(client, topic, "G_looks", queue_id)]
 
 
-@pytest.mark.parametrize("door", ["grpc", "proxied"])
+@pytest.mark.parametrize("door", ["grpc", "remoting", "proxied"])
 @pytest.mark.parametrize("how", ["kill", "stop"])
 async def test_no_send_fails_when_the_master_goes(
     deployment: BrokerSetDeployment,

@@ -15,12 +15,14 @@ from apogeemq.client_api.errors import (
 from apogeemq.client_api.message import Message, SendReceipt
 from apogeemq.client_api.middleware import Middleware, Send
 from apogeemq.client_remoting import Producer, SendRetry
+from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.batch import decode_batch
-from apogeemq.remoting_codec.codes import RequestCode
+from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.compression import decompress
 from apogeemq.remoting_codec.headers import SendMessageRequestHeaderV2
 from apogeemq.remoting_codec.message import decode_properties
+from apogeemq.remoting_codec.roles import NOT_MASTER
 from scripted_cluster import ScriptedCluster, hang_up, refuse, stay_silent
 
 SEND = RequestCode.SEND_MESSAGE_V2
@@ -197,6 +199,24 @@ async def test_a_broker_that_cannot_be_reached_costs_no_retry(cluster: ScriptedC
     async with Producer(cluster.namesrv.address, retries=0) as producer:
         for _ in range(3):
             assert (await producer.send(MESSAGE)).broker_name == "b"
+
+
+async def test_the_next_master_is_waited_for(cluster: ScriptedCluster) -> None:
+    """Whoever is master no longer says so, and costs no retry; the route is asked for anew and names the next one."""
+    old, new = cluster.brokers["a"], cluster.brokers.pop("b")
+    no_master = refuse(ResponseCode.SERVICE_NOT_AVAILABLE, f"{NOT_MASTER}ask for the one that is")
+
+    def refuse_and_hand_over(channel: Channel, command: RemotingCommand) -> Reply:
+        if len(old.of(SEND)) == 2:
+            cluster.brokers["a"] = new
+        return no_master(channel, command)
+
+    old.usual[SEND] = refuse_and_hand_over
+    async with Producer(cluster.namesrv.address, retries=0) as producer:
+        receipt = await producer.send(MESSAGE)
+    assert receipt.broker_name == "a"
+    assert (len(old.of(SEND)) >= 2, len(new.of(SEND))) == (True, 1)
+    await old.stop()
 
 
 async def test_when_no_broker_can_be_reached(cluster: ScriptedCluster) -> None:

@@ -5,7 +5,8 @@ When a send is tried again (by the producer's `SendRetry`, within its time-out):
   same one only if the refusal is a passing one (overload, closing);
 - the connection was lost before the answer: on any broker. The message may have been stored by then, so it may be
   stored twice. `retries=0` rules that out, at the price of errors that a retry would have hidden.
-A broker that cannot be reached costs no retry: nothing was sent; others are tried, and then the same ones again.
+A broker that cannot be reached, has no master, or says that it is not master now costs no retry: nothing was stored;
+others are tried, and then the same ones again, by a route that is asked for anew: the next master is near.
 A time-out is final: it has used up the time.
 A message with a group goes to the group's queue alone: it is tried again there, or not at all.
 """
@@ -28,8 +29,12 @@ from apogeemq.remoting_codec.bodies import MessageQueue
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.errors import RemoteProtocolError
 from apogeemq.remoting_codec.headers import SendMessageResponseHeader
+from apogeemq.remoting_codec.roles import is_not_master
 
 logger = logging.getLogger(__name__)
+
+UNREACHABLE_WAIT_S_MAX = 0.3
+"""Longest pause while no broker can be reached: within the time of a send the next master of a set is there."""
 
 
 class Sender:
@@ -89,7 +94,7 @@ class Sender:
                     raise _given_up(error, what.topic, queue, attempts, loop.time() - started) from error
                 if what.message_group is not None or len(tried) >= len({one.broker_name for one in route.write_queues}):
                     tried = frozenset()
-                    wait_s = backoff_s(unreachable, self._instance.chance())
+                    wait_s = min(backoff_s(unreachable, self._instance.chance()), UNREACHABLE_WAIT_S_MAX)
                     await asyncio.sleep(min(wait_s, max(deadline - loop.time(), 0)))
             except ConnectionBroken as error:
                 self._failed(what.topic, queue, loop.time())
@@ -132,9 +137,15 @@ class Sender:
             raise NotSent(f"broker {queue.broker_name} has no master now", broker=queue.broker_name)
         broker = self._instance.broker(address)
         ext_fields = what.ext_fields(queue)
-        if what.is_batch:
-            return await link.send_batch_message(broker, ext_fields, what.body, timeout_s)
-        return await link.send_message(broker, ext_fields, what.body, timeout_s)
+        try:
+            if what.is_batch:
+                return await link.send_batch_message(broker, ext_fields, what.body, timeout_s)
+            return await link.send_message(broker, ext_fields, what.body, timeout_s)
+        except link.Refusal as refusal:
+            if is_not_master(refusal.code, refusal.remark):
+                text = f"broker {queue.broker_name} at {address} is {refusal.remark}"
+                raise NotSent(text, broker=queue.broker_name) from refusal
+            raise
 
     def _choose(self, what: Single | Batch, route: TopicRoute, tried: frozenset[str], now: float) -> MessageQueue:
         if not route.write_queues:
@@ -142,7 +153,7 @@ class Sender:
                 f"no queue of topic {what.topic} can be written now",
                 code=ResponseCode.NO_PERMISSION,
                 code_name=ResponseCode.NO_PERMISSION.name,
-                hint="Its brokers have no master, or the topic's perm forbids it.",
+                hint="The topic's perm forbids it, or its brokers have left.",
             )
         if what.message_group is not None:
             return queue_of_group(route.write_queues, what.message_group)
@@ -166,8 +177,7 @@ class Sender:
     def _refused(self, refusal: link.Refusal, topic: str, queue: MessageQueue, now: float) -> None:
         if refusal.code in PASSING:
             self._faults.failed(queue.broker_name, now)
-        else:
-            self._instance.suspect_route(topic)
+        self._instance.suspect_route(topic)
         logger.info("broker %s refused a send to %s, trying again: %s", queue.broker_name, topic, refusal)
 
 

@@ -1,7 +1,8 @@
 """Routes of topics: which queues there are, where the brokers are, and when to ask the name server again.
 
 A table. `take` stores an answer, `is_due` says whether to ask (again), `suspect` that a route was seen to be wrong.
-Producers see queues with write permission on brokers that have a master; consumers queues with read permission.
+Producers see queues with write permission, consumers queues with read permission. A broker set without a master stays
+among the former: the next one is near, and the queue of a message group may not depend on who is master.
 Bounded by the topics that the client uses. `now` is of one monotonic clock, in seconds.
 """
 
@@ -14,7 +15,13 @@ from apogeemq.remoting_codec.route import MASTER_ID, TopicRouteData
 REFRESH_INTERVAL_S: Final = 30.0
 """A known route is asked for again after so long (Apache: pollNameServerInterval)."""
 MISSING_INTERVAL_S: Final = 1.0
-"""A topic without route is asked for again after so long, and a suspected route too."""
+"""A topic without route is asked for again after so long."""
+SUSPECT_INTERVAL_S: Final = 0.25
+"""A suspected route is asked for again after so long."""
+KEPT_S: Final = 10.0
+"""How long a route outlives the name server's word that nobody serves its topic. A master that stops in order leaves
+the routes before the next one of its set is in them; Java's clients keep such a route for ever.
+"""
 
 TOPICS_MAX: Final = 10_000
 
@@ -47,6 +54,8 @@ class _Entry:
     route: TopicRoute | None
     due: float
     asked: float
+    gone: float | None = None
+    """Since when nobody serves the topic."""
 
 
 class TooManyTopics(Exception):  # noqa: N818 — named like the client's errors
@@ -78,13 +87,20 @@ class RouteCache:
         return min((entry.due for entry in self._entries.values()), default=now + REFRESH_INTERVAL_S)
 
     def take(self, topic: str, route: TopicRoute | None, now: float) -> bool:
-        """Store the name server's answer; None: it knows no such topic. Gives whether anything changed.
+        """Store the name server's answer; None: nobody serves the topic. Gives whether anything changed.
+
+        A route that is known stays for KEPT_S then.
 
         Raises TooManyTopics beyond TOPICS_MAX.
         """
         entry = self._entries.get(topic)
         if entry is None and len(self._entries) >= TOPICS_MAX:
             raise TooManyTopics(f"{TOPICS_MAX} topics are in use already, which is the bound")
+        if route is None and entry is not None and entry.route is not None:
+            gone = now if entry.gone is None else entry.gone
+            if now - gone < KEPT_S:
+                self._entries[topic] = _Entry(entry.route, now + MISSING_INTERVAL_S, now, gone)
+                return False
         interval_s = MISSING_INTERVAL_S if route is None else REFRESH_INTERVAL_S
         self._entries[topic] = _Entry(route, now + interval_s, now)
         return entry is None or entry.route != route
@@ -97,10 +113,10 @@ class RouteCache:
             entry.asked = now
 
     def suspect(self, topic: str, now: float) -> None:
-        """The route was seen to be wrong: ask at once, but not more often than every MISSING_INTERVAL_S."""
+        """The route was seen to be wrong: ask at once, but not more often than every SUSPECT_INTERVAL_S."""
         entry = self._entries.get(topic)
         if entry is not None:
-            entry.due = min(entry.due, max(now, entry.asked + MISSING_INTERVAL_S))
+            entry.due = min(entry.due, max(now, entry.asked + SUSPECT_INTERVAL_S))
 
     def addresses(self) -> set[str]:
         """Every broker address in any route."""
@@ -119,7 +135,7 @@ def read_route(topic: str, data: TopicRouteData) -> TopicRoute:
     read_queues: list[MessageQueue] = []
     for queues in data.queue_datas:
         name = queues.broker_name
-        if queues.perm & _PERM_WRITE and MASTER_ID in addresses.get(name, {}):
+        if queues.perm & _PERM_WRITE and name in addresses:
             write_queues += [MessageQueue(topic, name, number) for number in range(queues.write_queue_nums)]
         if queues.perm & _PERM_READ and name in addresses:
             read_queues += [MessageQueue(topic, name, number) for number in range(queues.read_queue_nums)]
