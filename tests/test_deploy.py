@@ -1,7 +1,8 @@
 """Every configuration file in deploy/ is read by the service that it is for: examples that no longer load teach wrong.
 
 A file's name opens with its service: broker.toml, broker-a.properties, namesrv.toml. The service reads it with
-`--print-config`, which checks everything that a start would check, and starts nothing.
+`--print-config`, which checks everything that a start would check, and starts nothing. A `topology` is read by
+`apogeemq up` so.
 """
 
 import pathlib
@@ -11,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = pathlib.Path(sys.executable).parent
-SERVICES = ("namesrv", "controller", "broker", "proxy")
+SERVICES = ("namesrv", "controller", "broker", "proxy", "topology")
 LOAD_TIMEOUT_S = 60
 
 
@@ -32,6 +33,8 @@ def complaint(file: pathlib.Path) -> str | None:
     if service is None:
         return f"{file.name} does not open with one of {', '.join(SERVICES)}"
     command = [str(SCRIPTS / f"apogeemq-{service}"), "--config", str(file), "--print-config"]
+    if service == "topology":
+        command = [str(SCRIPTS / "apogeemq"), "up", "--topology", str(file), "--print-config"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_TIMEOUT_S, check=False)
     return None if done.returncode == 0 else f"{file.name}: {service} ended with {done.returncode}\n{done.stderr}"
 
@@ -69,3 +72,10 @@ def test_a_configuration_that_does_not_load_is_found(tmp_path: pathlib.Path) -> 
     empty = tmp_path / "broker.properties"
     empty.write_text("")
     assert complaint(empty) is None
+
+
+def test_a_topology_that_does_not_load_is_found(tmp_path: pathlib.Path) -> None:
+    """So is a wrong setting of one of its processes, with its name."""
+    wrong = tmp_path / "topology-wrong.toml"
+    wrong.write_text("[broker_sets.a.members.one]\nno_such_key = 1\n")
+    assert "one: no_such_key is not known" in str(complaint(wrong))

@@ -132,7 +132,6 @@ def test_what_has_no_effect_here_is_told(tmp_path: Path) -> None:
         "proxy: identity.proxy_mode (flag --set proxyMode)",
     ]
     assert config.without_effect() == ["namesrv: log.level (flag --set log.level)", *everywhere]
-    assert config.without_effect(one_process=False) == everywhere
     assert load().without_effect() == []
 
 

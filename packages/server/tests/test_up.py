@@ -75,6 +75,48 @@ def test_a_wrong_line_in_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureF
     )
 
 
+def test_a_wrong_topology_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Process, key, reason and file on stderr; nothing on stdout, nothing started."""
+    file = tmp_path / "topology.toml"
+    file.write_text("[broker_sets.a.members.one]\nflushDiskTyp = 'SYNC_FLUSH'\n")
+    data = tmp_path / "data"
+    assert main(["up", "--topology", str(file), "--data", str(data)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "apogeemq up: one: flushDiskTyp is not known; did you mean flushDiskType?"
+        f" [file {file}, key broker_sets.a.members.one.flushDiskTyp]\n"
+    )
+    assert not data.exists()
+
+
+@pytest.mark.parametrize("option", ["--processes", "--ha", "--brokers=2", "--broker-config=b.conf"])
+def test_a_topologys_file_says_all(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    """Short forms and files of single services do not go beside it."""
+    assert main(["up", "--topology", str(tmp_path / "t.toml"), option]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"apogeemq up: {option.partition('=')[0]} does not go with --topology")
+
+
+def test_a_topologys_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of every process, as they can be given after --set; no etcd is needed for it."""
+    assert main(["up", "--ha", "--print-config", "--set", "broker-a-2.listenPort=1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "broker-a-2.listeners.remoting.port = 1  (flag --set listenPort)" in lines
+    assert "broker-a-3.listeners.remoting.port = 11111  (default)" in lines
+
+
+def test_ha_without_etcd_exits_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what to install; nothing is left behind."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("apogeemq.server.etcd_program.WHEEL_MODULE", "no_such_module_anywhere")
+    assert main(["up", "--ha", "--data", str(tmp_path / "data")]) == 2
+    assert "apogeemq up: etcd.program is not set, and there is no etcd on PATH" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
 def test_certificates_that_are_none_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are a wrong setting too: found before anything listens, and told with their service."""
     pem = tmp_path / "any.pem"
@@ -132,7 +174,9 @@ def test_help_of_the_command_lists_its_subcommands(capsys: pytest.CaptureFixture
     assert "up" in capsys.readouterr().out.split()
 
 
-@pytest.mark.parametrize("arguments", [[], ["down"], ["up", "--ports", "some"], ["up", "--log-level", "LOUD"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["down"], ["up", "--ports", "some"], ["up", "--log-level", "LOUD"], ["up", "--brokers", "0"]]
+)
 def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Argparse's own refusals have the code that wrong settings have."""
     with pytest.raises(SystemExit) as caught:

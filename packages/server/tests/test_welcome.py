@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from apogeemq.server.welcome import welcome
+from apogeemq.server.welcome import ShownProcess, welcome, welcome_to
 
 EVERYTHING = {
     "namesrv.http": "127.0.0.1:9878",
@@ -74,3 +74,25 @@ def test_listeners_that_are_off_have_no_row() -> None:
 def test_the_version_is_told() -> None:
     """The first line names product and version: what a report of a problem has to begin with."""
     assert welcome(EVERYTHING, DATA, "1.2.3").splitlines()[0] == "ApogeeMQ 1.2.3 serves."
+
+
+def test_processes_are_named_with_their_pids() -> None:
+    """Each with its own listeners; what to try names the first proxy and name server, and all controllers."""
+    processes = [
+        ShownProcess("etcd-1", "etcd", 10, {"client": "127.0.0.1:2379", "peer": "127.0.0.1:2380"}),
+        ShownProcess("namesrv-1", "namesrv", 11, {"remoting": "127.0.0.1:9876"}),
+        ShownProcess("controller-1", "controller", 12, {"mesh": "127.0.0.1:9870"}),
+        ShownProcess("controller-2", "controller", 13, {"mesh": "127.0.0.1:9970"}),
+        ShownProcess("proxy-1", "proxy", 14, {"grpc": "127.0.0.1:8081"}),
+        ShownProcess("proxy-2", "proxy", 15, {"grpc": "127.0.0.1:8181"}),
+    ]
+    text = welcome_to(processes, DATA, "0.1.0", ["look out"])
+    assert [line.split("  ")[1] for line in table(text)][:4] == [
+        "etcd-1 (process 10)",
+        "",
+        "namesrv-1 (process 11)",
+        "controller-1 (process 12)",
+    ]
+    assert "NOTE: look out" in text.splitlines()
+    assert "quickstart.py 127.0.0.1:8081\n" in text
+    assert '--controller "127.0.0.1:9870;127.0.0.1:9970"' in text

@@ -31,7 +31,7 @@ from typing import Annotated, Generic, Literal, TypeVar, cast, get_type_hints
 
 import msgspec
 from apogeemq.mesh.config_fields import MASK, Alias, Field, convert, fields_of, section_of, setting
-from apogeemq.mesh.config_sources import RawSetting, parse_set_flags, read_environment, read_file, read_flags
+from apogeemq.mesh.config_sources import RawSetting, flatten, parse_set_flags, read_environment, read_file, read_flags
 from apogeemq.mesh.errors import ConfigError
 
 __all__ = [
@@ -39,7 +39,9 @@ __all__ = [
     "ConfigError",
     "ListenerConfig",
     "Loaded",
+    "RawSetting",
     "TlsConfig",
+    "flatten",
     "known_aliases",
     "load",
     "parse_set_flags",
@@ -123,6 +125,7 @@ def load(
     section_type: type[SectionT],
     *,
     file: Path | None = None,
+    around: Sequence[Sequence[RawSetting]] = (),
     environ: Mapping[str, str] | None = None,
     prefix: str = "",
     flags: Mapping[str, str] | None = None,
@@ -130,6 +133,8 @@ def load(
     defaults: SectionT | None = None,
 ) -> Loaded[SectionT]:
     """Fill `section_type`; raises ConfigError for the first thing wrong.
+
+    `around` are sources over the file, a later one over an earlier: what a file around this service says of it.
 
     A name that nobody knows is an error, in the environment too when it begins with `prefix`. `ignored` are names
     accepted without effect, such as RocketMQ properties that have no meaning here: so an official file loads.
@@ -141,6 +146,7 @@ def load(
     found_ignored: list[str] = []
     for source in (
         read_file(file) if file is not None else [],
+        *around,
         names.from_environment(environ or {}),
         read_flags(flags or {}),
     ):

@@ -50,14 +50,15 @@ def _read_toml(path: Path, data: bytes) -> Iterator[RawSetting]:
         table = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"is no TOML: {error}") from error
-    for key, value in _flatten("", table):
+    for key, value in flatten("", table):
         yield RawSetting(key, value, f"file {path}, key {key}")
 
 
-def _flatten(prefix: str, table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def flatten(prefix: str, table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Every value of nested tables with its dotted key behind `prefix`, in the order of the file."""
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _flatten(f"{prefix}{key}.", value)
+            yield from flatten(f"{prefix}{key}.", value)
         else:
             yield f"{prefix}{key}", value
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 import msgspec
 from apogeemq.mesh.chance import Chance, SystemChance
 from apogeemq.mesh.clock import Clock, SystemClock
-from apogeemq.mesh.config import Loaded, load, parse_set_flags
+from apogeemq.mesh.config import Loaded, RawSetting, load, parse_set_flags
 from apogeemq.mesh.errors import ConfigError, LifecycleError
 from apogeemq.mesh.health import Health
 from apogeemq.mesh.lifecycle import Lifecycle
@@ -117,11 +117,16 @@ class ServiceProgram(Generic[ConfigT]):
         flags: Mapping[str, str] | None = None,
         *,
         defaults: ConfigT | None = None,
+        around: Sequence[Sequence[RawSetting]] = (),
     ) -> Loaded[ConfigT]:
-        """Load settings: defaults (the service's own when None) < file < environment < flags. Raises ConfigError."""
+        """Load settings: defaults (the service's own when None) < file < `around` < environment < flags.
+
+        Raises ConfigError.
+        """
         return load(
             self.config_type,
             file=file,
+            around=around,
             environ=environ,
             prefix=self.environment_prefix,
             flags=flags,

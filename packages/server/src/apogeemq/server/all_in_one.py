@@ -18,6 +18,7 @@ from apogeemq.broker.app import PROGRAM as BROKER
 from apogeemq.broker.app import BrokerApp
 from apogeemq.broker.config import BrokerConfig, IdentityConfig, StoreSettings
 from apogeemq.broker.config import ListenersConfig as BrokerListeners
+from apogeemq.controller.config import ListenersConfig as ControllerListeners
 from apogeemq.mesh.addresses import join_address, split_address
 from apogeemq.mesh.config import ListenerConfig, Loaded
 from apogeemq.mesh.errors import ConfigError
@@ -26,7 +27,6 @@ from apogeemq.mesh.metrics import Registry
 from apogeemq.mesh.service_process import (
     MakeWorld,
     ServiceApp,
-    ServiceProgram,
     print_ready_line,
     serve_until_signal,
 )
@@ -41,10 +41,7 @@ from apogeemq.proxy.config import ProxyConfig
 from apogeemq.proxy.config import TopicsConfig as ProxyTopics
 from apogeemq.server.welcome import welcome
 
-ListenersT = TypeVar("ListenersT", NamesrvListeners, BrokerListeners, ProxyListeners)
-
-PROGRAMS: dict[str, ServiceProgram[Any]] = {"namesrv": NAMESRV, "broker": BROKER, "proxy": PROXY}
-"""All services, in the order of starting."""
+ListenersT = TypeVar("ListenersT", NamesrvListeners, ControllerListeners, BrokerListeners, ProxyListeners)
 
 LOOPBACK = "127.0.0.1"
 PACKAGE = "apogeemq"
@@ -79,23 +76,23 @@ class AllInOneConfig:
         Embedded are: loopback, the broker's name, its store under `data`, topics that gRPC clients make by using them
         as Remoting clients do, and with `free_ports` port 0 everywhere. Raises ConfigError.
         """
-        namesrv_defaults = NamesrvConfig(listeners=_on_loopback(NamesrvListeners(), free_ports=free_ports))
+        namesrv_defaults = NamesrvConfig(listeners=on_loopback(NamesrvListeners(), free_ports=free_ports))
         broker_defaults = BrokerConfig(
             identity=IdentityConfig(broker_name="broker-a"),
-            listeners=_on_loopback(BrokerListeners(), free_ports=free_ports),
+            listeners=on_loopback(BrokerListeners(), free_ports=free_ports),
             store=StoreSettings(path=str(data / "broker")),
         )
-        with _naming("namesrv"):
+        with naming("namesrv"):
             namesrv = NAMESRV.load_config(files["namesrv"], environ, settings["namesrv"], defaults=namesrv_defaults)
-            _check_broker_can_register(namesrv.value.listeners.mesh)
-        with _naming("broker"):
+            check_broker_can_register(namesrv.value.listeners.mesh)
+        with naming("broker"):
             broker = BROKER.load_config(files["broker"], environ, settings["broker"], defaults=broker_defaults)
         proxy_defaults = ProxyConfig(
             identity=ProxyIdentity(cluster_name=broker.value.identity.cluster_name),
-            listeners=_on_loopback(ProxyListeners(), free_ports=free_ports),
+            listeners=on_loopback(ProxyListeners(), free_ports=free_ports),
             topics=ProxyTopics(auto_create=True),
         )
-        with _naming("proxy"):
+        with naming("proxy"):
             proxy = PROXY.load_config(files["proxy"], environ, settings["proxy"], defaults=proxy_defaults)
         return cls(namesrv, broker, proxy)
 
@@ -112,12 +109,12 @@ class AllInOneConfig:
         """List the secrets that are set, for whoever must keep them out of logs."""
         return [value for loaded in self.by_service.values() for value in loaded.secret_values()]
 
-    def without_effect(self, *, one_process: bool = True) -> list[str]:
+    def without_effect(self) -> list[str]:
         """List what was set and changes nothing here, with where it was set."""
         found = []
         for service, loaded in self.by_service.items():
             found += [f"{service}: {name}" for name in loaded.ignored]
-            for key in (*_KNOWN_HERE.get(service, ()), *(_PROCESS_WIDE if one_process else ())):
+            for key in (*_KNOWN_HERE.get(service, ()), *_PROCESS_WIDE):
                 if loaded.origins[key] != "default":
                     found.append(f"{service}: {key} ({loaded.origins[key]})")
         return found
@@ -131,14 +128,14 @@ async def serve(config: AllInOneConfig) -> None:
     apps: dict[str, ServiceApp] = {}
 
     def assemble(make_world: MakeWorld, lifecycle: Lifecycle) -> Registry:
-        with _naming("namesrv"):
+        with naming("namesrv"):
             namesrv = NAMESRV.make_app(config.namesrv.value, make_world({"node_type": "namesrv"}))
 
         def namesrvs() -> list[str]:
             return [dial_address(config.namesrv.value.listeners.mesh, namesrv.endpoints["mesh"])]
 
         world = make_world({"node_type": "broker", **BROKER.metric_labels(config.broker.value)})
-        with _naming("broker"):
+        with naming("broker"):
             broker = BrokerApp(
                 config.broker.value,
                 network=world.network,
@@ -166,7 +163,7 @@ def _proxy(
 ) -> ProxyApp:
     """Put the proxy together, with the broker beside it as one that it asks straight."""
     world = make_world({"node_type": "proxy", **PROXY.metric_labels(config)})
-    with _naming("proxy"):
+    with naming("proxy"):
         return ProxyApp(
             config,
             network=world.network,
@@ -194,7 +191,7 @@ def dial_address(listener: ListenerConfig, advertised: str) -> str:
     return join_address(host, listener.port or split_address(advertised)[1])
 
 
-def _check_broker_can_register(mesh: ListenerConfig) -> None:
+def check_broker_can_register(mesh: ListenerConfig) -> None:
     """Raise ConfigError when the broker of this process could not reach the name server of this process."""
     if not mesh.enabled:
         raise ConfigError("listeners.mesh.enabled", "is false, but the broker registers there")
@@ -203,7 +200,7 @@ def _check_broker_can_register(mesh: ListenerConfig) -> None:
 
 
 @contextmanager
-def _naming(service: str) -> Iterator[None]:
+def naming(service: str) -> Iterator[None]:
     """Say in a ConfigError which service's setting is wrong."""
     try:
         yield
@@ -212,11 +209,11 @@ def _naming(service: str) -> Iterator[None]:
         raise ConfigError(key, error.problem, origin=error.origin, nearest=error.nearest) from error
 
 
-def _on_loopback(listeners: ListenersT, *, free_ports: bool) -> ListenersT:
-    """The same listeners on loopback, each on its own port or on any free one."""
+def on_loopback(listeners: ListenersT, *, free_ports: bool, raised_by: int = 0) -> ListenersT:
+    """The same listeners on loopback, each on its own port and `raised_by`, or on any free one."""
     changed = {}
     for name in listeners.__struct_fields__:
         listener: ListenerConfig = getattr(listeners, name)
-        port = 0 if free_ports else listener.port
+        port = 0 if free_ports else listener.port + raised_by
         changed[name] = msgspec.structs.replace(listener, host=LOOPBACK, port=port)
     return msgspec.structs.replace(listeners, **changed)

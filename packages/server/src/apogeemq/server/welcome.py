@@ -2,55 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _SERVICES = {"namesrv": "name server", "broker": "broker", "proxy": "proxy"}
-_LISTENERS = ("grpc", "remoting", "vip", "mesh", "http")
+_LISTENERS = ("client", "peer", "grpc", "remoting", "vip", "mesh", "http")
+_PROBES = "/healthz /readyz /metrics"
 _NOTES = {
+    "etcd.client": "controllers",
+    "etcd.peer": "other members",
     "namesrv.remoting": "clients: this is their name server address",
+    "namesrv.mesh": "other services",
+    "namesrv.http": _PROBES,
+    "controller.mesh": "brokers, and apogeemq-controller status",
+    "controller.http": _PROBES,
     "broker.remoting": "clients",
     "broker.vip": "clients",
-    "namesrv.mesh": "other services",
     "broker.mesh": "other services",
-    "namesrv.http": "/healthz /readyz /metrics",
-    "broker.http": "/healthz /readyz /metrics",
+    "broker.http": _PROBES,
     "proxy.grpc": "clients: this is their endpoint",
     "proxy.remoting": "clients, through the proxy",
-    "proxy.http": "/healthz /readyz /metrics",
+    "proxy.http": _PROBES,
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ShownProcess:
+    """A process, or a service within ours: `pid` 0. `kind` is a service's short name or "etcd"."""
+
+    name: str
+    kind: str
+    pid: int
+    listeners: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        if self.name == self.kind:
+            return _SERVICES.get(self.kind, self.kind)
+        return f"{self.name} (process {self.pid})"
+
+
 def welcome(listeners: Mapping[str, str], data: Path, version: str) -> str:
-    """Make the text: what listens where, where the data is, what to try. Ends with a line break.
+    """Make the text for services of one process: what listens where, where the data is, what to try.
 
     Args:
         listeners: "service.listener" to "host:port", of those that are on.
         data: directory of the broker's store.
         version: of the product.
     """
-    rows = [*_rows(listeners), ("data", "", str(data), "")]
+    shown = []
+    for service in _SERVICES:
+        own = {key.removeprefix(f"{service}."): at for key, at in listeners.items() if key.startswith(f"{service}.")}
+        if own:
+            shown.append(ShownProcess(service, service, 0, own))
+    return welcome_to(shown, data, version)
+
+
+def welcome_to(processes: Sequence[ShownProcess], data: Path, version: str, notes: Sequence[str] = ()) -> str:
+    """Make the text for processes, in their order. Ends with a line break.
+
+    `notes` are what a person has to know besides.
+    """
+    rows = [row for process in processes for row in _rows(process)] + [("data", "", str(data), "")]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    address_width = max(map(len, listeners.values()), default=0)
+    address_width = max((len(at) for each in processes for at in each.listeners.values()), default=0)
     lines = [f"ApogeeMQ {version} serves.", ""]
     for service, listener, address, note in rows:
         line = f"  {service:<{widths[0]}}  {listener:<{widths[1]}}  {address:<{address_width}}  {note}"
         lines.append(line.rstrip())
-    for listener, try_it in (("proxy.grpc", _try_grpc), ("namesrv.remoting", _try_remoting)):
-        if listener in listeners:
-            lines += ["", *try_it(listeners[listener])]
+    for note in notes:
+        lines += ["", f"NOTE: {note}"]
+    for kind, listener, try_it in (("proxy", "grpc", _try_grpc), ("namesrv", "remoting", _try_remoting)):
+        found = [each.listeners[listener] for each in processes if each.kind == kind and listener in each.listeners]
+        if found:
+            lines += ["", *try_it(found[0])]
+    controllers = [each.listeners["mesh"] for each in processes if each.kind == "controller"]
+    if controllers:
+        lines += [
+            "",
+            "Who is master, and of what:",
+            f'  apogeemq-controller status --controller "{";".join(controllers)}"',
+        ]
     lines += ["", "Ctrl-C stops.", ""]
     return "\n".join(lines)
 
 
-def _rows(listeners: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+def _rows(process: ShownProcess) -> Iterator[tuple[str, str, str, str]]:
     """Service, listener, address and note; the service is named in its first row only."""
-    for service, title in _SERVICES.items():
-        for listener in _LISTENERS:
-            key = f"{service}.{listener}"
-            if key in listeners:
-                yield title, listener, listeners[key], _NOTES[key]
-                title = ""  # noqa: PLW2901 — named once
+    title = process.title
+    for listener in _LISTENERS:
+        if listener in process.listeners:
+            yield title, listener, process.listeners[listener], _NOTES[f"{process.kind}.{listener}"]
+            title = ""
 
 
 def _try_grpc(proxy: str) -> list[str]:
