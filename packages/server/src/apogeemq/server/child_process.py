@@ -84,6 +84,7 @@ class ChildProcess:
         self._log_prefix = log_prefix
         self._process: Process | None = None
         self._orderly_codes: frozenset[int] = frozenset()
+        self._serves = False
         self._reading: list[asyncio.Task[None]] = []
 
     @property
@@ -95,7 +96,7 @@ class ChildProcess:
         """Start it and wait until it serves. Raises LifecycleError when it ends before, or takes START_TIMEOUT_S."""
         command = self._command()
         self.started_s = asyncio.get_running_loop().time()
-        self._orderly_codes = command.orderly_codes
+        self._orderly_codes, self._serves = command.orderly_codes, False
         try:
             process = self._process = await asyncio.create_subprocess_exec(
                 *command.argv,
@@ -118,6 +119,7 @@ class ChildProcess:
         except BaseException:
             await self.stop()
             raise
+        self._serves = True
         self._reading.append(self._task("stdout", self._drain(process)))
 
     async def ended(self) -> int:
@@ -128,7 +130,10 @@ class ChildProcess:
         return code
 
     async def stop(self) -> None:
-        """Ask it to end by SIGTERM, kill it when it does not; raises LifecycleError when it ended in bad order."""
+        """Ask it to end by SIGTERM, kill it when it does not; raises LifecycleError when it ended in bad order.
+
+        One that does not serve yet may not know of signals yet: the signal itself ends it, which is no bad order.
+        """
         process = self._process
         if process is None:
             return
@@ -144,7 +149,8 @@ class ChildProcess:
             raise LifecycleError(self.name, f"did not end within {STOP_TIMEOUT_S:g} s and was killed") from None
         finally:
             await self._read_rest()
-        if was_running and code not in self._orderly_codes:
+        expected = self._orderly_codes if self._serves else {*self._orderly_codes, -signal.SIGTERM}
+        if was_running and code not in expected:
             raise LifecycleError(self.name, f"ended with exit code {code}; its own words are above")
 
     def _task(self, what: str, running: Awaitable[None]) -> asyncio.Task[None]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SERVICES = ("namesrv", "broker", "proxy")
 DATA_DIRECTORY = "./data"
+INTERRUPTED_EXIT_CODE = 130
 BROKERS_MAX = 50
 """Of a short form, all on one machine."""
 
@@ -130,6 +131,8 @@ def run_up(options: argparse.Namespace) -> int:
     except LifecycleError as error:
         sys.stderr.write(f"apogeemq up: {error}\n")
         return 1
+    except KeyboardInterrupt:  # before anything ran that would have to be stopped in order
+        return INTERRUPTED_EXIT_CODE
 
 
 def _run_in_one_process(options: argparse.Namespace) -> int:
