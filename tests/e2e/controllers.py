@@ -69,7 +69,14 @@ class Controllers:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`apogeemq-controller …`, told of all controllers."""
-        argv = [str(console_script("apogeemq-controller")), *words, "--controller", ";".join(self.endpoints.values())]
+        return self._ask("apogeemq-controller", *words)
+
+    def admin_ha(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`apogeemq admin ha …`, likewise."""
+        return self._ask("apogeemq", "admin", "ha", *words)
+
+    def _ask(self, script: str, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = [str(console_script(script)), *words, "--controller", ";".join(self.endpoints.values())]
         return subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
 
     def status(self) -> Mapping[str, Any]:

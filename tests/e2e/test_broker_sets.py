@@ -55,6 +55,7 @@ def test_the_master_goes(deployment: BrokerSetDeployment, how: str) -> None:
             lambda told: told["master_id"] not in {0, before["master_id"]}, "another broker is master"
         )
         assert after["master_epoch"] > before["master_epoch"]
+        assert after["elections"][0]["reason"] == f"master {before['master_id']} was gone"
         load.wait_for_more()
         if how == "kill":
             deployment.start_broker(master)
@@ -75,6 +76,7 @@ def test_a_clean_stop_hands_over(deployment: BrokerSetDeployment) -> None:
         deployment.process(master).stop()
         after = deployment.until(lambda told: told["master_id"] not in {0, before["master_id"]}, "another is master")
         assert before["master_id"] not in after["sync_state_set"]
+        assert after["elections"][0]["reason"] == f"master {before['master_id']} stopped in good order"
         load.wait_for_more()
         deployment.start_broker(master)
         deployment.whole()
@@ -211,16 +213,21 @@ def test_the_name_server_goes(deployment: BrokerSetDeployment, how: str) -> None
 
 
 def test_an_operator_moves_the_master(deployment: BrokerSetDeployment) -> None:
-    """`apogeemq-controller elect-master` over a master that is alive: the one that is named follows."""
+    """`apogeemq admin ha elect` over a master that is alive: the one that is named follows, and the status says why."""
     before = deployment.whole()
     chosen = next(each for each in before["sync_state_set"] if each != before["master_id"])
     with Load(deployment, "Operator") as load:
-        command = ("elect-master", "--broker-name", "broker-a", "--broker-id", str(chosen))
-        done = deployment.controllers.command(*command)
+        done = deployment.controllers.admin_ha("elect", "broker-a", "--broker-id", str(chosen))
         assert done.returncode == 0, f"{done.stderr}{deployment.status()}"
         deployment.until(lambda told: told["master_id"] == chosen, "the chosen one is master")
         load.wait_for_more()
-        deployment.whole()
+        after = deployment.whole()
+        newest = after["elections"][0]
+        assert (newest["master_id"], newest["previous_id"]) == (chosen, before["master_id"])
+        assert newest["reason"] == f"an operator chose broker {chosen}"
+        assert all(each["lag"] >= 0 and 0 < each["lease_left_ms"] <= TTL_S * 1000 for each in after["brokers"])
+        printed = deployment.controllers.admin_ha("status", "broker-a").stdout
+        assert f"an operator chose broker {chosen}" in printed
     assert load.missing() == set()
 
 
@@ -244,8 +251,9 @@ def test_etcd_forgets_everything(deployment: BrokerSetDeployment) -> None:
     with Load(deployment, "Wiped") as load:
         deployment.etcd.control("del", "--prefix", "/apogeemq/")
         deployment.until(lambda told: told["master_epoch"] > before["master_epoch"], "the set begins again")
-        deployment.whole()
+        after = deployment.whole()
         load.wait_for_more()
+    assert "etcd had forgotten the set" in after["elections"][0]["reason"]
     assert load.missing() == set()
 
 

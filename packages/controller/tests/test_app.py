@@ -177,6 +177,10 @@ async def test_brokers_register_are_told_and_form_a_set(world: World) -> None:
             (1, True, True),
             (2, True, True),
         ]
+        assert [each.HasField("lag") for each in described.sets[0].brokers] == [True, True]
+        assert all(0 < each.lease_left_ms <= TTL_S * 1000 for each in described.sets[0].brokers)
+        [election] = described.sets[0].elections
+        assert (election.master_epoch, election.master_id, election.reason) == (1, 1, "the set began")
         refused = (await slave.elect(over_epoch=1)).refused
         assert (refused.code, refused.text) == (2011, "broker 1 is master, and alive")
         refused = (await slave.propose({2: 1})).refused

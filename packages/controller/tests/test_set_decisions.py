@@ -138,6 +138,24 @@ def test_nothing_is_decided_over_a_value_that_nobody_can_read() -> None:
     assert machine.trouble == ""
 
 
+def test_a_change_names_the_request_that_was_carried_out() -> None:
+    """Whether the watch tells of it first, or the transaction; what somebody else wrote has none."""
+    operator = AskElection(3, 0, 0, designated_id=2)
+    elected = SyncState(2, 6, (1, 2), 10)
+    known = (stored(7, STATE), stored(8, replica(1)), stored(9, replica(2)))
+    for watch_first in (True, False):
+        machine = begun(*known)
+        machine.step(Alive(frozenset({1, 2}), frozenset({1, 2})), 0)
+        machine.step(Reported(2, 1, 5, 100), 0)
+        asked = machine.step(operator, 0)
+        if watch_first:
+            effects = machine.step(Seen(stored(21, elected)), 0)
+        else:
+            effects = machine.step(Committed(ticket(asked), found(21, stored(21, elected), *known[1:])), 0)
+        assert [each for each in effects if isinstance(each, Changed)] == [Changed(elected, operator)]
+    assert Changed(elected) in begun(*known).step(Seen(stored(21, elected)), 0)
+
+
 def test_a_set_whose_master_lives_waits_for_nothing() -> None:
     """Time alone decides nothing then; a request under way, or a master that is gone, ends that."""
     machine = begun(stored(7, STATE), stored(8, replica(1)))

@@ -21,8 +21,8 @@ def reply(**state: Any) -> pb.DescribeSetsReply:
     ]
     known = {"master_id": 1, "master_epoch": 5, "members": [1], "set_epoch": 9, "replicas": replicas, **state}
     brokers = [
-        Seen(broker_id=1, is_alive=True, is_connected=True, epoch=5, end_offset=1234),
-        Seen(broker_id=2, epoch=5, end_offset=99),
+        Seen(broker_id=1, is_alive=True, is_connected=True, epoch=5, end_offset=1234, lease_left_ms=2500, lag=0),
+        Seen(broker_id=2, epoch=5, end_offset=99, lag=1135),
         Seen(broker_id=3, is_alive=True),
     ]
     broker_set = pb.DescribeSetsReply.BrokerSet(broker_name="broker-a", set_state=pb.SetState(**known), brokers=brokers)
@@ -34,11 +34,37 @@ def test_a_table_has_a_line_for_each_broker() -> None:
     assert render(reply(), "table").splitlines() == [
         "cluster c, active controller 10.0.0.8:9870, seen by 10.0.0.9:9870",
         "",
-        "BROKER SET  EPOCH  SET EPOCH  ID  ROLE     IN SET  ALIVE  STREAM  END OFFSET  ADDRESS",
-        "broker-a    5      9          1   master   yes     yes    yes     1234        10.0.0.1:10911",
-        "broker-a    5      9          2   slave    no      no     no      99          10.0.0.2:10911",
-        "broker-a    5      9          3   learner  no      yes    no      0           10.0.0.3:10911",
+        "BROKER SET  EPOCH  SET EPOCH  ID  ROLE     IN SET  ALIVE  STREAM  LEASE  END OFFSET  LAG   ADDRESS",
+        "broker-a    5      9          1   master   yes     yes    yes     2.5 s  1234        0     10.0.0.1:10911",
+        "broker-a    5      9          2   slave    no      no     no      -      99          1135  10.0.0.2:10911",
+        "broker-a    5      9          3   learner  no      yes    no      -      0           -     10.0.0.3:10911",
     ]
+
+
+def test_the_last_elections_stand_at_the_end() -> None:
+    """Each with its age in a unit that people read, and the reason."""
+    told = reply()
+    for epoch, master, previous, age_ms in ((5, 1, 2, 7_200_000), (4, 2, 2, 119_999), (3, 2, 0, 400_000_000)):
+        election = pb.DescribeSetsReply.Election(
+            master_epoch=epoch, master_id=master, previous_id=previous, members=[1], reason="why", age_ms=age_ms
+        )
+        told.sets[0].elections.append(election)
+    assert render(told, "table").splitlines()[-5:] == [
+        "",
+        "Last elections that this controller saw:",
+        "  broker-a: epoch 5, broker 1 instead of 2, set [1], 2 h ago: why",
+        "  broker-a: epoch 4, broker 2, set [1], 119 s ago: why",
+        "  broker-a: epoch 3, broker 2, set [1], 4 d ago: why",
+    ]
+    [first, *_] = json.loads(render(told, "json"))["sets"][0]["elections"]
+    assert first == {
+        "master_epoch": 5,
+        "master_id": 1,
+        "previous_id": 2,
+        "sync_state_set": [1],
+        "reason": "why",
+        "age_ms": 7_200_000,
+    }
 
 
 def test_what_is_wrong_stands_below_the_table() -> None:
@@ -74,6 +100,8 @@ def test_json_has_all_of_it_for_programs() -> None:
         "connected": True,
         "epoch": 5,
         "end_offset": 1234,
+        "lag": 0,
+        "lease_left_ms": 2500,
         "address": "10.0.0.1:10911",
         "mesh_address": "10.0.0.1:10921",
         "incarnation": 4,

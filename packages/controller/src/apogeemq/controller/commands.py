@@ -1,10 +1,12 @@
-"""What operators ask running controllers: `apogeemq-controller status | elect-master | …`.
+"""What operators ask running controllers: `apogeemq-controller status | elect-master | …`, `apogeemq admin ha …`.
 
     apogeemq-controller status --controller 10.0.0.1:9870;10.0.0.2:9870 -o json
     apogeemq-controller elect-master --broker-name broker-a --broker-id 2
     apogeemq-controller clean-broker --broker-name broker-a --broker-id 3
     apogeemq-controller recover broker-a --from 2
     apogeemq-controller set-learner broker-a 3 --on
+    apogeemq admin ha status broker-a
+    apogeemq admin ha elect broker-a --broker-id 2
 
 Any controller may be named: what only the active one can do or say, it is asked for.
 Exit codes: 0 done, 1 refused or nobody answered, 2 wrong arguments.
@@ -42,7 +44,11 @@ class NobodyAnswered(Exception):  # noqa: N818 — a fact, as in errors.py
 class Controllers:
     """The controllers that an operator named, asked in turn until one answers."""
 
-    def __init__(self, targets: Sequence[str], network: Network, tls: ClientTls | None) -> None:
+    def __init__(
+        self, targets: Sequence[str], network: Network, tls: ClientTls | None, *, program: str = "apogeemq-controller"
+    ) -> None:
+        self.program = program
+        """What its user called, for what goes wrong."""
         self._targets = targets
         self._network = network
         self._tls = tls
@@ -67,44 +73,76 @@ class Controllers:
 
 
 def command_main(arguments: Sequence[str]) -> int:
-    """Run one command; return the exit code."""
-    options = _parser().parse_args(arguments)
+    """Run one command of `apogeemq-controller`; return the exit code."""
+    parser = argparse.ArgumentParser(prog="apogeemq-controller", description="Ask running controllers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_commands(commands, program="apogeemq-controller", elect="elect-master", named_by_option=True)
+    return run_command(parser.parse_args(arguments))
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Carry out what a parser of add_commands() read; return the exit code."""
     from apogeemq.mesh.grpc_network import GrpcNetwork  # slow to import, and not needed to say what is wrong
 
     targets = [each.strip() for each in options.controller.replace(",", ";").split(";") if each.strip()]
-    tls = ClientTls(ca=options.ca.read_bytes()) if options.ca else None
-    controllers = Controllers(targets, GrpcNetwork(), tls)
     try:
-        return asyncio.run(_run(options, controllers))
+        tls = ClientTls(ca=options.ca.read_bytes()) if options.ca else None
+    except OSError as error:
+        sys.stderr.write(f"{options.program}: --ca {options.ca} cannot be read: {error.strerror}\n")
+        return 2
+    controllers = Controllers(targets, GrpcNetwork(), tls, program=options.program)
+    try:
+        code: int = asyncio.run(options.ask(options, controllers))
     except (NobodyAnswered, MeshError) as error:
-        sys.stderr.write(f"apogeemq-controller: {error}\n")
+        sys.stderr.write(f"{options.program}: {error}\n")
         return 1
+    return code
 
 
-async def _run(options: argparse.Namespace, controllers: Controllers) -> int:
+async def _status(options: argparse.Namespace, controllers: Controllers) -> int:
     from apogeemq.mesh.v1 import controller_pb2 as pb
-    from apogeemq.mesh.v1.methods import CLEAN_BROKER, DESCRIBE_SETS, ELECT_MASTER, RECOVER_SET, SWITCH_LEARNER
+    from apogeemq.mesh.v1.methods import DESCRIBE_SETS
 
-    if options.command == "status":
-        request = pb.DescribeSetsRequest(broker_name=options.broker_name or "")
-        reply = await _describe(
-            controllers, lambda channel: channel.unary(DESCRIBE_SETS, request, timeout_s=CALL_TIMEOUT_S)
-        )
-        sys.stdout.write(render(reply, options.output))
-        return 0
-    if options.command == "elect-master":
-        elect = pb.ElectMasterRequest(broker_name=options.broker_name, broker_id=options.broker_id)
-        return await _operate(controllers, ELECT_MASTER, elect)
-    if options.command == "recover":
-        recover = pb.RecoverSetRequest(broker_name=options.broker_name, broker_id=options.broker_id)
-        return await _operate(controllers, RECOVER_SET, recover)
-    if options.command == "set-learner":
-        switch = pb.SwitchLearnerRequest(
-            broker_name=options.broker_name, broker_id=options.broker_id, is_learner=options.is_learner
-        )
-        return await _operate(controllers, SWITCH_LEARNER, switch)
-    clean = pb.CleanBrokerRequest(broker_name=options.broker_name, broker_id=options.broker_id or 0)
-    return await _operate(controllers, CLEAN_BROKER, clean)
+    request = pb.DescribeSetsRequest(broker_name=options.broker_name or "")
+    reply = await _describe(
+        controllers, lambda channel: channel.unary(DESCRIBE_SETS, request, timeout_s=CALL_TIMEOUT_S)
+    )
+    sys.stdout.write(render(reply, options.output))
+    return 0
+
+
+async def _elect(options: argparse.Namespace, controllers: Controllers) -> int:
+    from apogeemq.mesh.v1 import controller_pb2 as pb
+    from apogeemq.mesh.v1.methods import ELECT_MASTER
+
+    request = pb.ElectMasterRequest(broker_name=options.broker_name, broker_id=options.broker_id)
+    return await _operate(controllers, ELECT_MASTER, request)
+
+
+async def _clean(options: argparse.Namespace, controllers: Controllers) -> int:
+    from apogeemq.mesh.v1 import controller_pb2 as pb
+    from apogeemq.mesh.v1.methods import CLEAN_BROKER
+
+    request = pb.CleanBrokerRequest(broker_name=options.broker_name, broker_id=options.broker_id or 0)
+    return await _operate(controllers, CLEAN_BROKER, request)
+
+
+async def _recover(options: argparse.Namespace, controllers: Controllers) -> int:
+    from apogeemq.mesh.v1 import controller_pb2 as pb
+    from apogeemq.mesh.v1.methods import RECOVER_SET
+
+    request = pb.RecoverSetRequest(broker_name=options.broker_name, broker_id=options.broker_id)
+    return await _operate(controllers, RECOVER_SET, request)
+
+
+async def _switch_learner(options: argparse.Namespace, controllers: Controllers) -> int:
+    from apogeemq.mesh.v1 import controller_pb2 as pb
+    from apogeemq.mesh.v1.methods import SWITCH_LEARNER
+
+    request = pb.SwitchLearnerRequest(
+        broker_name=options.broker_name, broker_id=options.broker_id, is_learner=options.is_learner
+    )
+    return await _operate(controllers, SWITCH_LEARNER, request)
 
 
 async def _describe(
@@ -117,7 +155,7 @@ async def _describe(
     try:
         return await controllers.ask(reply.active, call)
     except MeshError as error:
-        sys.stderr.write(f"apogeemq-controller: {error}; what follows is a stand-by's view\n")
+        sys.stderr.write(f"{controllers.program}: {error}; what follows is a stand-by's view\n")
         return reply
 
 
@@ -131,7 +169,7 @@ async def _operate(controllers: Controllers, method: Unary[Req, pb.OperatorReply
     if reply.refused.active:
         reply = await controllers.ask(reply.refused.active, call)
     if reply.HasField("refused"):
-        sys.stderr.write(f"apogeemq-controller: refused with {reply.refused.code}: {reply.refused.text}\n")
+        sys.stderr.write(f"{controllers.program}: refused with {reply.refused.code}: {reply.refused.text}\n")
         return 1
     state = reply.set_state
     master = f"broker {state.master_id}" if state.master_id else "nobody"
@@ -139,26 +177,45 @@ async def _operate(controllers: Controllers, method: Unary[Req, pb.OperatorReply
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="apogeemq-controller", description="Ask running controllers.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def add_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    *,
+    program: str,
+    elect: str,
+    named_by_option: bool,
+) -> None:
+    """Declare all commands; run_command() carries out what is read.
+
+    Args:
+        program: what errors begin with.
+        elect: the word for an election.
+        named_by_option: a broker set is named after --broker-name, where Apache's tools do so; else by its place.
+    """
     status = commands.add_parser("status", help="which controller is active, and what every broker set is like")
-    status.add_argument("--broker-name", help="this broker set only")
+    if named_by_option:
+        status.add_argument("--broker-name", help="this broker set only")
+    else:
+        status.add_argument("broker_name", metavar="BROKER_NAME", nargs="?", help="this broker set only")
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    elect = commands.add_parser("elect-master", help="elect a master, also while there is one")
-    elect.add_argument("--broker-name", required=True)
-    elect.add_argument("--broker-id", type=int, default=0, help="who shall follow (default: by the order of elections)")
+    status.set_defaults(ask=_status)
+    electing = commands.add_parser(elect, help="elect a master, also while there is one")
+    _add_name(electing, by_option=named_by_option)
+    electing.add_argument(
+        "--broker-id", type=int, default=0, help="who shall follow (default: by the order of elections)"
+    )
+    electing.set_defaults(ask=_elect)
     clean = commands.add_parser("clean-broker", help="forget brokers that are gone for ever")
-    clean.add_argument("--broker-name", required=True)
+    _add_name(clean, by_option=named_by_option)
     which = clean.add_mutually_exclusive_group(required=True)
     which.add_argument("--broker-id", type=_broker_id)
     which.add_argument(
         "--whole-set", action="store_true", help="the set and all its brokers, none of whom may be alive"
     )
+    clean.set_defaults(ask=_clean)
     recover = commands.add_parser(
         "recover", help="let a set that etcd forgot begin again with one broker: MAY LOSE what only others hold"
     )
-    recover.add_argument("broker_name", metavar="BROKER_NAME")
+    _add_name(recover, by_option=False)
     recover.add_argument(
         "--from",
         dest="broker_id",
@@ -167,21 +224,34 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="whose log holds from now on; it has to run",
     )
-    learner = commands.add_parser("set-learner", help="let a broker copy only, or be a member of its set again")
-    learner.add_argument("broker_name", metavar="BROKER_NAME")
-    learner.add_argument("broker_id", metavar="BROKER_ID", type=_broker_id)
-    how = learner.add_mutually_exclusive_group(required=True)
-    how.add_argument("--on", dest="is_learner", action="store_true", help="it leaves the SyncStateSet first")
-    how.add_argument("--off", dest="is_learner", action="store_false", help="its master adds it once it has caught up")
-    for command in (status, elect, clean, recover, learner):
+    recover.set_defaults(ask=_recover)
+    _add_set_learner(commands)
+    for command in commands.choices.values():
+        command.set_defaults(program=program)
         command.add_argument(
             "--controller",
             default="127.0.0.1:9870",
             metavar="HOST:PORT",
-            help="mesh endpoints, separated by semicolons",
+            help="mesh endpoints, separated by semicolons; the active controller answers (default: %(default)s)",
         )
         command.add_argument("--ca", type=Path, metavar="FILE", help="speak TLS, and trust what this PEM file signed")
-    return parser
+
+
+def _add_set_learner(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    learner = commands.add_parser("set-learner", help="let a broker copy only, or be a member of its set again")
+    _add_name(learner, by_option=False)
+    learner.add_argument("broker_id", metavar="BROKER_ID", type=_broker_id)
+    how = learner.add_mutually_exclusive_group(required=True)
+    how.add_argument("--on", dest="is_learner", action="store_true", help="it leaves the SyncStateSet first")
+    how.add_argument("--off", dest="is_learner", action="store_false", help="its master adds it once it has caught up")
+    learner.set_defaults(ask=_switch_learner)
+
+
+def _add_name(command: argparse.ArgumentParser, *, by_option: bool) -> None:
+    if by_option:
+        command.add_argument("--broker-name", required=True)
+    else:
+        command.add_argument("broker_name", metavar="BROKER_NAME")
 
 
 def _broker_id(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What `apogeemq-controller status` prints: a table for people, JSON for programs."""
+"""What `apogeemq-controller status` and `apogeemq admin ha status` print: a table for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from apogeemq.mesh.v1 import controller_pb2 as pb
 
-HEADINGS = ("BROKER SET", "EPOCH", "SET EPOCH", "ID", "ROLE", "IN SET", "ALIVE", "STREAM", "END OFFSET", "ADDRESS")
+HEADINGS = (
+    "BROKER SET",
+    "EPOCH",
+    "SET EPOCH",
+    "ID",
+    "ROLE",
+    "IN SET",
+    "ALIVE",
+    "STREAM",
+    "LEASE",
+    "END OFFSET",
+    "LAG",
+    "ADDRESS",
+)
 
 BrokerRow = dict[str, object]
 
@@ -38,6 +51,7 @@ def _described(reply: pb.DescribeSetsReply) -> dict[str, object]:
                 "loss_epoch": each.set_state.loss_epoch,
                 "trouble": each.trouble,
                 "brokers": list(_brokers(each)),
+                "elections": [_election(one) for one in each.elections],
             }
             for each in reply.sets
         ],
@@ -57,10 +71,23 @@ def _brokers(broker_set: pb.DescribeSetsReply.BrokerSet) -> Iterator[BrokerRow]:
             "connected": seen.is_connected,
             "epoch": seen.epoch,
             "end_offset": seen.end_offset,
+            "lag": seen.lag if seen.HasField("lag") else None,
+            "lease_left_ms": seen.lease_left_ms if seen.HasField("lease_left_ms") else None,
             "address": replica.address,
             "mesh_address": replica.mesh_address,
             "incarnation": replica.incarnation,
         }
+
+
+def _election(seen: pb.DescribeSetsReply.Election) -> dict[str, object]:
+    return {
+        "master_epoch": seen.master_epoch,
+        "master_id": seen.master_id,
+        "previous_id": seen.previous_id,
+        "sync_state_set": list(seen.members),
+        "reason": seen.reason,
+        "age_ms": seen.age_ms,
+    }
 
 
 def _role(state: pb.SetState, replica: pb.SetState.Replica) -> str:
@@ -86,6 +113,29 @@ def _lines(reply: pb.DescribeSetsReply) -> Iterator[str]:
             yield f"{each.broker_name}: its only member MAY LACK what it acknowledged"
         if each.set_state.loss_epoch:
             yield f"{each.broker_name}: what was acknowledged before epoch {each.set_state.loss_epoch} MAY BE LOST"
+    if any(each.elections for each in reply.sets):
+        yield ""
+        yield "Last elections that this controller saw:"
+        for each in reply.sets:
+            for one in each.elections:
+                yield _election_line(each.broker_name, one)
+
+
+def _election_line(broker_name: str, seen: pb.DescribeSetsReply.Election) -> str:
+    instead = f" instead of {seen.previous_id}" if seen.previous_id not in (0, seen.master_id) else ""
+    return (
+        f"  {broker_name}: epoch {seen.master_epoch}, broker {seen.master_id}{instead}, set {list(seen.members)}, "
+        f"{_age(seen.age_ms)} ago: {seen.reason}"
+    )
+
+
+def _age(age_ms: int) -> str:
+    """In the largest unit of which there are two, or in seconds."""
+    seconds = age_ms // 1000
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def _rows(broker_set: pb.DescribeSetsReply.BrokerSet) -> Iterator[tuple[str, ...]]:
@@ -100,7 +150,9 @@ def _rows(broker_set: pb.DescribeSetsReply.BrokerSet) -> Iterator[tuple[str, ...
             _yes(broker["in_sync_state_set"]),
             _yes(broker["alive"]),
             _yes(broker["connected"]),
+            _seconds(broker["lease_left_ms"]),
             str(broker["end_offset"]),
+            "-" if broker["lag"] is None else str(broker["lag"]),
             str(broker["address"]),
         )
 
@@ -109,6 +161,10 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _seconds(milliseconds: object) -> str:
+    return f"{milliseconds / 1000:.1f} s" if isinstance(milliseconds, int) else "-"
 
 
 def _yes(value: object) -> str:

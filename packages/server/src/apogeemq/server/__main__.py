@@ -4,7 +4,7 @@ import argparse
 import importlib.metadata
 from collections.abc import Sequence
 
-from apogeemq.server import decode, up
+from apogeemq.server import admin, decode, up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -13,6 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"apogeemq {importlib.metadata.version('apogeemq')}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     up.add_parser(subcommands)
+    admin.add_parser(subcommands)
     decode.add_parser(subcommands)
     options = parser.parse_args(arguments)
     code: int = options.run(options)

@@ -141,9 +141,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """etcd holds this state now: tell the brokers (§6.6)."""
+    """etcd holds this state now: tell the brokers (§6.6).
+
+    `request` is the one that this controller carried out by it; None where somebody else wrote it, or nobody knows.
+    """
 
     state: SyncState
+    request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,13 +437,20 @@ class SetDecisions:
             self._state = decode(SyncState, stored)
             if self._state.master_id == NO_MASTER:
                 self._elect_due_ms = 0
-            effects.append(Changed(self._state))
+            effects.append(Changed(self._state, self._request_behind(self._state)))
         else:
             replica = decode(Replica, stored)
             known = self._replicas.get(replica.broker_id)
             if known is not None and known.is_learner != replica.is_learner:
                 effects.append(Switched())
             self._replicas[replica.broker_id] = replica
+
+    def _request_behind(self, state: SyncState) -> Request | None:
+        """The request at work, where this is what was decided about it: the watch may tell before the transaction."""
+        head = self._head
+        if head is None or head.decision is None or head.decision.state != state:
+            return None
+        return head.request
 
     def _gone(self, event: Gone, effects: list[Effect]) -> None:
         """A key without a value stands for the deleted one, so that an older read does not bring it back.

@@ -29,7 +29,7 @@ from apogeemq.controller.faces.values import (
 from apogeemq.controller.metrics import ControllerMetrics
 from apogeemq.controller.service.broker_sets import BrokerSets
 from apogeemq.controller.service.etcd_calls import EtcdCalls
-from apogeemq.controller.service.set_runner import Answered
+from apogeemq.controller.service.set_runner import Answered, SetRunner
 from apogeemq.controller.service.tasks import Tasks
 from apogeemq.mesh.clock import Clock
 from apogeemq.mesh.network import MeshStream
@@ -179,10 +179,11 @@ class BrokerStream:
         self._who, self._lease_id = who, lease_id
         if self._beats < BEATS_MAX:
             self._beats += 1
-            self._tasks.start(self._prolong(message.beat_id, lease_id))
+            self._tasks.start(self._prolong(runner, message.beat_id, lease_id))
 
-    async def _prolong(self, beat_id: int, lease_id: int) -> None:
+    async def _prolong(self, runner: SetRunner, beat_id: int, lease_id: int) -> None:
         """The broker believes in its lease from when it sent the beat: etcd is asked after that."""
+        asked_ms = runner.now_ms
         begun_s = self._ports.clock.monotonic()
         is_good = False
         try:
@@ -195,6 +196,7 @@ class BrokerStream:
                 "a beat of broker %d of set %s was not passed on: %s", self._who.broker_id, self.broker_name, error
             )
         else:
+            runner.prolonged(self._who.broker_id, ttl_s, asked_ms)
             self._reply(pb.JoinReply(beaten=pb.JoinReply.Beaten(beat_id=beat_id, lease_ttl_ms=ttl_s * 1000)))
         finally:
             self._beats -= 1

@@ -23,6 +23,7 @@ from apogeemq.controller.faces.values import (
     InvalidRequest,
     broker_id_of,
     broker_name_of,
+    election_message,
     hello_of,
     one_broker_id_of,
     operator_message,
@@ -231,9 +232,12 @@ def _described(runner: SetRunner) -> pb.DescribeSetsReply.BrokerSet:
                 is_connected=broker_id in runner.connected,
                 epoch=report.epoch if report is not None else 0,
                 end_offset=report.end_offset if report is not None else 0,
+                lease_left_ms=runner.lease_left_ms(broker_id),
+                lag=runner.lag(broker_id),
             )
             for broker_id in sorted(known)
             for report in [runner.reports.get(broker_id)]
         ],
         trouble=runner.trouble,
+        elections=[election_message(election, age_ms) for election, age_ms in runner.elections],
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from apogeemq.controller.config import NAME
 from apogeemq.controller.core.broker_set import Replica, SyncState
 from apogeemq.controller.core.election import Refusal
+from apogeemq.controller.core.elections import Election
 from apogeemq.controller.core.requests import (
     Accepted,
     AskElection,
@@ -165,6 +166,18 @@ def state_message(state: SyncState, replicas: Iterable[Replica]) -> pb.SetState:
         ],
         possible_loss=state.possible_loss,
         loss_epoch=state.loss_epoch,
+    )
+
+
+def election_message(election: Election, age_ms: int) -> pb.DescribeSetsReply.Election:
+    """Make one that this controller saw so long ago."""
+    return pb.DescribeSetsReply.Election(
+        master_epoch=election.master_epoch,
+        master_id=election.master_id,
+        previous_id=election.previous_id,
+        members=election.members,
+        reason=election.reason,
+        age_ms=age_ms,
     )
 
 

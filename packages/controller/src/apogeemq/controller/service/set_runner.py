@@ -20,6 +20,7 @@ from typing import Protocol
 from apogeemq.controller.core import liveness, notifications, set_decisions
 from apogeemq.controller.core.broker_set import NEW_SET, Replica, SetKeys, SyncState
 from apogeemq.controller.core.election import Refusal
+from apogeemq.controller.core.elections import Election, Elections
 from apogeemq.controller.core.etcd import Lease, Outcome, Put, StoredKey, Transaction, is_same_key
 from apogeemq.controller.core.requests import Accepted, Answer, AskElection, Leave, Refused, Register, Request
 from apogeemq.controller.core.set_rules import SetRules
@@ -102,6 +103,8 @@ class SetRunner:
         self._active_revision = 0
         self._is_loaded = False
         self._counted_epoch = 0
+        self._elections = Elections()
+        self._prolonged_ms: dict[int, int] = {}
         self._tasks = Tasks()
 
     @property
@@ -138,6 +141,33 @@ class SetRunner:
     def trouble(self) -> str:
         """Why nothing can be decided about it; empty where all is well."""
         return self._decisions.trouble
+
+    @property
+    def elections(self) -> tuple[tuple[Election, int], ...]:
+        """The last ones that this controller saw, the newest first, each with its age in milliseconds."""
+        now_ms = self._ports.elapsed_ms()
+        return tuple((each, max(0, now_ms - each.at_ms)) for each in self._elections.newest_first)
+
+    @property
+    def now_ms(self) -> int:
+        """On the clock by which leases are counted."""
+        return self._ports.elapsed_ms()
+
+    def lease_left_ms(self, broker_id: int) -> int | None:
+        """How long a broker's lease holds at least, by what this controller prolonged; None where it prolonged none."""
+        until_ms = self._prolonged_ms.get(broker_id)
+        return None if until_ms is None else max(0, until_ms - self._ports.elapsed_ms())
+
+    def lag(self, broker_id: int) -> int | None:
+        """Bytes that the master's log has beyond this broker's, as their last beats told; None where nobody knows.
+
+        Beats come each second, and not at the same time: of a busy set it is above zero, and never below.
+        """
+        reports = self._decisions.reports
+        master, own = reports.get(self.state.master_id), reports.get(broker_id)
+        if master is None or own is None:
+            return None
+        return max(0, master.end_offset - own.end_offset)
 
     @property
     def is_empty(self) -> bool:
@@ -180,8 +210,13 @@ class SetRunner:
         """A broker of it has a lease."""
         self._live(liveness.LeaseSeen(broker_id))
 
+    def prolonged(self, broker_id: int, ttl_s: int, asked_ms: int) -> None:
+        """etcd prolonged a broker's lease, asked at this time of `now_ms`."""
+        self._prolonged_ms[broker_id] = asked_ms + ttl_s * 1000
+
     def lease_ended(self, broker_id: int) -> None:
         """It has none any more."""
+        self._prolonged_ms.pop(broker_id, None)
         self._live(liveness.LeaseEnded(broker_id))
 
     async def stop(self) -> None:
@@ -242,7 +277,8 @@ class SetRunner:
                     self._tasks.start(self._commit(ticket, transaction))
                 case set_decisions.Reply(request_id, answer):
                     self._reply(request_id, answer)
-                case set_decisions.Changed(state):
+                case set_decisions.Changed(state, decided):
+                    self._elections.changed(state, decided, self.alive, self._ports.elapsed_ms())
                     self._changed(state)
                 case set_decisions.Switched():
                     self._tell(notifications.Again())
@@ -348,6 +384,7 @@ class SetRunner:
             asked.answered(Answered(refused, self.replicas))
             return
         self.lease_seen(accepted.broker_id)
+        self.prolonged(accepted.broker_id, lease.ttl_s, lease.sent_ms)
         asked.answered(Answered(replace(accepted, state=self.state), self.replicas, lease))
 
     async def _end_lease(self, asked: _Asked, accepted: Accepted) -> None:

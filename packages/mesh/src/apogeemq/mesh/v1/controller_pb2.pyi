@@ -225,29 +225,50 @@ class DescribeSetsRequest(_message.Message):
 class DescribeSetsReply(_message.Message):
     __slots__ = ("cluster", "controller", "active", "etcd_trouble", "sets")
     class BrokerSet(_message.Message):
-        __slots__ = ("broker_name", "set_state", "brokers", "trouble")
+        __slots__ = ("broker_name", "set_state", "brokers", "trouble", "elections")
         BROKER_NAME_FIELD_NUMBER: _ClassVar[int]
         SET_STATE_FIELD_NUMBER: _ClassVar[int]
         BROKERS_FIELD_NUMBER: _ClassVar[int]
         TROUBLE_FIELD_NUMBER: _ClassVar[int]
+        ELECTIONS_FIELD_NUMBER: _ClassVar[int]
         broker_name: str
         set_state: SetState
         brokers: _containers.RepeatedCompositeFieldContainer[DescribeSetsReply.Seen]
         trouble: str
-        def __init__(self, broker_name: _Optional[str] = ..., set_state: _Optional[_Union[SetState, _Mapping]] = ..., brokers: _Optional[_Iterable[_Union[DescribeSetsReply.Seen, _Mapping]]] = ..., trouble: _Optional[str] = ...) -> None: ...
+        elections: _containers.RepeatedCompositeFieldContainer[DescribeSetsReply.Election]
+        def __init__(self, broker_name: _Optional[str] = ..., set_state: _Optional[_Union[SetState, _Mapping]] = ..., brokers: _Optional[_Iterable[_Union[DescribeSetsReply.Seen, _Mapping]]] = ..., trouble: _Optional[str] = ..., elections: _Optional[_Iterable[_Union[DescribeSetsReply.Election, _Mapping]]] = ...) -> None: ...
+    class Election(_message.Message):
+        __slots__ = ("master_epoch", "master_id", "previous_id", "members", "reason", "age_ms")
+        MASTER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+        MASTER_ID_FIELD_NUMBER: _ClassVar[int]
+        PREVIOUS_ID_FIELD_NUMBER: _ClassVar[int]
+        MEMBERS_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        AGE_MS_FIELD_NUMBER: _ClassVar[int]
+        master_epoch: int
+        master_id: int
+        previous_id: int
+        members: _containers.RepeatedScalarFieldContainer[int]
+        reason: str
+        age_ms: int
+        def __init__(self, master_epoch: _Optional[int] = ..., master_id: _Optional[int] = ..., previous_id: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., reason: _Optional[str] = ..., age_ms: _Optional[int] = ...) -> None: ...
     class Seen(_message.Message):
-        __slots__ = ("broker_id", "is_alive", "is_connected", "epoch", "end_offset")
+        __slots__ = ("broker_id", "is_alive", "is_connected", "epoch", "end_offset", "lease_left_ms", "lag")
         BROKER_ID_FIELD_NUMBER: _ClassVar[int]
         IS_ALIVE_FIELD_NUMBER: _ClassVar[int]
         IS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
         EPOCH_FIELD_NUMBER: _ClassVar[int]
         END_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        LEASE_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
+        LAG_FIELD_NUMBER: _ClassVar[int]
         broker_id: int
         is_alive: bool
         is_connected: bool
         epoch: int
         end_offset: int
-        def __init__(self, broker_id: _Optional[int] = ..., is_alive: bool = ..., is_connected: bool = ..., epoch: _Optional[int] = ..., end_offset: _Optional[int] = ...) -> None: ...
+        lease_left_ms: int
+        lag: int
+        def __init__(self, broker_id: _Optional[int] = ..., is_alive: bool = ..., is_connected: bool = ..., epoch: _Optional[int] = ..., end_offset: _Optional[int] = ..., lease_left_ms: _Optional[int] = ..., lag: _Optional[int] = ...) -> None: ...
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
