@@ -82,9 +82,16 @@ def test_a_member_keeps_the_ports_that_it_took(tmp_path: Path) -> None:
     assert first.peer_port not in {0, first.client_port}
     assert with_ports(PlannedEtcd("e", 0, 0), tmp_path / "e") == first
     assert with_ports(PlannedEtcd("e", 1, 0), tmp_path / "e") == PlannedEtcd("e", 1, first.peer_port)
-    given = PlannedEtcd("f", 1, 2)
-    assert with_ports(given, tmp_path / "f") == given
-    assert not (tmp_path / "f").exists()
+
+
+def test_a_member_keeps_the_ports_that_it_was_given(tmp_path: Path) -> None:
+    """Also where they are free later; another one for its peers is refused before the members miss each other."""
+    given = PlannedEtcd("e", 1, 2)
+    assert with_ports(given, tmp_path / "e") == given
+    assert with_ports(PlannedEtcd("e", 0, 0), tmp_path / "e") == given
+    with pytest.raises(ConfigError, match=r"e: peer_port is 3, but the other members know it by 2: set that, or"):
+        with_ports(PlannedEtcd("e", 1, 3), tmp_path / "e")
+    assert with_ports(PlannedEtcd("e", 4, 2), tmp_path / "e") == PlannedEtcd("e", 4, 2)
 
 
 def test_a_member_is_told_of_all(tmp_path: Path) -> None:

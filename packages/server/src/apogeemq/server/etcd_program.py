@@ -95,18 +95,24 @@ def concerns(version: tuple[int, ...]) -> str:
 def with_ports(member: PlannedEtcd, folder: Path) -> PlannedEtcd:
     """The member with ports in the place of 0: those that its folder remembers, else free ones, which it keeps.
 
-    Members know each other by address, so that a member with data has to come back where it was.
+    Members know each other by address, so that a member with data has to come back where it was. Raises ConfigError for
+    another peer port than that.
     """
-    if member.client_port and member.peer_port:
-        return member
     file = folder / PORTS_FILE
     if file.exists():
-        ports: list[int] = json.loads(file.read_text())
+        client, peer = json.loads(file.read_text())
+        if member.peer_port not in {0, peer}:
+            problem = (
+                f"is {member.peer_port}, but the other members know it by {peer}: set that, or --ports free, or take "
+                f"another directory than {folder.parent} (--data)"
+            )
+            raise ConfigError(f"{member.name}: peer_port", problem)
     else:
-        ports = _free_ports(2)
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(ports) + "\n")
-    return PlannedEtcd(member.name, member.client_port or ports[0], member.peer_port or ports[1])
+        client, peer = _free_ports(2)
+    chosen = PlannedEtcd(member.name, member.client_port or client, member.peer_port or peer)
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps([chosen.client_port, chosen.peer_port]) + "\n")
+    return chosen
 
 
 def arguments(member: PlannedEtcd, members: Sequence[PlannedEtcd], folder: Path) -> list[str]:

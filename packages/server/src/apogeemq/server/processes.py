@@ -100,7 +100,7 @@ class RunningTopology:
                 names = ", ".join(each.name for each in stage)
                 lifecycle.add(
                     names,
-                    start=functools.partial(_start_all, stage),
+                    start=functools.partial(start_all, stage),
                     stop=functools.partial(_stop_all, stage),
                     timeout_s=START_TIMEOUT_S,
                 )
@@ -126,7 +126,8 @@ class RunningTopology:
                     "%s %s, %d times in a row: it stays down, the others go on", child.name, words, restarts.in_a_row
                 )
                 return
-            _log.error("%s %s; it is started again in %g s", child.name, words, pause_s)
+            when = f"in {pause_s:g} s" if pause_s else "now"
+            _log.error("%s %s; it is started again %s", child.name, words, when)
             await asyncio.sleep(pause_s)
             try:
                 await child.start()
@@ -211,7 +212,7 @@ async def _answers(address: str, path: str) -> bool:
         return False
 
 
-async def _start_all(stage: Sequence[ChildProcess]) -> None:
+async def start_all(stage: Sequence[ChildProcess]) -> None:
     """Start all at once; where one fails, those that run are stopped again."""
     try:
         await _all_of([each.start() for each in stage])
