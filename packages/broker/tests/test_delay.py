@@ -346,6 +346,21 @@ async def test_due_times_are_the_same_when_queues_are_built_anew() -> None:
     assert [unit[2] for unit in before[6:]] == [unit[2] for unit in before[:6]]
 
 
+async def test_what_was_stored_anew_is_not_passed_over_before_it_is_confirmed() -> None:
+    """It is due, and no replica has it yet: it waits for that, and comes."""
+    async with World() as world:
+        world.create_topic()
+        send(world.client(), 1)
+        world.store.confirm_offset = world.store.written_offset
+        await world.broker.delay.roll_forward(world.store.written_offset)
+        world.broker.start()
+        await world.clock.run_for(5)
+        world.store.confirm_offset = world.store.written_offset
+        await world.clock.run_for(0.2)
+        world.store.confirm_offset = world.store.written_offset
+        assert len(world.records("T")) == 1
+
+
 def units(world: World, topic: str, queue_id: int) -> list[tuple[int, int, int]]:
     """(physical offset, size, tags code) of all messages of a queue."""
     found = [

@@ -356,6 +356,25 @@ async def test_any_copy_ends_the_transaction(copy: int) -> None:
         assert questions(producer) == []
 
 
+async def test_while_nothing_is_confirmed_no_transaction_is_lost() -> None:
+    """A replica stands still for longer than producers are asked: they are asked on about what is not confirmed, and
+    their answer counts; nobody sees the message before it is.
+    """
+    async with make_world() as world:
+        producer = start_with_producer(world)
+        world.store.confirm_offset = world.store.written_offset
+        send_half(producer)
+        await world.clock.run_for(6.1)
+        assert len(questions(producer)) == 1
+        await world.clock.run_for(40)
+        assert world.broker.transacting.service.unreadable == 0
+        ((_, newest),) = questions(producer)
+        assert end(producer, newest, COMMIT, fromTransactionCheck="true").code == 0
+        assert delivered(world) == []
+        world.store.confirm_offset = world.store.written_offset
+        assert delivered(world) == [b"half"]
+
+
 async def test_any_producer_of_the_group_is_asked() -> None:
     """Also one that came later; never one of another group, and one only."""
     async with make_world() as world:

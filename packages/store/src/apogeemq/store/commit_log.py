@@ -555,9 +555,13 @@ class CommitLog:
             at = stop
         return buffers
 
-    def head_at(self, physical_offset: int) -> RecordHead | None:
-        """The fixed part of the record that begins there; None when none does. May wait for the disk."""
-        rest_bytes = min(self.confirm_offset, self.files.start_of(physical_offset) + self._file_size_bytes)
+    def head_at(self, physical_offset: int, *, is_confirmed: bool = True) -> RecordHead | None:
+        """The fixed part of the record that begins there; None when none does. May wait for the disk.
+
+        Without `is_confirmed` also that of a record which may yet be cut off.
+        """
+        end = self.confirm_offset if is_confirmed else self.written_offset
+        rest_bytes = min(end, self.files.start_of(physical_offset) + self._file_size_bytes)
         size_bytes = min(_HEAD_SIZE_BYTES_MAX, rest_bytes - physical_offset)
         if physical_offset < self.files.min_offset or size_bytes <= 0:
             return None
@@ -572,9 +576,9 @@ class CommitLog:
             return None
         return head
 
-    def record_at(self, physical_offset: int) -> bytes | None:
-        """The whole record that begins there; None when none does. May wait for the disk."""
-        head = self.head_at(physical_offset)
+    def record_at(self, physical_offset: int, *, is_confirmed: bool = True) -> bytes | None:
+        """The whole record that begins there; None when none does. See `head_at`."""
+        head = self.head_at(physical_offset, is_confirmed=is_confirmed)
         if head is None:
             return None
         data = self._read_if_there(physical_offset, head.size_bytes)

@@ -233,6 +233,12 @@ class MessageStore:
         self._check_open()
         return self._log.record_at(physical_offset)
 
+    def written_record_at(self, physical_offset: int) -> bytes | None:
+        """The same, also of a record that is not confirmed: what is stored because of it lies behind it, and is cut off
+        with it. Nobody else may see it."""
+        self._check_open()
+        return self._log.record_at(physical_offset, is_confirmed=False)
+
     def queue_unit(self, topic: str, queue_id: int, queue_offset: int) -> tuple[int, int, int] | None:
         """(physical offset, record size, tags code) of one message; None if there is none. May wait for the disk."""
         queue = self._find(topic, queue_id)

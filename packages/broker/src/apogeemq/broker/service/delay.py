@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 DELIVERIES_PER_TURN_MAX = 100
 IDLE_WAIT_S_MAX = 60.0
 STORE_FAILURE_WAIT_S = 1.0
+CONFIRM_WAIT_MS = 50
+"""How often is looked whether what was stored anew is confirmed, where there are replicas."""
 
 
 class DelayService:
@@ -131,7 +133,10 @@ class DelayService:
             due_ms, offset = first
             if due_ms > self._clock.now_ms():
                 return due_ms
-            unit = self._store.queue_unit(SCHEDULE_TOPIC, queue_id_of_level(level), offset)
+            queue_id = queue_id_of_level(level)
+            if offset >= self._store.max_offset(SCHEDULE_TOPIC, queue_id):
+                return self._clock.now_ms() + CONFIRM_WAIT_MS  # it was stored anew, and is not confirmed yet
+            unit = self._store.queue_unit(SCHEDULE_TOPIC, queue_id, offset)
             if unit is not None:
                 self._deliver(unit[0], await self._reads.record_at(unit[0]))
             self._out_of_turn.delivered(level)

@@ -37,6 +37,12 @@ class LogReads:
             return self._store.record_at(physical_offset)
         return await asyncio.to_thread(self._store.record_at, physical_offset)
 
+    async def written_record_at(self, physical_offset: int) -> bytes | None:
+        """The same, also of one that is not confirmed, see MessageStore.written_record_at."""
+        if self.is_hot(physical_offset):
+            return self._store.written_record_at(physical_offset)
+        return await asyncio.to_thread(self._store.written_record_at, physical_offset)
+
     async def records_at(self, physical_offsets: Sequence[int]) -> list[bytes | None]:
         """The same for several, all in one thread unless all are in memory."""
         if all(map(self.is_hot, physical_offsets)):

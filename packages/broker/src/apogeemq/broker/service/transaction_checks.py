@@ -256,10 +256,11 @@ class TransactionCheckService:
         return self._topics.get(name) or self._transactions.half_topic
 
     async def _read(self, transaction: Transaction) -> Record | None:
-        """The newest copy; None, counted and told, when it can't be read any more: it is then given up."""
+        """The newest copy, which need not be confirmed; None, counted and told, when it can't be read any more: it is
+        then given up."""
         physical_offset = transaction.physical_offset
         try:
-            return decoded(await self._reads.record_at(physical_offset))
+            return decoded(await self._reads.written_record_at(physical_offset))
         except RecordInvalid as error:
             self._transactions.unreadable += 1
             log.error("the half message at physical offset %d is lost: %s", physical_offset, error)  # noqa: TRY400 — the trace says nothing more

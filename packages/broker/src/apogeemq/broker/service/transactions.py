@@ -182,8 +182,11 @@ class TransactionService:
     # -- their end -----------------------------------------------------------------------------------------------------
 
     def read(self, request: EndRequest) -> Record:
-        """The half message that a producer names. May wait for the disk. Raises TransactionNotFound."""
-        data = self._store.record_at(request.physical_offset) if request.physical_offset >= 0 else None
+        """The half message that a producer names. May wait for the disk. Raises TransactionNotFound.
+
+        It need not be confirmed: a producer may be asked about a copy that its replicas do not hold yet.
+        """
+        data = self._store.written_record_at(request.physical_offset) if request.physical_offset >= 0 else None
         if data is None:
             raise TransactionNotFound(
                 f"Find prepared transaction message failed: no message begins at commitLogOffset "
