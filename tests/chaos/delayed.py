@@ -1,6 +1,7 @@
 """Delay levels and timer messages, some of them taken back: often, and by choice close to their time."""
 
 import heapq
+from collections.abc import Callable
 from random import Random
 
 from apogeemq.remoting_codec.codes import RequestCode
@@ -24,8 +25,8 @@ class DelayedWorker(Worker):
 
     name = "delayed"
 
-    def __init__(self, address: str, history: History, random: Random) -> None:
-        super().__init__(address, history, random)
+    def __init__(self, where: Callable[[], str], history: History, random: Random) -> None:
+        super().__init__(where, history, random)
         self._reader = Reader(TOPIC, GROUP, QUEUES)
         self._recalls: list[tuple[int, str, str]] = []
         """(when, key, handle) of what is to be taken back."""

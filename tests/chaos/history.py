@@ -161,9 +161,14 @@ class End(Call):
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Kill(Event):
-    """The broker was killed: it lived before `at_ms`, and was dead at `ended_ms`."""
+    """The broker was killed: it lived before `at_ms`, and was dead at `ended_ms`.
+
+    With `moves` it is one of a set, killed, frozen or stopped, or what the set needs was: another broker may have gone
+    on meanwhile, and at `ended_ms` all was whole again.
+    """
 
     ended_ms: int = 0
+    moves: bool = False
 
 
 EventT = TypeVar("EventT", bound=Event)

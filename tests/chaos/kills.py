@@ -16,7 +16,7 @@ from random import Random
 
 from tests.chaos import delayed, popping, transacting
 from tests.chaos.checker import Checker, Fault
-from tests.chaos.history import Delivery, History, Kill, Outcome, Send, now_ms
+from tests.chaos.history import Delivery, Event, History, Kill, Outcome, Send, now_ms
 from tests.chaos.worker import Worker
 from tests.config_files import topic_config, write_config_files
 from tests.e2e.process import ManagedProcess, Ready, fixed_ports, start_all_in_one
@@ -39,6 +39,7 @@ LIFE_S = (0.2, 1.5)
 START_SHARE = 0.2
 START_S_MAX = 1.0
 READY_TIMEOUT_S = 60.0
+FAULTS_SHOWN = 20
 FINISH_TIMEOUT_S = 60.0
 LOOK_S = 0.3
 HISTORY = "history.jsonl"
@@ -121,7 +122,7 @@ def run(directory: pathlib.Path, *, kills: int, seed: int, told: Callable[[str],
     """
     random, history, began = Random(seed), History(), time.monotonic()
     broker = MortalBroker(directory)
-    workers = [make(broker.address, history, Random(random.random())) for make in WORKERS]
+    workers = [make(lambda: broker.address, history, Random(random.random())) for make in WORKERS]
     try:
         for worker in workers:
             worker.start()
@@ -133,13 +134,13 @@ def run(directory: pathlib.Path, *, kills: int, seed: int, told: Callable[[str],
         broker.wait_ready()
         for worker in workers:
             worker.is_sending = False
-        _wait_for_the_rest(history, workers)
+        wait_for_the_rest(history, workers, FINISH_TIMEOUT_S)
     finally:
         for worker in workers:
             worker.end()
         history.write(directory / HISTORY)
         broker.end()
-    _fail_with(workers)
+    fail_with(workers)
     return _report(history, seed, kills, time.monotonic() - began)
 
 
@@ -151,19 +152,36 @@ def _let_live(broker: MortalBroker, random: Random) -> None:
     time.sleep(random.uniform(*LIFE_S))
 
 
-def _wait_for_the_rest(history: History, workers: Sequence[Worker]) -> None:
+def wait_for_the_rest(history: History, workers: Sequence[Worker], timeout_s: float) -> None:
     """Until all has come, and then a little longer. What is missing after the deadline is judged as lost."""
-    deadline = time.monotonic() + FINISH_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and Checker(history.events()).unfinished():
-        _fail_with(workers)
+        fail_with(workers)
         time.sleep(LOOK_S)
     time.sleep(QUIET_S)
 
 
-def _fail_with(workers: Sequence[Worker]) -> None:
+def fail_with(workers: Sequence[Worker]) -> None:
+    """Raise AssertionError where the thread of one of them failed."""
     for worker in workers:
         if worker.failure is not None:
             raise AssertionError(f"the client of kind {worker.name} failed") from worker.failure
+
+
+def acknowledged_by_kind(events: Sequence[Event]) -> Counter[str]:
+    """How many sends were acknowledged, by the name of their kind."""
+    return Counter(
+        event.kind.value for event in events if isinstance(event, Send) and event.outcome is Outcome.ACKNOWLEDGED
+    )
+
+
+def delivered_by_kind(events: Sequence[Event], checker: Checker) -> Counter[str]:
+    """How many deliveries there were, by the name of their kind."""
+    return Counter(
+        checker.sends[event.key].kind.value
+        for event in events
+        if isinstance(event, Delivery) and event.key in checker.sends
+    )
 
 
 def _report(history: History, seed: int, kills: int, seconds: float) -> Report:
@@ -173,14 +191,8 @@ def _report(history: History, seed: int, kills: int, seconds: float) -> Report:
         seed=seed,
         kills=kills,
         seconds=seconds,
-        sent=Counter(
-            event.kind.value for event in events if isinstance(event, Send) and event.outcome is Outcome.ACKNOWLEDGED
-        ),
-        delivered=Counter(
-            checker.sends[event.key].kind.value
-            for event in events
-            if isinstance(event, Delivery) and event.key in checker.sends
-        ),
+        sent=acknowledged_by_kind(events),
+        delivered=delivered_by_kind(events, checker),
         repeated=checker.repeated_count(),
         faults=checker.faults(),
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
@@ -43,8 +43,8 @@ class PopWorker(Worker):
     kind = Kind.POP
     topic, group = TOPIC, GROUP
 
-    def __init__(self, address: str, history: History, random: Random) -> None:
-        super().__init__(address, history, random)
+    def __init__(self, where: Callable[[], str], history: History, random: Random) -> None:
+        super().__init__(where, history, random)
         self._later: list[InHand] = []
         """Those that got another time, and will be acknowledged within it."""
 
@@ -72,7 +72,7 @@ class PopWorker(Worker):
         if reply.code == ResponseCode.SUCCESS:
             yield from [self._delivered(record, reply) for record in decode_records(reply.body)]
         else:
-            assert reply.code == ResponseCode.POLLING_TIMEOUT, reply
+            assert reply.code in {ResponseCode.POLLING_TIMEOUT, ResponseCode.SERVICE_NOT_AVAILABLE}, reply
 
     def _pop_fields(self) -> dict[str, str]:
         return {
@@ -159,8 +159,8 @@ class OrderedPopWorker(PopWorker):
     kind = Kind.ORDERED_POP
     topic, group = FIFO_TOPIC, FIFO_GROUP
 
-    def __init__(self, address: str, history: History, random: Random) -> None:
-        super().__init__(address, history, random)
+    def __init__(self, where: Callable[[], str], history: History, random: Random) -> None:
+        super().__init__(where, history, random)
         self._attempts = 0
 
     def _send(self, client: WireClient) -> None:

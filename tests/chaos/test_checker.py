@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tests.chaos.checker import REPEAT_MS_MAX, Checker, FaultKind
+from tests.chaos.checker import REPEAT_MS_MAX, UNDONE_MS_MAX, Checker, FaultKind
 from tests.chaos.history import (
     Ack,
     Call,
@@ -88,9 +88,9 @@ class Story:
     def end(self, key: str, decision: Decision, outcome: Outcome = ACKNOWLEDGED) -> None:
         self._call(End(key=key, decision=decision), outcome)
 
-    def kill(self) -> None:
+    def kill(self, *, moves: bool = False) -> None:
         self.wait(10)
-        self.history.add(Kill(at_ms=self.now_ms, ended_ms=self.now_ms))
+        self.history.add(Kill(at_ms=self.now_ms, ended_ms=self.now_ms, moves=moves))
 
     def found(self) -> list[tuple[FaultKind, str]]:
         return [(fault.kind, fault.key) for fault in Checker(self.history.events()).faults()]
@@ -367,6 +367,22 @@ def test_an_acknowledged_message_that_comes_again(story: Story) -> None:
     story.ack(story.deliver("m", failures=1))
     story.ack(story.deliver("o", offset=50))
     assert story.found() == [(FaultKind.DUPLICATE, "m"), (FaultKind.DUPLICATE, "o")]
+
+
+@pytest.mark.parametrize(
+    ("moves", "older_ms", "is_fault"), [(True, 0, False), (True, UNDONE_MS_MAX, True), (False, 0, True)]
+)
+def test_another_master_may_not_know_of_the_last_acknowledgements(
+    story: Story, *, moves: bool, older_ms: int, is_fault: bool
+) -> None:
+    """Not of the last ones; a broker that was killed and came back knows all; and nobody else gets what was handed out
+    long before."""
+    story.send("a")
+    story.ack(story.deliver("a"))
+    story.wait(older_ms)
+    story.kill(moves=moves)
+    story.ack(story.deliver("a", failures=1))
+    assert story.found() == ([(FaultKind.DUPLICATE, "a")] if is_fault else [])
 
 
 def test_a_message_in_two_hands(story: Story) -> None:

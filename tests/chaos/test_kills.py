@@ -12,7 +12,6 @@ import pytest
 from tests.chaos import kills
 
 SEED_VARIABLE = "APOGEEMQ_CHAOS_SEED"
-FAULTS_SHOWN = 20
 
 
 def judge(directory: pathlib.Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
@@ -21,7 +20,7 @@ def judge(directory: pathlib.Path, capsys: pytest.CaptureFixture[str], count: in
     report = kills.run(directory, kills=count, seed=seed)
     with capsys.disabled():
         print(f"\n{report}")
-    shown = "\n".join(map(str, report.faults[:FAULTS_SHOWN]))
+    shown = "\n".join(map(str, report.faults[: kills.FAULTS_SHOWN]))
     assert not report.faults, f"{report}\n{shown}\nhistory: {directory / kills.HISTORY}"
     idle = [worker.name for worker in kills.WORKERS if not report.delivered[worker.name]]
     assert not idle, f"{idle} did nothing: {report}"

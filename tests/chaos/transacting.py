@@ -1,5 +1,6 @@
 """Transactions that their producer ends at once, or when it is asked, or only after it has not known for a while."""
 
+from collections.abc import Callable
 from random import Random
 
 from apogeemq.remoting_codec.bodies import HeartbeatData, ProducerData
@@ -28,8 +29,8 @@ class TransactionWorker(Worker):
 
     name = "transaction"
 
-    def __init__(self, address: str, history: History, random: Random) -> None:
-        super().__init__(address, history, random)
+    def __init__(self, where: Callable[[], str], history: History, random: Random) -> None:
+        super().__init__(where, history, random)
         self._reader = Reader(TOPIC, GROUP, QUEUES)
         self._decisions: dict[str, Decision] = {}
 

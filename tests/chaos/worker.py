@@ -7,7 +7,7 @@ a call whose answer the kill swallowed stands there as UNKNOWN.
 import abc
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import TypeVar
 
@@ -15,12 +15,21 @@ from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.message import encode_properties
 from apogeemq.remoting_codec.record import Record, decode_records
+from apogeemq.remoting_codec.roles import is_not_master
 
 from tests.chaos.history import Call, Delivery, History, Outcome, Place, Send
-from tests.e2e.wire_client import WireClient, pull_fields, send_fields
+from tests.e2e.wire_client import TIMEOUT_S, WireClient, pull_fields, send_fields
 
 PAUSE_S = 0.005
 RECONNECT_S = 0.02
+SILENCE_S = 2.0
+STORED_PERHAPS = {
+    ResponseCode.FLUSH_DISK_TIMEOUT,
+    ResponseCode.SLAVE_NOT_AVAILABLE,
+    ResponseCode.FLUSH_SLAVE_TIMEOUT,
+    ResponseCode.SERVICE_NOT_AVAILABLE,
+}
+"""Refusals of what may be in the log all the same: it may come, or be cut off. See `is_not_master` for the last."""
 TIMED_OUT = "the broker took a request and neither answered nor closed the connection"
 
 CallT = TypeVar("CallT", bound=Call)
@@ -30,21 +39,23 @@ class Worker(abc.ABC):
     """The thread and its connection. `step` is called again and again, over a connection that may break in it.
 
     Args:
-        address: of the broker, the same after each kill.
+        where: gives the broker's address, the same after each kill; of a set the master's, empty while there is none.
         history: gets everything.
         random: makes its choices.
     """
 
     name: str
+    bears_silence = False
+    """Whether a broker may take a request and answer nothing: one that is frozen does."""
 
-    def __init__(self, address: str, history: History, random: Random) -> None:
+    def __init__(self, where: Callable[[], str], history: History, random: Random) -> None:
         self.history = history
         self.random = random
         self.is_sending = True
         """Cleared when no more is to be sent, and all that is there is to be consumed."""
         self.failure: BaseException | None = None
         """What ended the thread, where it was not told to end."""
-        self._address = address
+        self._where = where
         self._numbers = itertools.count()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self.name)
@@ -88,8 +99,9 @@ class Worker(abc.ABC):
     ) -> RemotingCommand:
         """Make a call that is in the history, and note how it ended."""
         reply = client.request(code, fields, body)
-        accepted = reply.code == ResponseCode.SUCCESS
-        self.history.end(call, Outcome.ACKNOWLEDGED if accepted else Outcome.REFUSED)
+        if reply.code not in STORED_PERHAPS or is_not_master(reply.code, reply.remark):
+            accepted = reply.code == ResponseCode.SUCCESS
+            self.history.end(call, Outcome.ACKNOWLEDGED if accepted else Outcome.REFUSED)
         return reply
 
     def _run(self) -> None:
@@ -101,15 +113,20 @@ class Worker(abc.ABC):
             self.failure = error
 
     def _go_on(self) -> None:
-        """Over one connection, until it breaks."""
+        """Over one connection, until it breaks, or somebody else is master."""
         try:
-            with WireClient(self._address) as client:
+            address = self._where()
+            if not address:
+                return
+            with WireClient(address) as client:
+                client.socket.settimeout(SILENCE_S if self.bears_silence else TIMEOUT_S)
                 self.connected(client)
-                while not self._is_over.is_set():
+                while not self._is_over.is_set() and self._where() == address:
                     self.step(client)
                     self._is_over.wait(PAUSE_S)
         except TimeoutError as error:
-            raise AssertionError(TIMED_OUT) from error
+            if not self.bears_silence:
+                raise AssertionError(TIMED_OUT) from error
         except OSError:
             return  # killed, or not there yet
 

@@ -30,8 +30,15 @@ class BrokerSetDeployment:
     """All of it. Processes keep their ports and directories over a restart, as machines do."""
 
     def __init__(
-        self, directory: pathlib.Path, *, brokers: int = 3, etcd: int = 3, settings: Mapping[str, str] | None = None
+        self,
+        directory: pathlib.Path,
+        *,
+        broker_name: str = SET,
+        brokers: int = 3,
+        etcd: int = 3,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        self._broker_name = broker_name
         self._directory = directory
         self._settings = dict(settings or {})
         self._stack = contextlib.ExitStack()
@@ -70,7 +77,7 @@ class BrokerSetDeployment:
     def start_broker(self, name: str) -> ManagedProcess:
         """Start one on its directory."""
         common = {
-            "identity.broker_name": SET,
+            "identity.broker_name": self._broker_name,
             "identity.namesrv_addr": self._namesrv_mesh,
             "replication.enabled": "true",
             "replication.controllers": ";".join(self.controllers.endpoints.values()),
@@ -124,7 +131,7 @@ class BrokerSetDeployment:
             "brokers": [],
         }
         for each in told["sets"]:
-            if each["broker_name"] == SET:
+            if each["broker_name"] == self._broker_name:
                 described |= each
         return described
 

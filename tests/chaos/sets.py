@@ -1,0 +1,385 @@
+"""A broker set under faults, one after the other, with all kinds of clients at work: `./task chaos`.
+
+```
+whole ── a fault begins ── 2 to 4 s, perhaps another master ── it ends ── whole again ── the next fault …
+   └─ clients of each kind send and consume all the while; in the end all is consumed, and the history is judged
+```
+Etcd ×3, a name server, two controllers and three brokers as processes on this machine, leases of 3 s. A fault's pause
+is the longest time without an acknowledged send from its beginning until everything is whole again.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+import os
+import pathlib
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Self
+
+from tests.chaos import delayed, kills, popping, transacting
+from tests.chaos.checker import Checker, Fault
+from tests.chaos.history import History, Kill, Outcome, Send, now_ms
+from tests.config_files import topic_config, write_config_files
+from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment
+
+LASTS_S = (2.0, 4.0)
+BETWEEN_S = (0.5, 1.5)
+LOOK_S = 0.05
+FINISH_TIMEOUT_S = 90.0
+SETTINGS = {
+    "messageDelayLevel": " ".join(f"{level}s" for level in delayed.LEVELS_S),
+    "transactionTimeOut": "500",
+    "transactionCheckInterval": "500",
+}
+TOPICS = (
+    topic_config(popping.TOPIC),
+    topic_config(popping.FIFO_TOPIC, message_type="FIFO"),
+    topic_config(delayed.TOPIC),
+    topic_config(transacting.TOPIC),
+)
+
+
+class Master:
+    """Where the master is, as the name server says: asked in a thread, so that clients need not."""
+
+    def __init__(self, deployment: BrokerSetDeployment) -> None:
+        self.address = ""
+        self._deployment = deployment
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="master")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(LOOK_S):
+            self.address = self._deployment.routed() or self.address
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def master_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to the master."""
+    with _killed(deployment, [deployment.master()]):
+        yield
+
+
+@contextlib.contextmanager
+def slave_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to a slave."""
+    with _killed(deployment, [_slaves(deployment)[0]]):
+        yield
+
+
+@contextlib.contextmanager
+def master_and_slave_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to the master and a slave at once: the last one takes nothing until one of them is back."""
+    with _killed(deployment, [deployment.master(), _slaves(deployment)[0]]):
+        yield
+
+
+@contextlib.contextmanager
+def all_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to all brokers at once."""
+    with _killed(deployment, list(deployment.remoting)):
+        yield
+
+
+@contextlib.contextmanager
+def master_stopped(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGTERM to the master: it hands over."""
+    name = deployment.master()
+    deployment.process(name).stop()
+    yield
+    deployment.start_broker(name)
+
+
+@contextlib.contextmanager
+def master_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGSTOP to the master, for longer than its lease; it comes back as if nothing had been."""
+    with _frozen(deployment, deployment.master()):
+        time.sleep(3)
+        yield
+
+
+@contextlib.contextmanager
+def slave_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGSTOP to a slave."""
+    with _frozen(deployment, _slaves(deployment)[0]):
+        yield
+
+
+@contextlib.contextmanager
+def controller_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to the active controller."""
+    name = deployment.controllers.name_of(deployment.status()["active"])
+    deployment.controllers.process(name).kill()
+    yield
+    deployment.controllers.start(name)
+
+
+@contextlib.contextmanager
+def controller_and_master_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """Both at once: nobody is elected before the stand-by is active."""
+    master = deployment.master()
+    with controller_killed(deployment), _killed(deployment, [master]):
+        yield
+
+
+@contextlib.contextmanager
+def etcd_leader_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to etcd's leader."""
+    index = deployment.etcd.leader()
+    deployment.etcd.kill(index)
+    yield
+    deployment.etcd.start(index)
+
+
+@contextlib.contextmanager
+def etcd_leader_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGSTOP to etcd's leader."""
+    index = deployment.etcd.leader()
+    deployment.etcd.freeze(index)
+    yield
+    deployment.etcd.thaw(index)
+
+
+@contextlib.contextmanager
+def etcd_majority_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to two of etcd's three members: nothing of the set can change."""
+    first = deployment.etcd.leader()
+    for index in (first, (first + 1) % 3):
+        deployment.etcd.kill(index)
+    yield
+    for index in (first, (first + 1) % 3):
+        deployment.etcd.start(index)
+
+
+@contextlib.contextmanager
+def namesrv_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """SIGKILL to the name server."""
+    deployment.process("namesrv").kill()
+    yield
+    deployment.start_namesrv()
+
+
+@contextlib.contextmanager
+def master_moved(deployment: BrokerSetDeployment) -> Iterator[None]:
+    """An operator has a slave elected, over a master that lives."""
+    before = deployment.status()
+    target = next(each for each in before["sync_state_set"] if each != before["master_id"])
+    deployment.controllers.command("elect-master", "--broker-name", popping.BROKER_NAME, "--broker-id", str(target))
+    yield
+
+
+def _slaves(deployment: BrokerSetDeployment) -> list[str]:
+    master = deployment.master()
+    return [name for name in deployment.remoting if name != master]
+
+
+@contextlib.contextmanager
+def _killed(deployment: BrokerSetDeployment, names: Sequence[str]) -> Iterator[None]:
+    for name in names:
+        deployment.process(name).kill()
+    yield
+    for name in names:
+        deployment.start_broker(name)
+
+
+@contextlib.contextmanager
+def _frozen(deployment: BrokerSetDeployment, name: str) -> Iterator[None]:
+    deployment.process(name).send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        deployment.process(name).send_signal(signal.SIGCONT)
+
+
+MakeFault = Callable[[BrokerSetDeployment], contextlib.AbstractContextManager[None]]
+FAULTS: dict[str, MakeFault] = {
+    "master killed": master_killed,
+    "master frozen": master_frozen,
+    "master stopped": master_stopped,
+    "master moved": master_moved,
+    "slave killed": slave_killed,
+    "slave frozen": slave_frozen,
+    "master and slave killed": master_and_slave_killed,
+    "all brokers killed": all_killed,
+    "controller killed": controller_killed,
+    "controller and master killed": controller_and_master_killed,
+    "etcd leader killed": etcd_leader_killed,
+    "etcd leader frozen": etcd_leader_frozen,
+    "etcd majority killed": etcd_majority_killed,
+    "name server killed": namesrv_killed,
+}
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One fault, and the longest time without an acknowledged send."""
+
+    fault: str
+    pause_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a run found."""
+
+    seed: int
+    seconds: float
+    rounds: Sequence[Round]
+    acknowledged: Counter[str]
+    delivered: Counter[str]
+    again: int
+    faults: Sequence[Fault]
+    load: float
+
+    def __str__(self) -> str:
+        pauses = defaultdict(list)
+        for each in self.rounds:
+            pauses[each.fault].append(each.pause_s)
+        lines = [f"{'fault':30} rounds   p50 s   max s without an acknowledged send"]
+        lines += [
+            f"{name:30} {len(found):6} {statistics.median(found):7.2f} {max(found):7.2f}"
+            for name, found in sorted(pauses.items())
+        ]
+        kinds = ", ".join(f"{name} {count:,} ({self.delivered[name]:,})" for name, count in self.acknowledged.items())
+        lines += [
+            f"seed {self.seed}: {len(self.rounds)} rounds in {self.seconds:.0f} s, load of the machine {self.load:.1f}",
+            f"acknowledged (deliveries): {kinds}; {self.again:,} came again with a reason; {len(self.faults)} faults",
+        ]
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        """The same for machines."""
+        return json.dumps(dataclasses.asdict(self), default=str)
+
+
+def run(directory: pathlib.Path, *, rounds: int, seed: int, told: Callable[[str], None] = lambda _: None) -> Report:
+    """Let so many faults happen under load, and judge what clients saw.
+
+    Each kind of fault comes before one comes again, in an order that the seed chooses. Writes the history to
+    `directory`. Raises AssertionError when a worker fails, or the set does not become whole again.
+    """
+    random, history, began_s = Random(seed), History(), time.monotonic()
+    data = directory / "set"
+    for number in (1, 2, 3):
+        write_config_files(data / f"b{number}" / "config", TOPICS)
+    seen: list[tuple[str, Kill]] = []
+    with BrokerSetDeployment(data, broker_name=popping.BROKER_NAME, settings=SETTINGS) as deployment:
+        deployment.whole()
+        with Master(deployment) as master:
+            workers = [make(lambda: master.address, history, Random(random.random())) for make in kills.WORKERS]
+            for worker in workers:
+                worker.bears_silence = True
+            try:
+                for worker in workers:
+                    worker.start()
+                for number, name in enumerate(itertools.islice(_in_turn(random), rounds)):
+                    time.sleep(random.uniform(*BETWEEN_S))
+                    seen.append((name, _suffer(deployment, history, FAULTS[name], random)))
+                    kills.fail_with(workers)
+                    told(f"{number + 1} of {rounds}: {name}, {_pause_s(history, seen[-1][1]):.2f} s without a send")
+                for worker in workers:
+                    worker.is_sending = False
+                kills.wait_for_the_rest(history, workers, FINISH_TIMEOUT_S)
+            finally:
+                for worker in workers:
+                    worker.end()
+                history.write(directory / kills.HISTORY)
+        defects = [name for name in CONTROLLERS if "Traceback" in deployment.controllers.process(name).log]
+        assert "Traceback" not in deployment.logs(), f"a broker told of a defect, see {data}/logs"
+        assert not defects, f"{defects} told of a defect, see {data}/logs"
+    kills.fail_with(workers)
+    return _report(history, seed, [Round(name, _pause_s(history, kill)) for name, kill in seen], began_s)
+
+
+def _in_turn(random: Random) -> Iterator[str]:
+    while True:
+        yield from random.sample(sorted(FAULTS), len(FAULTS))
+
+
+def _suffer(deployment: BrokerSetDeployment, history: History, fault: MakeFault, random: Random) -> Kill:
+    """One fault, from its beginning until all is whole again."""
+    kill = history.add(Kill(moves=True))
+    with fault(deployment):
+        time.sleep(random.uniform(*LASTS_S))
+    for name in CONTROLLERS:
+        deployment.controllers.wait_ready(name)
+    deployment.whole()
+    kill.ended_ms = now_ms()
+    return kill
+
+
+def _pause_s(history: History, kill: Kill) -> float:
+    """The longest time between two acknowledged sends, from a fault's beginning to its end."""
+    acknowledged = sorted(
+        event.ended_ms
+        for event in history.events()
+        if isinstance(event, Send) and event.outcome is Outcome.ACKNOWLEDGED and event.ended_ms >= kill.at_ms
+    )
+    times = [kill.at_ms, *(each for each in acknowledged if each <= kill.ended_ms), kill.ended_ms]
+    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=math.inf) / 1000
+
+
+def _report(history: History, seed: int, rounds: Sequence[Round], began_s: float) -> Report:
+    events = history.events()
+    checker = Checker(events)
+    return Report(
+        seed=seed,
+        seconds=time.monotonic() - began_s,
+        rounds=rounds,
+        acknowledged=kills.acknowledged_by_kind(events),
+        delivered=kills.delivered_by_kind(events, checker),
+        again=checker.repeated_count(),
+        faults=checker.faults(),
+        load=os.getloadavg()[0],
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run and print the report; 1 where something is wrong."""
+    parser = argparse.ArgumentParser(prog="./task chaos --", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3 * len(FAULTS), help="how many faults (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="chooses faults and clients' choices (default: 1)")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    options = parser.parse_args(arguments)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="chaos-"))
+    report = run(
+        directory,
+        rounds=options.rounds,
+        seed=options.seed,
+        told=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    print(report.as_json() if options.output == "json" else report)
+    for fault in report.faults[: kills.FAULTS_SHOWN]:
+        print(fault, file=sys.stderr)
+    if report.faults:
+        print(f"history and logs: {directory}", file=sys.stderr)
+    return 1 if report.faults else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
