@@ -27,20 +27,23 @@ class TimerCopy(NamedTuple):
     unique_key: bytes
 
 
-def copies_from(store: MessageStore, start: int, end: int) -> tuple[list[TimerCopy], int]:
+def copies_from(
+    store: MessageStore, start: int, end: int, *, size_bytes_max: int = CHUNK_SIZE_BYTES_MAX
+) -> tuple[list[TimerCopy], int]:
     """The copies in the next piece of the log, and where to go on: `end` when that was all.
 
     Args:
         store: whose log is read.
         start: a physical offset where a record begins, a file, or a file's filler. What has expired is passed over.
         end: where a record ends, not behind the log's end.
+        size_bytes_max: of a piece; at most CHUNK_SIZE_BYTES_MAX.
 
-    About a MiB at a time; most pieces hold no copy and cost a search for the property's name. Waits for the disk: call
-    it in a thread. Errors: OffsetOutOfRange, RecordCorrupt, OSError.
+    Most pieces hold no copy and cost a search for the property's name, and a step a record. Waits for the disk, where
+    the log is not in memory any more: call it in a thread then. Errors: OffsetOutOfRange, RecordCorrupt, OSError.
     """
     start = max(start, store.min_physical_offset)
     while start < end:
-        chunk = store.replication.read_chunk(start, min(CHUNK_SIZE_BYTES_MAX, end - start), wait=True)
+        chunk = store.replication.read_chunk(start, min(size_bytes_max, end - start), wait=True)
         if chunk.status is ChunkStatus.EXPIRED:
             start = chunk.min_offset
             continue

@@ -20,7 +20,7 @@ from apogeemq.remoting_codec.errors import RecordInvalid
 from apogeemq.remoting_codec.message import decode_properties, java_string_hash
 from apogeemq.store.errors import MessageInvalid, OffsetOutOfRange, RecordCorrupt, StoreError
 from apogeemq.store.message_store import MessageStore
-from apogeemq.store.timer_copies import copies_from
+from apogeemq.store.timer_copies import TimerCopy, copies_from
 from apogeemq.store.timer_store import TIMER_QUEUE
 from apogeemq.store.timer_unit import TimerEntry
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 PER_TURN_MAX = 100
 """Messages taken in, delivered or settled before everybody else has a turn: a few milliseconds."""
+HOT_PIECE_SIZE_BYTES = 64 << 10
+"""So much of the log is searched at a time: 4 ms where it is full of the smallest copies."""
 FOLLOW_S = 0.5
 """How far behind the confirm offset a slave may be: what is left of it waits at a promotion."""
 
@@ -152,16 +154,25 @@ class TimerIntake:
             start = max(start, await asyncio.to_thread(self._first_pending))
         while start < end and self._timer.pending_count:
             try:
-                copies, start = await asyncio.to_thread(copies_from, self._store, start, end)
+                copies, start = await self._copies_from(start, end)
             except (RecordCorrupt, OffsetOutOfRange):
                 log.exception("the log can't be searched for delivered timer messages: some may come again")
                 break
-            for copy in copies:
+            for number, copy in enumerate(copies):
+                if number % PER_TURN_MAX == PER_TURN_MAX - 1:
+                    await asyncio.sleep(0)
                 self.settled_by_copies += self._timer.settle_record(
                     copy.timer_offset, topic_hash=copy.topic_hash, unique_key=copy.unique_key
                 )
             self._timer.copies_offset = max(self._timer.copies_offset, start)
+            await asyncio.sleep(0)  # the loop is never held for long
         self._timer.copies_offset = max(self._timer.copies_offset, end)
+
+    async def _copies_from(self, start: int, end: int) -> tuple[list[TimerCopy], int]:
+        """See there; in a thread where the disk may be waited for."""
+        if self._reads.is_hot(start):
+            return copies_from(self._store, start, end, size_bytes_max=HOT_PIECE_SIZE_BYTES)
+        return await asyncio.to_thread(copies_from, self._store, start, end)
 
     def _first_pending(self) -> int:
         """Where the oldest record lies that waits: no copy lies before it. Reads the timer log."""
