@@ -151,7 +151,7 @@ def test_a_kill_of_all_leaves_no_etcd_behind(tmp_path: pathlib.Path) -> None:
 def status_of(ready: dict[str, Any]) -> dict[str, Any]:
     """What the controllers tell of the one broker set."""
     controllers = ";".join(at for name, at in ready["listeners"].items() if name.startswith("controller-1.mesh"))
-    command = [str(console_script("apogeemq-controller")), "status", "-o", "json", "--controller", controllers]
+    command = [str(console_script("apogeemq")), "admin", "ha", "status", "-o", "json", "--controller", controllers]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
     described: dict[str, Any] = json.loads(done.stdout)["sets"][0]
     return described

@@ -95,4 +95,4 @@ def test_processes_are_named_with_their_pids() -> None:
     ]
     assert "NOTE: look out" in text.splitlines()
     assert "quickstart.py 127.0.0.1:8081\n" in text
-    assert '--controller "127.0.0.1:9870;127.0.0.1:9970"' in text
+    assert 'apogeemq admin ha status --controller "127.0.0.1:9870;127.0.0.1:9970"' in text

@@ -15,7 +15,7 @@ _NOTES = {
     "namesrv.remoting": "clients: this is their name server address",
     "namesrv.mesh": "other services",
     "namesrv.http": _PROBES,
-    "controller.mesh": "brokers, and apogeemq-controller status",
+    "controller.mesh": "brokers, and apogeemq admin",
     "controller.http": _PROBES,
     "broker.remoting": "clients",
     "broker.vip": "clients",
@@ -83,7 +83,7 @@ def welcome_to(processes: Sequence[ShownProcess], data: Path, version: str, note
         lines += [
             "",
             "Who is master, and of what:",
-            f'  apogeemq-controller status --controller "{";".join(controllers)}"',
+            f'  apogeemq admin ha status --controller "{";".join(controllers)}"',
         ]
     lines += ["", "Ctrl-C stops.", ""]
     return "\n".join(lines)
