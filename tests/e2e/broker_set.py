@@ -137,7 +137,11 @@ class BrokerSetDeployment:
 
     def name_of(self, broker_id: int) -> str:
         """Which of our brokers has this id."""
-        address = next(each["address"] for each in self.status()["brokers"] if each["broker_id"] == broker_id)
+        return self.name_from(self.status(), broker_id)
+
+    def name_from(self, status: dict[str, Any], broker_id: int) -> str:
+        """The same by a status that was asked for before."""
+        address = next(each["address"] for each in status["brokers"] if each["broker_id"] == broker_id)
         return next(name for name, remoting in self.remoting.items() if remoting == address)
 
     def master(self) -> str:

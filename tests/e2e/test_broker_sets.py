@@ -31,7 +31,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerSetDe
 
 
 def test_three_brokers_become_a_set(deployment: BrokerSetDeployment) -> None:
-    """Ids from 1, one master of epoch 1, all in the SyncStateSet; the name server knows the master alone as 0."""
+    """Ids from 1, one master of epoch 1, all in the SyncStateSet; the name server knows the master as 0."""
     status = deployment.whole()
     assert sorted(each["broker_id"] for each in status["brokers"]) == [1, 2, 3]
     assert status["sync_state_set"] == [1, 2, 3]

@@ -17,6 +17,7 @@ from apogeemq.broker.config import (
     IdentityConfig,
     LimitsConfig,
     PopConfig,
+    ReplicationConfig,
     StoreSettings,
     TimersConfig,
     TopicsConfig,
@@ -226,6 +227,7 @@ class World:
         timers: TimersConfig | None = None,
         store: StoreSettings | None = None,
         limits: LimitsConfig | None = None,
+        replication: ReplicationConfig | None = None,
         access: AccessHook | None = None,
         tracer: Tracer | None = None,
         log_file_size_bytes: int = 256 << 10,
@@ -241,6 +243,7 @@ class World:
             timers=timers or TimersConfig(),
             store=store or StoreSettings(),
             limits=limits or LimitsConfig(),
+            replication=replication or ReplicationConfig(),
         )
         self.store = MessageStore.open(
             ROOT,

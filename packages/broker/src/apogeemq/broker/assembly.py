@@ -72,6 +72,7 @@ from apogeemq.broker.service.roll_forward import RollForward
 from apogeemq.broker.service.saved_tables import SavedPopOrders
 from apogeemq.broker.service.send import SendService
 from apogeemq.broker.service.send_back import SendBackService
+from apogeemq.broker.service.slave_reads import suggestion
 from apogeemq.broker.service.table_copies import tell_changes
 from apogeemq.broker.service.timed_form import TimedForm
 from apogeemq.broker.service.timers import TimerService
@@ -346,6 +347,7 @@ class Broker:
             hold_s_max=limits.pull_hold_s_max,
             short_hold_s=config.topics.short_polling_time_ms / 1000,
             long_polling=config.topics.long_polling_enable,
+            suggest=suggestion(config, store, self.groups),
         )
         self.assignments = AssignmentRequests(
             AssignmentService(

@@ -123,6 +123,12 @@ class ReplicationConfig(msgspec.Struct, frozen=True, kw_only=True):
     replica_timeout_ms: Annotated[int, setting("slaveTimeout")] = 3_000
     """After this a send that waits for replicas is answered FLUSH_SLAVE_TIMEOUT; own."""
 
+    slave_read_enable: Annotated[bool, setting("slaveReadEnable")] = False
+    """Whether consumers that are far behind are told to pull from a slave (whichBrokerWhenConsumeSlowly of the group;
+    else its brokerId); own."""
+    access_message_in_memory_max_ratio: Annotated[int, setting("accessMessageInMemoryMaxRatio")] = 40
+    """Far behind: by more bytes of log than this share of the machine's memory, 0 to 100 percent; own."""
+
     @property
     def in_sync_min(self) -> int:
         """The higher of both."""
@@ -144,6 +150,10 @@ class ReplicationConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("min_in_sync_replicas", "in_sync_replicas"):
             if not 1 <= getattr(self, name) <= REPLICAS_MAX:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 to {REPLICAS_MAX}")
+        if not 0 <= self.access_message_in_memory_max_ratio <= 100:
+            raise ValueError(
+                f"access_message_in_memory_max_ratio is {self.access_message_in_memory_max_ratio}; it must be 0 to 100"
+            )
         if self.replica_timeout_ms <= 0:
             raise ValueError(f"replica_timeout_ms is {self.replica_timeout_ms}; it must be greater than 0")
 

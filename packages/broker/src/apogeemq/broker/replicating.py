@@ -209,6 +209,7 @@ class Replicating:
         await self.member.leave()
         await self.member.stop()
         await self._stop_following()
+        await self._serving.left()
         await self.link.close()
         await asyncio.gather(*self._savings)
 
@@ -347,11 +348,16 @@ class Replicating:
         if self._following is not None:
             self._copied = None
             self._following.follow(master_id, epoch, master.mesh_address)
+            await self._serving.read_along(self._log.store, self.member.broker_id, epoch, self._is_copying)
             if self._timers is None:
                 intake = TimerIntake(self._log.store, LogReads(self._log.store, self._config.store.hot_window_bytes))
                 self._timers = asyncio.create_task(intake.follow(self._clock), name="follow-timers")
 
+    def _is_copying(self) -> bool:
+        return self._following is not None and self._following.phase is Phase.COPYING
+
     async def _stop_following(self) -> None:
+        await self._serving.read_no_more()
         timers, self._timers = self._timers, None
         if timers is not None:
             timers.cancel()
@@ -411,6 +417,7 @@ class Replicating:
         if self._copied is None:
             self._copied = self._copies()
         await self._copied.take(name, data, whole)
+        self._serving.take_table(name, data)
 
     def _propose(self, proposal: Propose) -> None:
         _log.info("proposes the set %s", [each.broker_id for each in proposal.members])

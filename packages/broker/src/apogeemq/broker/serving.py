@@ -4,6 +4,7 @@ Without controllers it is opened once, at the start. In a broker set it is opene
 leads, and closed when it ends: to be promoted is to start on a store that is open already (ADR 0028).
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from apogeemq.broker.links.namesrv import BrokerIdentity, NamesrvLink
 from apogeemq.broker.links.routes import RouteLink
 from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.metrics import register_metrics
+from apogeemq.broker.reading import Reading
 from apogeemq.broker.service.confirmation import Confirmation
+from apogeemq.broker.service.table_copies import TOPICS
 from apogeemq.mesh.calls import CallTable
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
@@ -26,11 +29,13 @@ from apogeemq.mesh.network import Network
 from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.aio.stats import ServerStats
-from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig
+from apogeemq.remoting_codec.bodies import DataVersion, TopicConfig, TopicConfigSerializeWrapper
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.framing import encode_response_frame
 from apogeemq.remoting_codec.roles import NOT_MASTER
+from apogeemq.store.errors import StoreError
 from apogeemq.store.files import Disk
 from apogeemq.store.message_store import MessageStore
 from opentelemetry.trace import Tracer
@@ -87,6 +92,9 @@ class Serving:
         self._world = world
         self._place = place
         self._broker: Broker | None = None
+        self._reading: Reading | None = None
+        self._reading_link: NamesrvLink | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._metrics: Registry | None = None
         self._routes: RouteLink | None = None
@@ -100,6 +108,77 @@ class Serving:
     def is_open(self) -> bool:
         """Whether clients are let in."""
         return self._is_open
+
+    async def read_along(
+        self, store: MessageStore, broker_id: int, master_epoch: int, is_master_there: Callable[[], bool]
+    ) -> None:
+        """Serve reads as a slave, and be in the routes under this id; goes on where that is so already."""
+        if self._reading is not None:
+            return
+        try:
+            reading = Reading(
+                self._config,
+                store,
+                metadata_files(self._world.disk, Path(self._config.store.path)),
+                clock=self._world.clock,
+                access=self._world.access,
+                is_master_there=is_master_there,
+            )
+        except (OSError, CodecError, StoreError) as error:
+            log.error("this slave serves no reads: its tables can't be read: %s", error)  # noqa: TRY400 — known
+            return
+        self._reading = reading
+        reading.start()
+        targets = tuple(self._world.namesrvs())
+        if not targets:
+            return
+        identity = self._identity(broker_id, master_epoch)
+        link = self._reading_link = self._namesrv_link(targets, identity, reading.topics)
+        await link.start()
+
+    async def read_no_more(self) -> None:
+        """The same ends. Name servers are told beside it: a master that begins here puts that place out anyway."""
+        reading, self._reading = self._reading, None
+        link, self._reading_link = self._reading_link, None
+        if link is not None:
+            leaving = asyncio.create_task(link.stop(), name="leave-routes")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        if reading is not None:
+            await reading.stop()
+
+    async def left(self) -> None:
+        """Every name server knows that this broker reads along no more, or did not answer in its time."""
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def take_table(self, name: str, data: bytes) -> None:
+        """A table came in from the master. Raises BodyInvalid."""
+        if self._reading is not None:
+            self._reading.take_table(name, data)
+            link = self._reading_link
+            if link is not None and name == TOPICS:
+                link.topics_changed(TopicConfigSerializeWrapper.decode(data).topic_config_table)
+
+    def _identity(self, broker_id: int, master_epoch: int) -> BrokerIdentity:
+        return BrokerIdentity(
+            cluster=self._config.identity.cluster_name,
+            broker_name=self._config.identity.broker_name,
+            broker_id=broker_id,
+            incarnation=self._world.clock.now_ms(),
+            remoting_address=self._place.endpoints.get("remoting", ""),
+            mesh_address=self._place.endpoints.get("mesh", ""),
+            master_epoch=master_epoch,
+        )
+
+    def _namesrv_link(self, targets: Sequence[str], identity: BrokerIdentity, topics: TopicTable) -> NamesrvLink:
+        return NamesrvLink(
+            targets,
+            network=self._world.network,
+            clock=self._world.clock,
+            chance=self._world.chance,
+            identity=lambda: identity,
+            topics=RegisteredTopics(topics),
+        )
 
     async def prepare(
         self,
@@ -149,23 +228,7 @@ class Serving:
         register_metrics(self._metrics, broker, self._place.servers)
         if not targets:
             return
-        identity = BrokerIdentity(
-            cluster=self._config.identity.cluster_name,
-            broker_name=self._config.identity.broker_name,
-            broker_id=0,
-            incarnation=self._world.clock.now_ms(),
-            remoting_address=self._place.endpoints.get("remoting", ""),
-            mesh_address=self._place.endpoints.get("mesh", ""),
-            master_epoch=master_epoch,
-        )
-        link = self.link = NamesrvLink(
-            targets,
-            network=self._world.network,
-            clock=self._world.clock,
-            chance=self._world.chance,
-            identity=lambda: identity,
-            topics=RegisteredTopics(broker.topics),
-        )
+        link = self.link = self._namesrv_link(targets, self._identity(0, master_epoch), broker.topics)
         broker.topics.on_change(lambda topics: link.topics_changed([topic.name for topic in topics]))
         await link.start()
         try:
@@ -205,6 +268,8 @@ class Serving:
         """Serve one Remoting request."""
         if self._broker is not None and self._is_open:
             return self._broker.remoting(channel, command)
+        if self._reading is not None and self._reading.serves(command.code):
+            return self._reading.handle(channel, command)
         if command.is_oneway:
             return None
         return encode_response_frame(command.opaque, ResponseCode.SERVICE_NOT_AVAILABLE, {}, AWAY)
@@ -213,6 +278,8 @@ class Serving:
         """A client's connection is gone."""
         if self._broker is not None:
             self._broker.channel_closed(channel)
+        if self._reading is not None:
+            self._reading.channel_closed(channel)
 
     def _owner_gone(self, owner: Hashable) -> None:
         if self._broker is not None:

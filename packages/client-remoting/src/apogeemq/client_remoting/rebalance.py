@@ -80,6 +80,7 @@ class Rebalance:
             share = await self._share(route)
         except link.UNANSWERED as error:
             logger.info("the queues of %s stay as they are: %s", topic, error)
+            self._instance.suspect_route(topic)  # whoever does not answer may have a successor by now
             return False
         reading = self._reading
         for queue in [queue for queue in reading.queues if queue.topic == topic and queue not in share.queues]:

@@ -52,7 +52,8 @@ class Sender:
         self._choice = QueueChoice(self._faults, int(instance.chance() * 1_000_000))
         self.is_open = False
         """Whether the producer has started and was not closed."""
-        instance.route_listeners.append(lambda _topic: self._faults.keep_only(instance.routes.broker_names()))
+        self._route_changed = asyncio.Event()
+        instance.route_listeners.append(self._on_route)
 
     def check_open(self) -> None:
         """Raises ClientClosed."""
@@ -95,7 +96,7 @@ class Sender:
                 if what.message_group is not None or len(tried) >= len({one.broker_name for one in route.write_queues}):
                     tried = frozenset()
                     wait_s = min(backoff_s(unreachable, self._instance.chance()), UNREACHABLE_WAIT_S_MAX)
-                    await asyncio.sleep(min(wait_s, max(deadline - loop.time(), 0)))
+                    await self._pause(min(wait_s, max(deadline - loop.time(), 0)))
             except ConnectionBroken as error:
                 self._failed(what.topic, queue, loop.time())
                 attempts += 1
@@ -127,6 +128,21 @@ class Sender:
                 self._faults.sent(queue.broker_name, end - now, end)
                 return header, queue
             now = loop.time()
+
+    def _on_route(self, _topic: str) -> None:
+        """A route is another one: who waits for a master looks again."""
+        self._faults.keep_only(self._instance.routes.broker_names())
+        self._route_changed.set()
+        self._route_changed = asyncio.Event()
+
+    async def _pause(self, wait_s: float) -> None:
+        """Wait, at most until a route changes."""
+        changed = self._route_changed
+        try:
+            async with asyncio.timeout(wait_s):
+                await changed.wait()
+        except TimeoutError:
+            return
 
     async def _send_once(
         self, what: Single | Batch, route: TopicRoute, queue: MessageQueue, timeout_s: float

@@ -42,17 +42,20 @@ class WritableQueue(NamedTuple):
 def message_queues(
     route: TopicRoute, topic: Resource, endpoints: Endpoints, accepted: Sequence[MessageType]
 ) -> list[MessageQueue]:
-    """The answer to QueryRoute: every queue of every broker id, in the route's order."""
+    """The answer to QueryRoute: every queue of every broker id, in the route's order.
+
+    A broker set has a master here even while it has none: clients send to no other, and the proxy waits for the next.
+    """
     return [
         MessageQueue(
             topic=topic,
             id=queue_id,
             permission=permission,
-            broker=Broker(name=queues.broker_name, id=address.broker_id, endpoints=endpoints),
+            broker=Broker(name=queues.broker_name, id=broker_id, endpoints=endpoints),
             accept_message_types=accepted,
         )
         for queues in route.queues
-        for address in queues.addresses
+        for broker_id in sorted({MASTER_ID, *(address.broker_id for address in queues.addresses)})
         for queue_id, permission in enumerate(_permissions(queues))
     ]
 
@@ -71,21 +74,21 @@ def assignments(route: TopicRoute, topic: Resource, endpoints: Endpoints, *, is_
                 broker=Broker(name=queues.broker_name, id=MASTER_ID, endpoints=endpoints),
             )
         )
-        for queues in _with_master(route, PERM_READ)
+        for queues in _permitted(route, PERM_READ)
         for queue_id in (range(queues.read_queue_nums) if is_fifo else (-1,))
     ]
 
 
 def readable_brokers(route: TopicRoute) -> list[str]:
     """The brokers that messages of the topic may be popped from."""
-    return [queues.broker_name for queues in _with_master(route, PERM_READ) if queues.read_queue_nums > 0]
+    return [queues.broker_name for queues in _permitted(route, PERM_READ) if queues.read_queue_nums > 0]
 
 
 def writable_queues(route: TopicRoute) -> list[WritableQueue]:
     """The queues that messages may be sent to, broker by broker."""
     return [
         WritableQueue(queues.broker_name, queue_id)
-        for queues in _with_master(route, PERM_WRITE)
+        for queues in _permitted(route, PERM_WRITE)
         for queue_id in range(queues.write_queue_nums)
     ]
 
@@ -111,11 +114,11 @@ class WritableQueues:
         return queues
 
 
-def _with_master(route: TopicRoute, perm: int) -> Iterator[QueueData]:
-    """The brokers whose queues have this permission and whose master is there."""
-    for queues in route.queues:
-        if queues.perm & perm and any(address.broker_id == MASTER_ID for address in queues.addresses):
-            yield queues
+def _permitted(route: TopicRoute, perm: int) -> Iterator[QueueData]:
+    """The brokers whose queues have this permission. A set without a master is among them: the next one is near, and
+    which queue a message group belongs to may not depend on that.
+    """
+    return (queues for queues in route.queues if queues.perm & perm)
 
 
 def _permissions(queues: QueueData) -> list[Permission]:

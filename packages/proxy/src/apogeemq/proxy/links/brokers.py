@@ -21,7 +21,7 @@ from apogeemq.mesh.network import Network
 from apogeemq.mesh.v1.methods import BROKER_CHANNELS
 from apogeemq.mesh.v1.routes_pb2 import BrokerAddress
 from apogeemq.proto.v2.definition_pb2 import Code
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.errors import MasterAway, ProxyError
 from opentelemetry.trace import Tracer
 
 MASTER_ID = 0
@@ -66,6 +66,8 @@ class BrokerLinks:
         self._brokers_max = brokers_max
         self._gone_s = gone_s
         self._known: dict[str, _Known] = {}
+        self._without_master: dict[str, None] = {}
+        """Sets that were never seen with one."""
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -78,6 +80,8 @@ class BrokerLinks:
         if broker_name in self._local_brokers:
             return self._local_caller(broker_name)
         known = self._known.get(broker_name)
+        if known is None and broker_name in self._without_master:
+            raise MasterAway(Code.PROXY_TIMEOUT, f"broker set {broker_name} has no master now; try again")
         if known is None:
             raise ProxyError(
                 Code.BAD_REQUEST,
@@ -103,9 +107,14 @@ class BrokerLinks:
     def learn(self, broker_name: str, addresses: Iterable[BrokerAddress]) -> None:
         """A name server says where the brokers of this name are. One without a master has none to ask."""
         master = next((address for address in addresses if address.broker_id == MASTER_ID), None)
-        if master is None:
-            return
         known = self._known.get(broker_name)
+        if master is None:
+            if known is None:
+                self._without_master[broker_name] = None
+                if len(self._without_master) > self._brokers_max:
+                    del self._without_master[next(iter(self._without_master))]
+            return
+        self._without_master.pop(broker_name, None)
         if known is None:
             if len(self._known) >= self._brokers_max:
                 _log.error("broker %s is left out: routes.brokers_max is %d", broker_name, self._brokers_max)

@@ -182,6 +182,8 @@ class Sending:
         except (PeerUnavailable, CallsOverloaded) as error:
             self._chooser.failed(queue.broker_name, self._clock.monotonic())
             raise _NotTakenError(error_of(error)) from error
+        except MasterAway as away:
+            raise _NotTakenError(away) from away
         except CallRefused as error:
             if error.code not in _REFUSED_BY_THIS_BROKER:
                 raise error_of_send(error) from error

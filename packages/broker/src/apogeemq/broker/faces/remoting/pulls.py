@@ -48,6 +48,33 @@ class HeldPull:
     pull: Pull
 
 
+REFERRED_HOLD_S_MAX = 1.0
+"""How long a slave holds a pull that it then refers to the master: a client whose route has none asks no oftener."""
+
+
+@dataclass(slots=True, frozen=True)
+class SlaveRules:
+    """What Apache's slave makes of a pull that finds nothing: PULL_RETRY_IMMEDIATELY while the master is there and
+    consumers are not sent here (slaveReadEnable), and never a correction of the offset, since it may be behind.
+    """
+
+    is_master_there: Callable[[], bool]
+    is_read_from: bool = False
+
+    @property
+    def refers(self) -> bool:
+        """Whether who finds nothing is sent to the master."""
+        return not self.is_read_from and self.is_master_there()
+
+    def code(self, found: ResponseCode) -> ResponseCode:
+        """What is answered."""
+        if found is ResponseCode.PULL_OFFSET_MOVED:
+            return ResponseCode.PULL_RETRY_IMMEDIATELY
+        if found is ResponseCode.PULL_NOT_FOUND and self.refers:
+            return ResponseCode.PULL_RETRY_IMMEDIATELY
+        return found
+
+
 class PullRequests:
     """Handlers of the pulling family, and the shell of the long polling table.
 
@@ -62,6 +89,8 @@ class PullRequests:
         hold_s_max: the longest wait, whatever a client asks for.
         short_hold_s: how long a pull is held while long polling is off (shortPollingTimeMills).
         long_polling: whether clients' own times count (longPollingEnable).
+        slave: rules of a slave; None at a master.
+        suggest: gives the broker id that a client is to pull from next (suggestWhichBrokerId).
     """
 
     def __init__(
@@ -77,6 +106,8 @@ class PullRequests:
         hold_s_max: float,
         short_hold_s: float,
         long_polling: bool,
+        slave: SlaveRules | None = None,
+        suggest: Callable[[Pull, Pulled], int] = lambda pull, pulled: 0,
     ) -> None:
         self._fetch = fetch
         self._table = table
@@ -88,6 +119,8 @@ class PullRequests:
         self._hold_s_max = hold_s_max
         self._short_hold_s = short_hold_s
         self._long_polling = long_polling
+        self._slave = slave
+        self._suggest = suggest
         self._wake_rounds = WakeRounds(table, at_a_time=ANSWERED_AT_A_TIME)
         self._waking = Turns(self._wake_some, monotonic)
         self._expiring = Turns(self._expire_some, monotonic)
@@ -148,12 +181,18 @@ class PullRequests:
         self, channel: Channel, command: RemotingCommand, header: PullMessageRequestHeader, pull: Pull, pulled: Pulled
     ) -> Reply:
         if (
-            pulled.code is ResponseCode.PULL_NOT_FOUND
+            self._may_wait(pulled.code)
             and header.sys_flag & PULL_SUSPEND
             and self._hold(channel, command, pull, header.suspend_timeout_millis / 1000)
         ):
             return None
         return self._reply(command, pull, pulled)
+
+    def _may_wait(self, code: ResponseCode) -> bool:
+        """Whether there may be an answer later; a slave may have yet to copy what the pull is for."""
+        if self._slave is not None and code is ResponseCode.PULL_OFFSET_MOVED:
+            return True
+        return code is ResponseCode.PULL_NOT_FOUND
 
     def _hold(self, channel: Channel, command: RemotingCommand, pull: Pull, timeout_s: float) -> bool:
         """Hold a pull, unless it does not want that. Raises FlowControl where there is no room.
@@ -161,6 +200,8 @@ class PullRequests:
         An answer that there is nothing would be understood, too; but the client would pull again at once, all the time.
         """
         hold_s = min(timeout_s, self._hold_s_max) if self._long_polling else self._short_hold_s
+        if self._slave is not None and self._slave.refers:
+            hold_s = min(hold_s, REFERRED_HOLD_S_MAX)
         if hold_s <= 0 or command.is_oneway:
             return False
         reached = self._table.add(
@@ -221,19 +262,23 @@ class PullRequests:
         )
 
     def _reply(self, command: RemotingCommand, pull: Pull, pulled: Pulled) -> Reply:
-        self._stats.count(command.code, pulled.code)
+        code, next_offset = pulled.code, pulled.next_offset
+        if self._slave is not None:
+            code = self._slave.code(pulled.code)
+            next_offset = next_offset if pulled.code is not ResponseCode.PULL_OFFSET_MOVED else pull.queue_offset
+        self._stats.count(command.code, code)
         if command.is_oneway:
             return None
         ext_fields = {
-            "suggestWhichBrokerId": "0",
+            "suggestWhichBrokerId": str(self._suggest(pull, pulled)),
             "groupSysFlag": "0",
-            "nextBeginOffset": str(pulled.next_offset),
+            "nextBeginOffset": str(next_offset),
             "maxOffset": str(pulled.max_offset),
             "minOffset": str(pulled.min_offset),
             "topicSysFlag": str(pull.topic.config.topic_sys_flag),
         }
         if pulled.code is not ResponseCode.SUCCESS:
-            return encode_response_frame(command.opaque, pulled.code, ext_fields, pulled.remark)
+            return encode_response_frame(command.opaque, code, ext_fields, pulled.remark)
         self._fetch.count_handed_out(pull, pulled)
         head = encode_response_head(command.opaque, pulled.code, ext_fields, pulled.remark, pulled.size_bytes)
         return [head, *pulled.buffers]

@@ -13,15 +13,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 from apogeemq.mesh.clock import Clock
-from apogeemq.mesh.errors import CallRefused, CallsOverloaded, DeadlineExceeded, MeshError, MessageTooLarge
+from apogeemq.mesh.errors import (
+    CallRefused,
+    CallsOverloaded,
+    DeadlineExceeded,
+    MeshError,
+    MessageTooLarge,
+    PeerUnavailable,
+)
 from apogeemq.proto.v2.definition_pb2 import Code
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.errors import MasterAway, ProxyError
 from apogeemq.remoting_codec.aio.access import AccessHook
 from apogeemq.remoting_codec.aio.channel import Channel, Reply
 from apogeemq.remoting_codec.codes import ResponseCode, request_code_name, response_code_name
 from apogeemq.remoting_codec.command import RemotingCommand, request_code_not_supported
 from apogeemq.remoting_codec.errors import CodecError
 from apogeemq.remoting_codec.framing import encode_frame, encode_response_frame
+from apogeemq.remoting_codec.roles import NOT_MASTER
 from apogeemq.remoting_codec.send_refusals import SEND_CODES, send_refusal_code
 
 Answer: TypeAlias = tuple[int, bytes]
@@ -125,6 +133,8 @@ def _refusal(command: RemotingCommand, error: Exception) -> tuple[int, str]:
     """Response code and remark of what a function raised. Only what a client may try again gets such a code."""
     if isinstance(error, CallRefused):
         return error.code, error.text
+    if isinstance(error, MasterAway | PeerUnavailable):
+        return ResponseCode.SERVICE_NOT_AVAILABLE, f"{NOT_MASTER}{error}"
     if isinstance(error, ProxyError):
         return _CODE_OF_PROXY_ERROR.get(error.code, ResponseCode.SYSTEM_ERROR), error.message
     if isinstance(error, CodecError):

@@ -26,7 +26,7 @@ from apogeemq.mesh.v1.broker_pb2 import (
 from apogeemq.mesh.v1.methods import SEND_MESSAGE
 from apogeemq.proto.v2.definition_pb2 import Code
 from apogeemq.proxy.core.message_kinds import check_properties
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.errors import MasterAway, ProxyError
 from apogeemq.proxy.faces.remoting.face import Answer, Function
 from apogeemq.proxy.faces.spans import ServerSpans
 from apogeemq.proxy.ports import Brokers, Routes
@@ -136,7 +136,7 @@ class SendRequests:
             try:
                 chosen = broker_name or await self._broker_with(header.topic, header.queue_id)
                 return await self._brokers.caller(chosen).call(SEND_MESSAGE, request, timeout_s=self._timeout_s)
-            except (PeerUnavailable, CallRefused) as error:
+            except (MasterAway, PeerUnavailable, CallRefused) as error:
                 if isinstance(error, CallRefused) and not is_not_master(error.code, error.text):
                     raise
                 if wait is None:
