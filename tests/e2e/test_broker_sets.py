@@ -228,6 +228,8 @@ def test_an_operator_moves_the_master(deployment: BrokerSetDeployment) -> None:
         assert all(each["lag"] >= 0 and 0 < each["lease_left_ms"] <= TTL_S * 1000 for each in after["brokers"])
         printed = deployment.controllers.admin_ha("status", "broker-a").stdout
         assert f"an operator chose broker {chosen}" in printed
+        unknown = deployment.controllers.admin_ha("status", "no-such-set")
+        assert (unknown.returncode, "there is no broker set no-such-set" in unknown.stderr) == (1, True)
     assert load.missing() == set()
 
 

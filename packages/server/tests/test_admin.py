@@ -45,6 +45,12 @@ def test_wrong_arguments_exit_with_2(words: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith("usage: apogeemq admin")
 
 
+def test_nobody_to_ask_is_a_wrong_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    """A variable of a script that is empty, for example."""
+    assert main(["admin", "ha", "status", "--controller", " ; "]) == 2
+    assert "--controller names no controller" in capsys.readouterr().err
+
+
 def test_an_authority_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """With the system's reason, and no traceback."""
     assert main(["admin", "ha", "status", "--ca", "/no/such.pem"]) == 2

@@ -85,6 +85,9 @@ def run_command(options: argparse.Namespace) -> int:
     from apogeemq.mesh.grpc_network import GrpcNetwork  # slow to import, and not needed to say what is wrong
 
     targets = [each.strip() for each in options.controller.replace(",", ";").split(";") if each.strip()]
+    if not targets:
+        sys.stderr.write(f"{options.program}: --controller names no controller; it must be HOST:PORT;HOST:PORT\n")
+        return 2
     try:
         tls = ClientTls(ca=options.ca.read_bytes()) if options.ca else None
     except OSError as error:
@@ -108,6 +111,9 @@ async def _status(options: argparse.Namespace, controllers: Controllers) -> int:
         controllers, lambda channel: channel.unary(DESCRIBE_SETS, request, timeout_s=CALL_TIMEOUT_S)
     )
     sys.stdout.write(render(reply, options.output))
+    if options.broker_name and not reply.sets:
+        sys.stderr.write(f"{options.program}: there is no broker set {options.broker_name}\n")
+        return 1
     return 0
 
 
