@@ -15,6 +15,8 @@ from apogeemq.store.files import Disk, DiskSpace, RealDisk, replace_file
 from apogeemq.store.measured_disk import MeasuredDisk
 from apogeemq.store.memory_disk import MemoryDisk
 
+from packages.store.tests.descriptors import open_descriptors
+
 SIZE = 8192
 DISKS: dict[str, Callable[[], Disk]] = {
     "real": RealDisk,
@@ -209,10 +211,6 @@ def test_lock_is_exclusive(disk: Disk, root: Path) -> None:
 # -- the real disk ---------------------------------------------------------------------------------------------------
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_real_lock_excludes_a_java_broker(tmp_path: Path) -> None:
     """A POSIX record lock on the first byte, as Java's FileChannel takes it, and ours exclude each other."""
     path = tmp_path / "lock"
@@ -245,21 +243,20 @@ def test_real_lock_excludes_a_java_broker(tmp_path: Path) -> None:
 def test_real_lock_does_not_leak_descriptors(tmp_path: Path) -> None:
     """A refused lock closes its descriptor."""
     lock = RealDisk().lock(tmp_path / "lock")
-    before = open_descriptors()
+    before = open_descriptors(tmp_path)
     for _ in range(3):
         with pytest.raises(BlockingIOError):
             RealDisk().lock(tmp_path / "lock")
-    assert open_descriptors() == before
+    assert open_descriptors(tmp_path) == before == 1
     lock.release()
 
 
 def test_real_segment_closes_with_its_last_reference(tmp_path: Path) -> None:
     """A dropped segment gives its descriptor back at once."""
-    before = open_descriptors()
     segment = RealDisk().map_segment(tmp_path / "s", SIZE, create=True)
-    assert open_descriptors() > before
+    assert open_descriptors(tmp_path) > 0
     del segment
-    assert open_descriptors() == before
+    assert open_descriptors(tmp_path) == 0
 
 
 def test_real_reservation_allocates_blocks(tmp_path: Path) -> None:

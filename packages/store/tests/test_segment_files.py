@@ -1,6 +1,5 @@
 """Rows of files named by their start, and the bound on open ones."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from apogeemq.store.errors import LayoutInvalid
 from apogeemq.store.files import RealDisk, Segment
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.segment_files import SegmentFiles, segment_path, segment_starts
+
+from packages.store.tests.descriptors import open_descriptors
 
 ROW = Path("/row")
 
@@ -58,12 +59,6 @@ def test_open_files_are_bounded(tmp_path: Path) -> None:
     files.close()
     assert open_descriptors(tmp_path) == 0
     assert files.get(tmp_path, 0).pread(0, 10) == b"still open"
-
-
-def open_descriptors(directory: Path) -> int:
-    """Of files in it: what other tests left to the garbage collection may close at any time."""
-    links = Path("/proc/self/fd").iterdir()
-    return sum(os.path.realpath(link).startswith(os.fspath(directory)) for link in links)
 
 
 def test_recently_used_file_stays_open() -> None:
