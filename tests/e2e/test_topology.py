@@ -17,6 +17,8 @@ from tests.e2e.test_processes import has_ended
 from tests.e2e.wire_client import WireClient, pull_all, send_fields
 from tests.etcd_cluster import programs
 
+pytestmark = pytest.mark.verify  # test_processes.py tries the same starter in each test run
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL_FILES = {"broker.store.commit_log_file_size_bytes": str(16 << 20)}
 TOPIC, GROUP = "Topologies", "G_topologies"
@@ -83,8 +85,6 @@ def test_a_killed_process_is_started_again_where_it_was(tmp_path: pathlib.Path) 
         assert has_ended(pids["routes"]["pid"])
 
 
-@pytest.mark.verify
-@pytest.mark.verify
 def test_several_brokers_share_a_cluster(tmp_path: pathlib.Path) -> None:
     """`--brokers 2`: two masters of two names, both at the one name server; data in a folder for each."""
     with start(tmp_path, "--brokers", "2") as process:
@@ -97,7 +97,6 @@ def test_several_brokers_share_a_cluster(tmp_path: pathlib.Path) -> None:
         process.stop()
 
 
-@pytest.mark.verify
 async def test_the_deployed_topology_survives_its_master(tmp_path: pathlib.Path) -> None:
     """As docs/operations.md starts it: sent before and after a kill -9 of the master, received whole by a consumer."""
     document = (ROOT / "docs" / "operations.md").read_text()
@@ -129,7 +128,6 @@ async def test_the_deployed_topology_survives_its_master(tmp_path: pathlib.Path)
         assert all(has_ended(pid) for pid in pids.values())
 
 
-@pytest.mark.verify
 def test_a_kill_of_all_leaves_no_etcd_behind(tmp_path: pathlib.Path) -> None:
     """Also a program that is not ours ends with who started it; the next start finds the cluster as it was."""
     file = tmp_path / "etcd.toml"
