@@ -112,6 +112,42 @@ async def test_without_a_master_pulls_wait_as_they_do_there() -> None:
         assert [reply.code for reply in client.received()] == [19]
 
 
+async def test_a_held_pull_is_answered_when_the_log_goes_on() -> None:
+    """Within a tick, also one for an offset beyond the end that was known here."""
+    async with World() as world, slave_of(world) as slave:
+        produce(world, 1)
+        slave.is_master_there = False
+        client = slave.client()
+        opaques = [client.send(11, pull_fields(offset=offset) | HELD) for offset in (1, 2)]
+        await world.clock.run_for(5.0)
+        assert client.received() == []
+        produce(world, 2)
+        await world.clock.run_for(0.5)
+        assert [(reply.opaque, reply.code) for reply in client.received()] == [(opaque, 0) for opaque in opaques]
+
+
+async def test_who_waited_for_the_master_hears_that_it_is_there() -> None:
+    """A pull that is held since there was none goes on at the next master, and not after its time."""
+    async with World() as world, slave_of(world) as slave:
+        produce(world, 1)
+        slave.is_master_there = False
+        client = slave.client()
+        client.send(11, pull_fields(offset=1) | HELD)
+        await world.clock.run_for(3.0)
+        slave.is_master_there = True
+        await world.clock.run_for(0.5)
+        assert [(reply.code, fields_of(reply)["suggestWhichBrokerId"]) for reply in client.received()] == [(20, "0")]
+
+
+async def test_a_transaction_ends_at_the_master() -> None:
+    """SLAVE_NOT_AVAILABLE (11), as Apache's slaves answer; nothing to a oneway request."""
+    async with World() as world, slave_of(world) as slave:
+        client = slave.client()
+        assert client.request(RequestCode.END_TRANSACTION, {}).code == 11
+        client.send(RequestCode.END_TRANSACTION, {}, oneway=True)
+        assert client.received() == []
+
+
 async def test_a_slave_that_is_read_from_answers_for_itself() -> None:
     """slaveReadEnable: consumers stay until they are near the end."""
     async with World() as world, slave_of(world, slave_read_enable=True) as slave:

@@ -99,6 +99,7 @@ class Broker:
 
     Needs a running event loop and an open store. `remoting` is the handler that a Remoting listener gets, `calls` what
     a mesh listener serves. In a broker set it is the master of one epoch, whose `confirmation` it waits for;
+    `clients` are those that read here while it was a slave, and beat again only within 30 s;
     `on_table_change` gets each change of a table by its name, see table_copies: of topics and groups before anything
     is stored that needs them (architecture §6.10).
     """
@@ -117,6 +118,7 @@ class Broker:
         other_brokers: OtherBrokers | None = None,
         confirmation: Confirmation | None = None,
         on_table_change: Callable[[str, bytes], None] | None = None,
+        clients: ClientTable[Hashable] | None = None,
     ) -> None:
         self.config = config
         self._confirmation = confirmation
@@ -152,7 +154,9 @@ class Broker:
         )
         self.groups.ensure_predefined()
 
-        self.clients: ClientTable[Hashable] = ClientTable(client_timeout_s=limits.client_timeout_s)
+        self.clients: ClientTable[Hashable] = (
+            ClientTable(client_timeout_s=limits.client_timeout_s) if clients is None else clients
+        )
         self.queue_locks = QueueLockTable()
         self.long_polling: LongPollingTable[HeldPull] = LongPollingTable(
             HeldLimits(

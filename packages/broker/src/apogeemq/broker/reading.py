@@ -42,18 +42,20 @@ from apogeemq.remoting_codec.bodies import (
     SubscriptionGroupWrapper,
     TopicConfigSerializeWrapper,
 )
-from apogeemq.remoting_codec.codes import RequestCode
+from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
+from apogeemq.remoting_codec.framing import encode_response_frame
+from apogeemq.remoting_codec.roles import NOT_MASTER
 from apogeemq.store.message_store import MessageStore
 
 TICK_S = 0.2
-"""How exactly held pulls end."""
+"""How exactly held pulls end, and how soon they are woken: nobody says here which queues got messages."""
 
 CLIENT_SCAN_INTERVAL_S = 10.0
 
 
 class Reading:
-    """A slave's tables and door, for as long as it follows. Needs a running event loop.
+    """A slave's tables and door, until it stops, or leads and lets clients in. Needs a running event loop.
 
     Args:
         store: open; it is appended to meanwhile, by the copying.
@@ -72,6 +74,10 @@ class Reading:
         is_master_there: Callable[[], bool],
     ) -> None:
         limits, topics = config.limits, config.topics
+        self._store = store
+        self._is_master_there = is_master_there
+        self._was_master_there = True
+        self._looked_at_offset = 0
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self.topics = TopicTable(
@@ -142,7 +148,12 @@ class Reading:
         offsets = OffsetRequests(offset_service, stats, disk_reads).handlers()
         del offsets[RequestCode.UPDATE_CONSUMER_OFFSET]
         self._face = RemotingFace(
-            {**self._pulls.handlers(), **offsets, **GroupRequests(self._group_service, stats).handlers()},
+            {
+                **self._pulls.handlers(),
+                **offsets,
+                **GroupRequests(self._group_service, stats).handlers(),
+                RequestCode.END_TRANSACTION: _end_transaction,
+            },
             access or AllowAll(),
             stats,
         )
@@ -196,6 +207,14 @@ class Reading:
         while True:
             await self._clock.sleep(TICK_S)
             self._pulls.expire()
+            is_master_there = self._is_master_there()
+            if is_master_there and not self._was_master_there:
+                self._pulls.stop()  # who waited for the master can ask it now
+            self._was_master_there = is_master_there
+            offset = self._store.confirm_offset
+            if offset != self._looked_at_offset:
+                self._looked_at_offset = offset
+                await self._pulls.log_went_on(self._store.max_offset)
 
     async def _scan_clients(self) -> None:
         while True:
@@ -203,3 +222,11 @@ class Reading:
             for channel in self._group_service.expire():
                 if isinstance(channel, Channel):
                     channel.close(f"no heartbeat for {self.clients.client_timeout_s:g} s")
+
+
+def _end_transaction(_channel: Channel, command: RemotingCommand) -> Reply:
+    """The master stores how a transaction ends; Apache's slave has a code of its own for this."""
+    if command.is_oneway:
+        return None
+    remark = f"{NOT_MASTER}a transaction is ended at the master"
+    return encode_response_frame(command.opaque, ResponseCode.SLAVE_NOT_AVAILABLE, {}, remark)

@@ -209,6 +209,7 @@ class Replicating:
         await self.member.leave()
         await self.member.stop()
         await self._stop_following()
+        await self._serving.read_no_more()
         await self._serving.left()
         await self.link.close()
         await asyncio.gather(*self._savings)
@@ -357,7 +358,6 @@ class Replicating:
         return self._following is not None and self._following.phase is Phase.COPYING
 
     async def _stop_following(self) -> None:
-        await self._serving.read_no_more()
         timers, self._timers = self._timers, None
         if timers is not None:
             timers.cancel()
@@ -376,6 +376,7 @@ class Replicating:
         async for name, data in self._tables():  # loading made what every broker has, and cut back what was ahead
             leading.state_changed(name, data, whole=True)
         self._serving.open_doors()
+        await self._serving.read_no_more()
         await self._serving.announce(master_epoch=epoch)
 
     def _opened(self, opening: asyncio.Task[None]) -> None:

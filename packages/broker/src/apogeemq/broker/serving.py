@@ -205,6 +205,7 @@ class Serving:
             other_brokers=self._routes,
             confirmation=confirmation,
             on_table_change=on_table_change,
+            clients=None if self._reading is None else self._reading.clients,
         )
         await broker.restore()
         await broker.settle_tables()

@@ -85,6 +85,10 @@ class LongPollingTable(Generic[W]):
         """Whether anybody waits for this queue: the cheap question of the send path."""
         return (topic, queue_id) in self._queues
 
+    def queues(self) -> list[tuple[str, int]]:
+        """The queues that anybody waits for, as of now."""
+        return list(self._queues)
+
     def waiting_on(self, topic: str, queue_id: int) -> list[Waiting[W]]:
         """Who waits for this queue, in the order of coming."""
         return list(self._queues.get((topic, queue_id), ()))

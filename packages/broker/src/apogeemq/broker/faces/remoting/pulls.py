@@ -5,6 +5,7 @@ When it comes out it is read again, with its offset commit not repeated. Pulls b
 (sliced_pulls.py).
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -157,6 +158,16 @@ class PullRequests:
             return
         self._wake_rounds.arrived(topic, queue_id, tags_code)
         self._waking.begin_soon()
+
+    async def log_went_on(self, max_offset: Callable[[str, int], int]) -> None:
+        """Wake who waits for what is there now: for a slave, which is not told of each message."""
+        for topic, queue_id in self._table.queues():
+            end = max_offset(topic, queue_id)
+            found = self._table.take(topic, queue_id, lambda held, end=end: held.pull.queue_offset < end)  # type: ignore[misc]
+            for number, waiting in enumerate(found, start=1):
+                self._answer_held(waiting)
+                if number % ANSWERED_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
 
     def offsets_reset(self, topic: str, group: str, queue_ids: Iterable[int]) -> None:
         """A group's offsets were reset: its held pulls are answered with that now, not when their time is over."""
