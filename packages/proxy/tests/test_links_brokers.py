@@ -15,7 +15,7 @@ from apogeemq.mesh.v1 import broker_pb2 as broker
 from apogeemq.mesh.v1.methods import BROKER_CHANNELS, QUERY_TOPIC
 from apogeemq.mesh.v1.routes_pb2 import BrokerAddress
 from apogeemq.proto.v2.definition_pb2 import Code
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.errors import MasterAway, ProxyError
 from apogeemq.proxy.links.brokers import BrokerLinks
 
 
@@ -175,3 +175,20 @@ async def test_close_ends_all_callers(world: World) -> None:
     for caller in callers:
         with pytest.raises(ChannelClosed):
             await caller.call(QUERY_TOPIC, broker.QueryTopicRequest(), timeout_s=1.0)
+
+
+async def test_a_set_without_a_master_is_no_unknown_broker(world: World) -> None:
+    """Its slaves are known: whoever wants its master waits for the next one, and keeps the last one's way meanwhile."""
+    slaves = [BrokerAddress(broker_id=2, mesh_address="slave:1")]
+    world.links.learn("b", slaves)
+    with pytest.raises(MasterAway):
+        world.links.caller("b")
+    handlers = call_handlers(BROKER_CHANNELS, table(8), clock=world.clock)
+    listening = await world.network.serve("b", 10921, handlers)
+    world.links.learn("b", master("b:10921"))
+    assert await world.queues("b") == 8
+    caller = world.links.caller("b")
+    world.links.learn("b", slaves)
+    assert world.links.caller("b") is caller
+    await world.links.close()
+    await listening.stop(0.0)
