@@ -211,6 +211,7 @@ class BrokerApp:
     async def _start_replicating(self, store: MessageStore, address: str) -> None:
         """Open the doors, behind which nobody serves yet, and join the broker set."""
         from apogeemq.broker.replicating import Replicating  # 0.1 s that a broker without a set need not wait
+        from apogeemq.broker.replication_metrics import register_replication_metrics
 
         replicating = self._replicating = await Replicating.open(
             self.config,
@@ -222,6 +223,7 @@ class BrokerApp:
             chance=self._chance,
             disk=self._disk,
         )
+        register_replication_metrics(self._registry, replicating.state)
         await self._listen(address, replicating.handlers)
         self._warn_of_open_listeners()
         replicating.start()

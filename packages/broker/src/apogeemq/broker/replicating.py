@@ -26,6 +26,7 @@ from apogeemq.broker.links.beats import Beats
 from apogeemq.broker.links.controllers import ControllersLink, OpenStream, thread_streams
 from apogeemq.broker.member_file import MemberFile, SetMembership, began, remembering
 from apogeemq.broker.metadata_files import metadata_files
+from apogeemq.broker.replication_metrics import ReplicationState
 from apogeemq.broker.service.confirmation import Confirmation
 from apogeemq.broker.service.following import Following, ReplicaIdentity
 from apogeemq.broker.service.leading import Leading
@@ -245,6 +246,19 @@ class Replicating:
             return is_serving, f"master of epoch {epoch}" if is_serving else f"epoch {epoch} begins"
         phase = following.phase if following is not None else Phase.IDLE
         return phase is Phase.COPYING, f"slave in epoch {self.member.master_epoch}: {phase.value}"
+
+    def state(self) -> ReplicationState:
+        """For metrics."""
+        leading, following = self._leading, self._following
+        return ReplicationState(
+            is_master=self.member.role is Role.LEADING,
+            is_copying=leading is None and following is not None and following.phase is Phase.COPYING,
+            master_epoch=self.member.master_epoch,
+            end_offset=self._log.end_offset,
+            confirm_offset=self._log.confirm_offset,
+            members=leading.progress.members if leading is not None else (),
+            replicas=leading.replicas() if leading is not None else (),
+        )
 
     def failed_task(self) -> str | None:
         """The name of a background task that ended, for the health check."""
