@@ -15,7 +15,7 @@ from apogeemq.store.files import Disk
 from apogeemq.store.memory_disk import MemoryDisk
 from apogeemq.store.timer_config import TimerConfig
 from apogeemq.store.timer_log import TimerLog
-from apogeemq.store.timer_store import TimerStore
+from apogeemq.store.timer_store import COPIES_UNSAVED_BYTES_MAX, TimerStore
 from apogeemq.store.timer_unit import UNIT_SIZE_BYTES, TimerEntry
 from apogeemq.store.timer_wheel import FILE_SIZE_BYTES as WHEEL_SIZE_BYTES
 
@@ -224,6 +224,20 @@ def test_how_far_copies_were_looked_at_is_kept() -> None:
     timer.truncate(3_000, 1)
     timer.abandon()
     assert open_timer(disk).copies_offset == 3_000
+
+
+def test_how_far_copies_were_looked_at_is_not_synced_for_itself_each_time() -> None:
+    """The log goes on all the time: only when a start would have to search much, or with what changed anyway."""
+    disk = MemoryDisk()
+    timer = open_timer(disk)
+    add(timer, NOW_MS + 500, 700)
+    timer.sync(NOW_MS)
+    timer.copies_offset = COPIES_UNSAVED_BYTES_MAX - 1
+    timer.sync(NOW_MS)
+    assert open_timer(disk).copies_offset == 0
+    timer.copies_offset = COPIES_UNSAVED_BYTES_MAX
+    timer.sync(NOW_MS)
+    assert open_timer(disk).copies_offset == COPIES_UNSAVED_BYTES_MAX
 
 
 def test_a_directory_of_javas_has_no_copies_to_look_at() -> None:

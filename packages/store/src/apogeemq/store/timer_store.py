@@ -21,6 +21,9 @@ _logger = logging.getLogger(__name__)
 TIMER_QUEUE = ("rmq_sys_wheel_timer", 0)
 """Topic and queue id of the records that wait."""
 
+COPIES_UNSAVED_BYTES_MAX = 16 << 20
+"""So much of the log a start may have to search once more: some 10 ms."""
+
 
 class TimerStore:
     """Pending timers of one store directory.
@@ -219,15 +222,18 @@ class TimerStore:
 
     @property
     def copies_offset(self) -> int:
-        """Timers whose copies lie below this physical offset of the log are settled."""
+        """Timers whose copies lie below this physical offset of the log are settled.
+
+        It moves with the log, timers or none: by itself it is saved only every COPIES_UNSAVED_BYTES_MAX.
+        """
         return self._copies_offset
 
     @copies_offset.setter
     def copies_offset(self, physical_offset: int) -> None:
         with self._lock:
-            if physical_offset != self._copies_offset:
-                self._copies_offset = physical_offset
-                self._is_dirty = self._is_dirty or self._is_ours
+            self._copies_offset = physical_offset
+            is_far_ahead = physical_offset - self._checkpoint.copies_offset >= COPIES_UNSAVED_BYTES_MAX
+            self._is_dirty = self._is_dirty or (self._is_ours and is_far_ahead)
 
     # -- timers go -----------------------------------------------------------------------------------------------------
 

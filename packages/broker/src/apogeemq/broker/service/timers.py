@@ -205,7 +205,8 @@ class TimerService:
 
     async def _settle(self) -> None:
         """Bring the copies to the disk, then settle the timers of those that are confirmed."""
-        await asyncio.to_thread(self._store.flush)
+        if self._delivered:
+            await asyncio.to_thread(self._store.flush)
         confirm_offset = self._store.confirm_offset
         settled = [each.entry for each in self._delivered if each.end <= confirm_offset]
         done: set[TimerEntry] = set()
