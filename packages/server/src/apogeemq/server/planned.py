@@ -35,6 +35,7 @@ from apogeemq.proxy.config import ListenersConfig as ProxyListeners
 from apogeemq.proxy.config import ProxyConfig
 from apogeemq.proxy.config import TopicsConfig as ProxyTopics
 from apogeemq.server.all_in_one import check_broker_can_register, naming, on_loopback
+from apogeemq.server.set_flags import divided
 from apogeemq.server.topology import Group, Topology
 
 PROGRAMS: dict[str, ServiceProgram[Any]] = {
@@ -294,14 +295,8 @@ def _origin(planned: Plan) -> str | None:
 def settings_of_topology(flags: Mapping[str, str], topology: Topology) -> dict[str, dict[str, str]]:
     """Divide `PREFIX.KEY` settings by prefix: a kind of service, or a process's name. Raises ConfigError."""
     names = [name for name in topology.names if name not in topology.etcd.members]
-    divided: dict[str, dict[str, str]] = {prefix: {} for prefix in (*PROGRAMS, *names)}
-    for key, value in flags.items():
-        prefix, dot, rest = key.partition(".")
-        if not dot or prefix not in divided:
-            known = ", ".join(f"{each}." for each in PROGRAMS)
-            raise ConfigError(key, f"does not begin with a service ({known}) or the name of a process", origin="--set")
-        divided[prefix][rest] = value
-    return divided
+    known = ", ".join(f"{each}." for each in PROGRAMS)
+    return divided(flags, (*PROGRAMS, *names), known=f"a service ({known}) or the name of a process")
 
 
 def replaced_ports(listeners: msgspec.Struct, bound: Mapping[str, str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from apogeemq.mesh.config import parse_set_flags
 from apogeemq.mesh.errors import ConfigError, LifecycleError
+from apogeemq.server.set_flags import divided
 
 if TYPE_CHECKING:
     from apogeemq.server.topology import Topology
@@ -219,11 +220,5 @@ def _broker_count(text: str) -> int:
 
 def settings_by_service(flags: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Divide `SERVICE.KEY` settings by service. Raises ConfigError for a key of no service."""
-    divided: dict[str, dict[str, str]] = {service: {} for service in SERVICES}
-    for key, value in flags.items():
-        service, dot, rest = key.partition(".")
-        if not dot or service not in divided:
-            prefixes = ", ".join(f"{name}." for name in SERVICES)
-            raise ConfigError(key, f"does not begin with a service (one of {prefixes})", origin="--set")
-        divided[service][rest] = value
-    return divided
+    prefixes = ", ".join(f"{name}." for name in SERVICES)
+    return divided(flags, SERVICES, known=f"a service (one of {prefixes})")
