@@ -6,6 +6,8 @@ refused: between two tries a pause that grows, half of it by lot, and the topic'
 
 from __future__ import annotations
 
+import math
+
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
 from apogeemq.proxy.ports import Routes
@@ -16,24 +18,39 @@ PAUSE_S_MAX = 0.25
 
 
 class MasterWait:
-    """One request's patience.
+    """One request's patience, which begins with its first pause.
 
     Args:
-        until: monotonic seconds; a pause that would end later is not begun.
+        patience_s: how long it waits in all.
+        deadline: monotonic seconds; a pause that would end later than that, or than its patience, is not begun.
     """
 
-    def __init__(self, topic: str, routes: Routes, *, clock: Clock, chance: Chance, until: float) -> None:
+    def __init__(
+        self,
+        topic: str,
+        routes: Routes,
+        *,
+        clock: Clock,
+        chance: Chance,
+        patience_s: float,
+        deadline: float = math.inf,
+    ) -> None:
         self._topic = topic
         self._routes = routes
         self._clock = clock
         self._chance = chance
-        self._until = until
+        self._patience_s = patience_s
+        self._deadline = deadline
+        self._until: float | None = None
         self._pause_s = PAUSE_FIRST_S
 
     async def pause(self) -> bool:
         """Wait a while before the next try; False, at once, when no time is left for one."""
+        now = self._clock.monotonic()
+        if self._until is None:
+            self._until = min(now + self._patience_s, self._deadline)
         pause_s = self._pause_s * (0.5 + self._chance.random() / 2)
-        if self._clock.monotonic() + pause_s >= self._until:
+        if now + pause_s >= self._until:
             return False
         self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
         self._routes.doubt(self._topic)

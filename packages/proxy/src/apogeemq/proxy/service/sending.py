@@ -105,27 +105,23 @@ class Sending:
         self, topic: str, run: list[Message], queues: Sequence[WritableQueue], context: RequestContext
     ) -> mesh.SendMessageReply:
         """Send messages that fit into one call, and wait for a master where there is none."""
-        wait: MasterWait | None = None
+        wait = self._wait(topic, context)
         while True:
             try:
                 return await self._send_round(topic, run, queues, context)
             except MasterAway:
-                if wait is None:
-                    wait = self._wait(topic, context)
                 if not await wait.pause():
                     raise
             queues = self._writable.of(await self._route(topic, context))
 
     async def _asked(self, topic: str, context: RequestContext) -> tuple[TopicRoute, str]:
         """The topic's route and message.type, of which a broker may have to be asked that is away."""
-        wait: MasterWait | None = None
+        wait = self._wait(topic, context)
         while True:
             route = await self._route(topic, context)
             try:
                 return route, await self._metadata.topic_type(route, self._calls.timeout_s(context.deadline))
             except MasterAway:
-                if wait is None:
-                    wait = self._wait(topic, context)
                 if not await wait.pause():
                     raise
 
@@ -133,9 +129,14 @@ class Sending:
         return await self._routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline))
 
     def _wait(self, topic: str, context: RequestContext) -> MasterWait:
-        now = self._clock.monotonic()
-        until = min(now + self._limits.master_wait_s, context.deadline - 2 * ANSWER_MARGIN_S)
-        return MasterWait(topic, self._routes, clock=self._clock, chance=self._chance, until=until)
+        return MasterWait(
+            topic,
+            self._routes,
+            clock=self._clock,
+            chance=self._chance,
+            patience_s=self._limits.master_wait_s,
+            deadline=context.deadline - 2 * ANSWER_MARGIN_S,
+        )
 
     async def _send_round(
         self, topic: str, run: list[Message], queues: Sequence[WritableQueue], context: RequestContext

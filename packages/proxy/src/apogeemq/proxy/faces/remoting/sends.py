@@ -131,7 +131,9 @@ class SendRequests:
 
     async def _pass_on(self, request: SendMessageRequest, header: _Header, broker_name: str | None) -> SendMessageReply:
         """Send to the broker that is meant, and again where it has no master now and certainly took nothing."""
-        wait: MasterWait | None = None
+        wait = MasterWait(
+            header.topic, self._routes, clock=self._clock, chance=self._chance, patience_s=self._master_wait_s
+        )
         while True:
             try:
                 chosen = broker_name or await self._broker_with(header.topic, header.queue_id)
@@ -139,9 +141,6 @@ class SendRequests:
             except (MasterAway, PeerUnavailable, CallRefused) as error:
                 if isinstance(error, CallRefused) and not is_not_master(error.code, error.text):
                     raise
-                if wait is None:
-                    until = self._clock.monotonic() + self._master_wait_s
-                    wait = MasterWait(header.topic, self._routes, clock=self._clock, chance=self._chance, until=until)
                 if not await wait.pause():
                     raise
             with suppress(ProxyError):  # who has no route may have a broker all the same, and the next try says so
