@@ -9,14 +9,12 @@ is the longest time without an acknowledged send from its beginning until everyt
 """
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import os
 import pathlib
-import signal
 import statistics
 import sys
 import tempfile
@@ -30,6 +28,7 @@ from typing import Self
 from tests.chaos import delayed, kills, popping, transacting
 from tests.chaos.checker import Checker, Fault
 from tests.chaos.history import History, Kill, Outcome, Send, now_ms
+from tests.chaos.set_faults import FAULTS, MakeFault
 from tests.config_files import topic_config, write_config_files
 from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment
 
@@ -70,166 +69,6 @@ class Master:
     def _run(self) -> None:
         while not self._is_over.wait(LOOK_S):
             self.address = self._deployment.routed() or self.address
-
-
-# -- faults ------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def master_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to the master."""
-    with _killed(deployment, [deployment.master()]):
-        yield
-
-
-@contextlib.contextmanager
-def slave_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to a slave."""
-    with _killed(deployment, [_slaves(deployment)[0]]):
-        yield
-
-
-@contextlib.contextmanager
-def master_and_slave_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to the master and a slave at once: the last one takes nothing until one of them is back."""
-    with _killed(deployment, [deployment.master(), _slaves(deployment)[0]]):
-        yield
-
-
-@contextlib.contextmanager
-def all_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to all brokers at once."""
-    with _killed(deployment, list(deployment.remoting)):
-        yield
-
-
-@contextlib.contextmanager
-def master_stopped(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGTERM to the master: it hands over."""
-    name = deployment.master()
-    deployment.process(name).stop()
-    yield
-    deployment.start_broker(name)
-
-
-@contextlib.contextmanager
-def master_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGSTOP to the master, for longer than its lease; it comes back as if nothing had been."""
-    with _frozen(deployment, deployment.master()):
-        time.sleep(3)
-        yield
-
-
-@contextlib.contextmanager
-def slave_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGSTOP to a slave."""
-    with _frozen(deployment, _slaves(deployment)[0]):
-        yield
-
-
-@contextlib.contextmanager
-def controller_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to the active controller."""
-    name = deployment.controllers.name_of(deployment.status()["active"])
-    deployment.controllers.process(name).kill()
-    yield
-    deployment.controllers.start(name)
-
-
-@contextlib.contextmanager
-def controller_and_master_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """Both at once: nobody is elected before the stand-by is active."""
-    master = deployment.master()
-    with controller_killed(deployment), _killed(deployment, [master]):
-        yield
-
-
-@contextlib.contextmanager
-def etcd_leader_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to etcd's leader."""
-    index = deployment.etcd.leader()
-    deployment.etcd.kill(index)
-    yield
-    deployment.etcd.start(index)
-
-
-@contextlib.contextmanager
-def etcd_leader_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGSTOP to etcd's leader."""
-    index = deployment.etcd.leader()
-    deployment.etcd.freeze(index)
-    yield
-    deployment.etcd.thaw(index)
-
-
-@contextlib.contextmanager
-def etcd_majority_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to two of etcd's three members: nothing of the set can change."""
-    first = deployment.etcd.leader()
-    for index in (first, (first + 1) % 3):
-        deployment.etcd.kill(index)
-    yield
-    for index in (first, (first + 1) % 3):
-        deployment.etcd.start(index)
-
-
-@contextlib.contextmanager
-def namesrv_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """SIGKILL to the name server."""
-    deployment.process("namesrv").kill()
-    yield
-    deployment.start_namesrv()
-
-
-@contextlib.contextmanager
-def master_moved(deployment: BrokerSetDeployment) -> Iterator[None]:
-    """An operator has a slave elected, over a master that lives."""
-    before = deployment.status()
-    target = next(each for each in before["sync_state_set"] if each != before["master_id"])
-    deployment.controllers.command("elect-master", "--broker-name", popping.BROKER_NAME, "--broker-id", str(target))
-    yield
-
-
-def _slaves(deployment: BrokerSetDeployment) -> list[str]:
-    master = deployment.master()
-    return [name for name in deployment.remoting if name != master]
-
-
-@contextlib.contextmanager
-def _killed(deployment: BrokerSetDeployment, names: Sequence[str]) -> Iterator[None]:
-    for name in names:
-        deployment.process(name).kill()
-    yield
-    for name in names:
-        deployment.start_broker(name)
-
-
-@contextlib.contextmanager
-def _frozen(deployment: BrokerSetDeployment, name: str) -> Iterator[None]:
-    deployment.process(name).send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        deployment.process(name).send_signal(signal.SIGCONT)
-
-
-MakeFault = Callable[[BrokerSetDeployment], contextlib.AbstractContextManager[None]]
-FAULTS: dict[str, MakeFault] = {
-    "master killed": master_killed,
-    "master frozen": master_frozen,
-    "master stopped": master_stopped,
-    "master moved": master_moved,
-    "slave killed": slave_killed,
-    "slave frozen": slave_frozen,
-    "master and slave killed": master_and_slave_killed,
-    "all brokers killed": all_killed,
-    "controller killed": controller_killed,
-    "controller and master killed": controller_and_master_killed,
-    "etcd leader killed": etcd_leader_killed,
-    "etcd leader frozen": etcd_leader_frozen,
-    "etcd majority killed": etcd_majority_killed,
-    "name server killed": namesrv_killed,
-}
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
