@@ -8,6 +8,7 @@ import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.exception.RemotingSendRequestException;
 
 /**
  * A lite pull consumer; prints a {@code received} line for each message polled, until "stop" on stdin or {@code --until-idle-ms} after
@@ -18,6 +19,7 @@ import org.apache.rocketmq.common.message.MessageQueue;
  */
 final class LitePull {
     private static final long POLL_MS = 100;
+    private static final int SEEK_ATTEMPTS = 5;
 
     private final String topic;
     private final String tags;
@@ -70,7 +72,25 @@ final class LitePull {
         Collection<MessageQueue> queues = consumer.fetchMessageQueues(topic);
         consumer.assign(queues);
         for (MessageQueue queue : queues) {
-            consumer.seek(queue, seek);
+            seek(queue);
+        }
+    }
+
+    /**
+     * A seek interrupts the thread that pulls the queue. A client of 5.x takes that interrupt, where it comes before the pull is on its way, for
+     * a failed send and closes the connection, and with it whatever other requests wait on it: this seek's own question for the queue's ends,
+     * for one. Then the application has to seek again, as with any send that failed.
+     */
+    private void seek(MessageQueue queue) throws MQClientException {
+        for (int attempt = 1; ; attempt++) {
+            try {
+                consumer.seek(queue, seek);
+                return;
+            } catch (MQClientException error) {
+                if (attempt == SEEK_ATTEMPTS || !(error.getCause() instanceof RemotingSendRequestException)) {
+                    throw error;
+                }
+            }
         }
     }
 
