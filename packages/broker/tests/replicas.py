@@ -61,6 +61,8 @@ class SetBroker:
         self.states: list[tuple[str, bytes, bool, int]] = []
         """What came, with the log's end at that moment."""
         self.state_failure: Exception | None = None
+        self.may_store = asyncio.Event()
+        self.may_store.set()
         self.tables: dict[str, bytes] = {}
         self.full_copies: list[FullCopyNeeded] = []
         self.leading: Leading | None = None
@@ -173,6 +175,7 @@ class SetBroker:
 
     async def _take_state(self, name: str, data: bytes, whole: bool) -> None:
         await asyncio.sleep(0)
+        await self.may_store.wait()
         if self.state_failure is not None:
             raise self.state_failure
         self.states.append((name, data, whole, self.log.end_offset))

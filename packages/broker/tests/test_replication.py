@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -394,6 +395,42 @@ async def test_too_many_waiting_states_become_whole_tables(world: SetWorld) -> N
         master.change("topics", b"+%d" % number, whole=False)
     await world.run(1)
     assert second.states == [("topics", b"{all}", True, 0)]
+
+
+async def test_a_master_knows_once_all_changes_are_stored(world: SetWorld) -> None:
+    """Of every member that copies, also where no byte of the log follows the change."""
+    master, second, third = [await world.broker(number) for number in (1, 2, 3)]
+    leading = await master.lead(1, {1, 2, 3})
+    for replica in (second, third):
+        replica.follow(master, 1)
+    await world.run(1)
+    await asyncio.wait_for(leading.states_stored(), 1)
+    third.may_store.clear()
+    master.change("topics", b"{1}")
+    stored = asyncio.ensure_future(leading.states_stored())
+    await world.run(3)
+    assert ("topics", b"{1}", True, 0) in second.states
+    assert not stored.done()
+    third.may_store.set()
+    await world.run(0)
+    assert third.states[-1] == ("topics", b"{1}", True, 0)
+    assert stored.done()
+
+
+async def test_who_is_gone_or_not_in_the_set_is_not_waited_for(world: SetWorld) -> None:
+    """What a learner or a replica that left has of the tables does not matter: it is not elected."""
+    master, second, third = [await world.broker(number) for number in (1, 2, 3)]
+    leading = await master.lead(1, {1, 2})
+    for replica in (second, third):
+        replica.follow(master, 1)
+    await world.run(1)
+    second.state_failure = OSError("no room")
+    third.may_store.clear()
+    master.change("topics", b"{1}")
+    stored = asyncio.ensure_future(leading.states_stored())
+    await world.run(0.05)
+    assert stored.done()
+    third.may_store.set()
 
 
 # -- halting -----------------------------------------------------------------------------------------------------------

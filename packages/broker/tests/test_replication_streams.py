@@ -41,8 +41,8 @@ class Scripted:
     async def copy_from(self, offset: int) -> None:
         await self.stream.send(Message(copy_from=Message.CopyFrom(offset=offset)))
 
-    async def acknowledge(self, offset: int, epoch: int = 1) -> None:
-        await self.stream.send(Message(acknowledge=Message.Acknowledge(epoch=epoch, offset=offset)))
+    async def acknowledge(self, offset: int, epoch: int = 1, states: int = 0) -> None:
+        await self.stream.send(Message(acknowledge=Message.Acknowledge(epoch=epoch, offset=offset, states=states)))
 
     async def ask_crc(self, start: int, end: int, crc: int) -> bool:
         await self.stream.send(Message(ask_crc=Message.AskCrc(start=start, end=end, crc=crc)))
@@ -180,6 +180,11 @@ async def acknowledge_less_than_nothing(replica: Scripted) -> None:
     await replica.acknowledge(-1)
 
 
+async def acknowledge_states_that_were_not_sent(replica: Scripted) -> None:
+    await replica.copy_from(0)
+    await replica.acknowledge(0, states=1000)
+
+
 async def say_hello_again(replica: Scripted) -> None:
     await replica.hello()
 
@@ -198,6 +203,7 @@ async def say_nothing_known(replica: Scripted) -> None:
         acknowledge_before_copying,
         acknowledge_what_was_not_sent,
         acknowledge_less_than_nothing,
+        acknowledge_states_that_were_not_sent,
         say_hello_again,
         say_nothing_known,
     ],

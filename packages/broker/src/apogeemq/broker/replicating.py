@@ -37,7 +37,7 @@ from apogeemq.broker.service.table_copies import TableCopies
 from apogeemq.broker.service.timer_intake import TimerIntake
 from apogeemq.broker.serving import Serving
 from apogeemq.mesh.chance import Chance
-from apogeemq.mesh.clock import Clock
+from apogeemq.mesh.clock import Clock, within
 from apogeemq.mesh.network import Handler, Network
 from apogeemq.store.epoch_file import EpochFile
 from apogeemq.store.errors import StoreError
@@ -47,8 +47,8 @@ from apogeemq.store.message_store import MessageStore
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 """Another one at each start of the machine (Linux)."""
 
-HAND_OVER_S = 0.3
-"""How long a master that stops in order waits for its replicas to take the last tables."""
+HAND_OVER_TIMEOUT_S = 0.5
+"""How long a master that stops in order waits for its replicas to store the last tables."""
 
 _log = logging.getLogger(__name__)
 
@@ -216,9 +216,9 @@ class Replicating:
         await asyncio.gather(*self._savings)
 
     async def _hand_tables_over(self) -> None:
-        """Save what groups have read until now, and give replicas a moment to take it: else they read it again."""
-        broker = self._serving.broker
-        if broker is None or self._leading is None or not self._leading.replicas():
+        """Save what groups have read until now, and wait until replicas have it: else they read it again."""
+        broker, leading = self._serving.broker, self._leading
+        if broker is None or leading is None or not leading.replicas():
             return
         self.fence()
         try:
@@ -226,7 +226,14 @@ class Replicating:
             await broker.saver.save_delay_progress()
         except (OSError, StoreError) as error:
             _log.warning("the last offsets were not handed over, some messages will come again: %s", error)
-        await self._clock.sleep(HAND_OVER_S)
+        try:
+            await within(self._clock, HAND_OVER_TIMEOUT_S, leading.states_stored())
+        except TimeoutError:
+            _log.warning(
+                "a replica has not stored the last tables within %g s: some messages may come again, "
+                "if it becomes master",
+                HAND_OVER_TIMEOUT_S,
+            )
 
     async def stopped_cleanly(self) -> None:
         """The store is closed, and everything synced."""

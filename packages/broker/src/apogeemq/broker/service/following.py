@@ -3,7 +3,8 @@
 One task does everything that changes the log, one thing after another: an order to follow somebody, the passing of
 time, the master's messages. So nothing is ever appended while the log is being cut, nor after `stop` has returned.
 
-Acknowledged is what is appended, in whole records; several chunks that wait are one acknowledgement.
+Acknowledged is what is appended, in whole records, and how many states are stored; several chunks and states that wait
+are one acknowledgement.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ class Following:
         self._told_offset = 0
         self._is_flush_asked = False
         self._state_parts: list[bytes] = []
+        self._states_taken = self._told_states = 0
         self._bad_chunks = 0
         self._bad_offset = -1
         self._last_failure = ""
@@ -294,6 +296,7 @@ class Following:
         self._held = None
         self._is_held_due = False
         self._state_parts.clear()
+        self._states_taken = self._told_states = 0
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -383,6 +386,8 @@ class Following:
         told = self._on_state(state.name, data, state.whole)
         if inspect.isawaitable(told):
             await told
+        self._states_taken += 1
+        self._is_held_due = True
 
     # -- acknowledging -------------------------------------------------------------------------------------------------
 
@@ -393,7 +398,8 @@ class Following:
             self._tell_held()
 
     def _tell_held(self, *, always: bool = False) -> None:
-        """Acknowledge what is held, if it is more than was told or `always`; whole records only, and synced ones."""
+        """Acknowledge what is held and stored, if it is more than was told or `always`; whole records only, and synced
+        ones."""
         if self._link is None or self._held is None or not self._is_held_due:
             return
         self._is_held_due = False
@@ -401,9 +407,9 @@ class Following:
         if self._acks_flushed and self._log.flushed_offset < offset:
             self._ask_flush(offset)
             offset = self._log.flushed_offset
-        if always or offset != self._told_offset:
-            self._told_offset = offset
-            self._link.acknowledge(self._held.epoch, offset)
+        if always or offset != self._told_offset or self._states_taken != self._told_states:
+            self._told_offset, self._told_states = offset, self._states_taken
+            self._link.acknowledge(self._held.epoch, offset, self._states_taken)
 
     def _ask_flush(self, offset: int) -> None:
         if not self._is_flush_asked:

@@ -93,6 +93,7 @@ class Leading:
         self._sessions: dict[int, ReplicaSession] = {}
         self._serving: set[asyncio.Future[None]] = set()
         self._is_wake_pending = False
+        self._has_heard = asyncio.Event()
         self._is_over = False
         self._settled: asyncio.Future[None] = self._loop.create_future()
         self._ticking: asyncio.Task[None] | None = None
@@ -135,6 +136,18 @@ class Leading:
             for session in self._sessions.values():
                 session.put_state(state)
 
+    async def states_stored(self) -> None:
+        """Wait until every member that copies has stored all changes of tables; who leaves is waited for no longer.
+
+        Without end where a member hangs: the caller bounds the time.
+        """
+        while any(self._lacks_states(session) for session in self._sessions.values()):
+            self._has_heard.clear()
+            await self._has_heard.wait()
+
+    def _lacks_states(self, session: ReplicaSession) -> bool:
+        return session.replica.broker_id in self.progress.members and session.is_copying and not session.has_all_states
+
     async def settled(self) -> None:
         """Wait until all that the log held when the epoch began is confirmed. Errors: LeadershipEnded."""
         await asyncio.shield(self._settled)
@@ -167,6 +180,7 @@ class Leading:
                 del self._sessions[hello.broker_id]
             self._serving.discard(done)
             done.set_result(None)
+            self._has_heard.set()
 
     async def stop(self) -> None:
         """Confirm nothing from this moment on; end the streams. Idempotent."""
@@ -188,6 +202,7 @@ class Leading:
 
     def acknowledged(self, replica: progress.Member, offset: int, *, is_learner: bool) -> None:
         """For the sessions."""
+        self._has_heard.set()
         self._advance(progress.Acknowledged(self.epoch, replica, offset, is_learner))
 
     def _take_written(self) -> None:

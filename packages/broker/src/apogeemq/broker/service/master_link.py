@@ -72,9 +72,9 @@ class MasterLink:
         self._outbox.append(message)
         self._has_mail.set()
 
-    def acknowledge(self, epoch: int, offset: int) -> None:
+    def acknowledge(self, epoch: int, offset: int, states: int) -> None:
         """Send this in place of an acknowledgement that was not sent yet."""
-        self._acknowledgement = pb.ReplicaMessage.Acknowledge(epoch=epoch, offset=offset)
+        self._acknowledgement = pb.ReplicaMessage.Acknowledge(epoch=epoch, offset=offset, states=states)
         self._has_mail.set()
 
     def close(self) -> None:

@@ -105,6 +105,8 @@ class ReplicaSession:
         self._next_offset: int | None = None
         self._states = WaitingStates()
         self._is_whole_due = False
+        self._is_sending_states = False
+        self._states_sent = self._states_stored = 0
         self._end: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self._has_work = asyncio.Event()
         self._heard_ms = self._sent_ms = self._taken_ms = self._now_ms()
@@ -114,6 +116,12 @@ class ReplicaSession:
     def is_copying(self) -> bool:
         """Whether the replica asked for the log yet."""
         return self._next_offset is not None
+
+    @property
+    def has_all_states(self) -> bool:
+        """Whether the replica has stored every change of a table so far."""
+        is_sent = not self._is_whole_due and not self._is_sending_states and self._states.next_place is None
+        return is_sent and self._states_stored == self._states_sent
 
     @property
     def unacknowledged_bytes(self) -> int:
@@ -209,6 +217,12 @@ class ReplicaSession:
                 pb.REPLICATION_REFUSAL_INVALID,
                 f"{said.offset} was acknowledged, the log was sent up to {self._next_offset or 0}",
             )
+        if not self._states_stored <= said.states <= self._states_sent:
+            raise Refusal(
+                pb.REPLICATION_REFUSAL_INVALID,
+                f"{said.states} states were acknowledged, after {self._states_stored} of {self._states_sent} sent",
+            )
+        self._states_stored = said.states
         if said.offset > self.offset:
             self._taken_ms = self._heard_ms
         self.offset = said.offset
@@ -271,16 +285,20 @@ class ReplicaSession:
 
     async def _send_next(self, offset: int) -> bool:
         """Send what is due; False when nothing was."""
-        if self._is_whole_due:
-            self._is_whole_due = False
-            await self._send_all_states()
-            return True
         place = self._states.next_place
-        if place is not None and place <= offset:
-            state = self._states.take()
-            await self._send_state(state.name, state.data, whole=state.whole)
-            return True
-        return await self._send_chunk(offset, place)
+        if not self._is_whole_due and (place is None or place > offset):
+            return await self._send_chunk(offset, place)
+        self._is_sending_states = True
+        try:
+            if self._is_whole_due:
+                self._is_whole_due = False
+                await self._send_all_states()
+            else:
+                state = self._states.take()
+                await self._send_state(state.name, state.data, whole=state.whole)
+        finally:
+            self._is_sending_states = False
+        return True
 
     async def _send_chunk(self, offset: int, stop: int | None) -> bool:
         entry, epoch_end = self._log.epoch_at(offset)
@@ -322,6 +340,7 @@ class ReplicaSession:
         for start in starts:
             part = data[start : start + STATE_PART_SIZE_BYTES_MAX]
             continues = start != starts[-1]
+            self._states_sent += not continues  # before it is sent: the answer may be here first
             state = pb.MasterMessage.State(name=name, data=part, whole=whole, continues=continues)
             await self._send(pb.MasterMessage(state=state))
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"apogeemq/mesh/v1/replication.proto\x12\x10\x61pogeemq.mesh.v1\"\xae\x04\n\x0eReplicaMessage\x12\x37\n\x05hello\x18\x01 \x01(\x0b\x32&.apogeemq.mesh.v1.ReplicaMessage.HelloH\x00\x12:\n\x07\x61sk_crc\x18\x02 \x01(\x0b\x32\'.apogeemq.mesh.v1.ReplicaMessage.AskCrcH\x00\x12>\n\tcopy_from\x18\x03 \x01(\x0b\x32).apogeemq.mesh.v1.ReplicaMessage.CopyFromH\x00\x12\x43\n\x0b\x61\x63knowledge\x18\x04 \x01(\x0b\x32,.apogeemq.mesh.v1.ReplicaMessage.AcknowledgeH\x00\x1a\x9c\x01\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0b\x62roker_name\x18\x02 \x01(\t\x12\x11\n\tbroker_id\x18\x03 \x01(\x03\x12\x13\n\x0bincarnation\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x12\n\nis_learner\x18\x06 \x01(\x08\x12\"\n\x1a\x63ommit_log_file_size_bytes\x18\x07 \x01(\x03\x1a\x31\n\x06\x41skCrc\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0b\n\x03\x63rc\x18\x03 \x01(\x07\x1a\x1a\n\x08\x43opyFrom\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x1a,\n\x0b\x41\x63knowledge\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x42\x06\n\x04kind\"\x95\x06\n\rMasterMessage\x12:\n\x07welcome\x18\x01 \x01(\x0b\x32\'.apogeemq.mesh.v1.MasterMessage.WelcomeH\x00\x12;\n\x08\x63rc_same\x18\x02 \x01(\x0b\x32\'.apogeemq.mesh.v1.MasterMessage.CrcSameH\x00\x12\x36\n\x05\x63hunk\x18\x03 \x01(\x0b\x32%.apogeemq.mesh.v1.MasterMessage.ChunkH\x00\x12\x36\n\x05state\x18\x04 \x01(\x0b\x32%.apogeemq.mesh.v1.MasterMessage.StateH\x00\x12:\n\x07refused\x18\x05 \x01(\x0b\x32\'.apogeemq.mesh.v1.MasterMessage.RefusedH\x00\x1ao\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12-\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1c.apogeemq.mesh.v1.EpochEntry\x12\x12\n\nmin_offset\x18\x03 \x01(\x03\x12\x12\n\nend_offset\x18\x04 \x01(\x03\x1a)\n\x07\x43rcSame\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0f\n\x07is_same\x18\x02 \x01(\x08\x1a\xa6\x01\n\x05\x43hunk\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x30\n\nwritten_in\x18\x04 \x01(\x0b\x32\x1c.apogeemq.mesh.v1.EpochEntry\x12\x16\n\x0e\x63onfirm_offset\x18\x05 \x01(\x03\x12\x12\n\nmin_offset\x18\x06 \x01(\x03\x12\x12\n\nend_offset\x18\x07 \x01(\x03\x1a\x45\n\x05State\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05whole\x18\x03 \x01(\x08\x12\x11\n\tcontinues\x18\x04 \x01(\x08\x1aK\n\x07Refused\x12\x32\n\x04\x63ode\x18\x01 \x01(\x0e\x32$.apogeemq.mesh.v1.ReplicationRefusal\x12\x0c\n\x04text\x18\x02 \x01(\tB\x06\n\x04kind\"1\n\nEpochEntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03*\xf6\x02\n\x12ReplicationRefusal\x12#\n\x1fREPLICATION_REFUSAL_UNSPECIFIED\x10\x00\x12\"\n\x1eREPLICATION_REFUSAL_NOT_MASTER\x10\x01\x12#\n\x1fREPLICATION_REFUSAL_OTHER_EPOCH\x10\x02\x12!\n\x1dREPLICATION_REFUSAL_WRONG_SET\x10\x03\x12\'\n#REPLICATION_REFUSAL_OTHER_FILE_SIZE\x10\x04\x12\x1f\n\x1bREPLICATION_REFUSAL_INVALID\x10\x05\x12\x1f\n\x1bREPLICATION_REFUSAL_EXPIRED\x10\x06\x12 \n\x1cREPLICATION_REFUSAL_TOO_MANY\x10\x07\x12 \n\x1cREPLICATION_REFUSAL_REPLACED\x10\x08\x12 \n\x1cREPLICATION_REFUSAL_TOO_SLOW\x10\t2h\n\x12ReplicationService\x12R\n\tReplicate\x12 .apogeemq.mesh.v1.ReplicaMessage\x1a\x1f.apogeemq.mesh.v1.MasterMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"apogeemq/mesh/v1/replication.proto\x12\x10\x61pogeemq.mesh.v1\"\xbe\x04\n\x0eReplicaMessage\x12\x37\n\x05hello\x18\x01 \x01(\x0b\x32&.apogeemq.mesh.v1.ReplicaMessage.HelloH\x00\x12:\n\x07\x61sk_crc\x18\x02 \x01(\x0b\x32\'.apogeemq.mesh.v1.ReplicaMessage.AskCrcH\x00\x12>\n\tcopy_from\x18\x03 \x01(\x0b\x32).apogeemq.mesh.v1.ReplicaMessage.CopyFromH\x00\x12\x43\n\x0b\x61\x63knowledge\x18\x04 \x01(\x0b\x32,.apogeemq.mesh.v1.ReplicaMessage.AcknowledgeH\x00\x1a\x9c\x01\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0b\x62roker_name\x18\x02 \x01(\t\x12\x11\n\tbroker_id\x18\x03 \x01(\x03\x12\x13\n\x0bincarnation\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x12\n\nis_learner\x18\x06 \x01(\x08\x12\"\n\x1a\x63ommit_log_file_size_bytes\x18\x07 \x01(\x03\x1a\x31\n\x06\x41skCrc\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0b\n\x03\x63rc\x18\x03 \x01(\x07\x1a\x1a\n\x08\x43opyFrom\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x1a<\n\x0b\x41\x63knowledge\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06states\x18\x03 \x01(\x03\x42\x06\n\x04kind\"\x95\x06\n\rMasterMessage\x12:\n\x07welcome\x18\x01 \x01(\x0b\x32\'.apogeemq.mesh.v1.MasterMessage.WelcomeH\x00\x12;\n\x08\x63rc_same\x18\x02 \x01(\x0b\x32\'.apogeemq.mesh.v1.MasterMessage.CrcSameH\x00\x12\x36\n\x05\x63hunk\x18\x03 \x01(\x0b\x32%.apogeemq.mesh.v1.MasterMessage.ChunkH\x00\x12\x36\n\x05state\x18\x04 \x01(\x0b\x32%.apogeemq.mesh.v1.MasterMessage.StateH\x00\x12:\n\x07refused\x18\x05 \x01(\x0b\x32\'.apogeemq.mesh.v1.MasterMessage.RefusedH\x00\x1ao\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12-\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1c.apogeemq.mesh.v1.EpochEntry\x12\x12\n\nmin_offset\x18\x03 \x01(\x03\x12\x12\n\nend_offset\x18\x04 \x01(\x03\x1a)\n\x07\x43rcSame\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0f\n\x07is_same\x18\x02 \x01(\x08\x1a\xa6\x01\n\x05\x43hunk\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x30\n\nwritten_in\x18\x04 \x01(\x0b\x32\x1c.apogeemq.mesh.v1.EpochEntry\x12\x16\n\x0e\x63onfirm_offset\x18\x05 \x01(\x03\x12\x12\n\nmin_offset\x18\x06 \x01(\x03\x12\x12\n\nend_offset\x18\x07 \x01(\x03\x1a\x45\n\x05State\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05whole\x18\x03 \x01(\x08\x12\x11\n\tcontinues\x18\x04 \x01(\x08\x1aK\n\x07Refused\x12\x32\n\x04\x63ode\x18\x01 \x01(\x0e\x32$.apogeemq.mesh.v1.ReplicationRefusal\x12\x0c\n\x04text\x18\x02 \x01(\tB\x06\n\x04kind\"1\n\nEpochEntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03*\xf6\x02\n\x12ReplicationRefusal\x12#\n\x1fREPLICATION_REFUSAL_UNSPECIFIED\x10\x00\x12\"\n\x1eREPLICATION_REFUSAL_NOT_MASTER\x10\x01\x12#\n\x1fREPLICATION_REFUSAL_OTHER_EPOCH\x10\x02\x12!\n\x1dREPLICATION_REFUSAL_WRONG_SET\x10\x03\x12\'\n#REPLICATION_REFUSAL_OTHER_FILE_SIZE\x10\x04\x12\x1f\n\x1bREPLICATION_REFUSAL_INVALID\x10\x05\x12\x1f\n\x1bREPLICATION_REFUSAL_EXPIRED\x10\x06\x12 \n\x1cREPLICATION_REFUSAL_TOO_MANY\x10\x07\x12 \n\x1cREPLICATION_REFUSAL_REPLACED\x10\x08\x12 \n\x1cREPLICATION_REFUSAL_TOO_SLOW\x10\t2h\n\x12ReplicationService\x12R\n\tReplicate\x12 .apogeemq.mesh.v1.ReplicaMessage\x1a\x1f.apogeemq.mesh.v1.MasterMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'apogeemq.mesh.v1.replication_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICATIONREFUSAL']._serialized_start=1461
-  _globals['_REPLICATIONREFUSAL']._serialized_end=1835
+  _globals['_REPLICATIONREFUSAL']._serialized_start=1477
+  _globals['_REPLICATIONREFUSAL']._serialized_end=1851
   _globals['_REPLICAMESSAGE']._serialized_start=57
-  _globals['_REPLICAMESSAGE']._serialized_end=615
+  _globals['_REPLICAMESSAGE']._serialized_end=631
   _globals['_REPLICAMESSAGE_HELLO']._serialized_start=326
   _globals['_REPLICAMESSAGE_HELLO']._serialized_end=482
   _globals['_REPLICAMESSAGE_ASKCRC']._serialized_start=484
@@ -42,21 +42,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICAMESSAGE_COPYFROM']._serialized_start=535
   _globals['_REPLICAMESSAGE_COPYFROM']._serialized_end=561
   _globals['_REPLICAMESSAGE_ACKNOWLEDGE']._serialized_start=563
-  _globals['_REPLICAMESSAGE_ACKNOWLEDGE']._serialized_end=607
-  _globals['_MASTERMESSAGE']._serialized_start=618
-  _globals['_MASTERMESSAGE']._serialized_end=1407
-  _globals['_MASTERMESSAGE_WELCOME']._serialized_start=928
-  _globals['_MASTERMESSAGE_WELCOME']._serialized_end=1039
-  _globals['_MASTERMESSAGE_CRCSAME']._serialized_start=1041
-  _globals['_MASTERMESSAGE_CRCSAME']._serialized_end=1082
-  _globals['_MASTERMESSAGE_CHUNK']._serialized_start=1085
-  _globals['_MASTERMESSAGE_CHUNK']._serialized_end=1251
-  _globals['_MASTERMESSAGE_STATE']._serialized_start=1253
-  _globals['_MASTERMESSAGE_STATE']._serialized_end=1322
-  _globals['_MASTERMESSAGE_REFUSED']._serialized_start=1324
-  _globals['_MASTERMESSAGE_REFUSED']._serialized_end=1399
-  _globals['_EPOCHENTRY']._serialized_start=1409
-  _globals['_EPOCHENTRY']._serialized_end=1458
-  _globals['_REPLICATIONSERVICE']._serialized_start=1837
-  _globals['_REPLICATIONSERVICE']._serialized_end=1941
+  _globals['_REPLICAMESSAGE_ACKNOWLEDGE']._serialized_end=623
+  _globals['_MASTERMESSAGE']._serialized_start=634
+  _globals['_MASTERMESSAGE']._serialized_end=1423
+  _globals['_MASTERMESSAGE_WELCOME']._serialized_start=944
+  _globals['_MASTERMESSAGE_WELCOME']._serialized_end=1055
+  _globals['_MASTERMESSAGE_CRCSAME']._serialized_start=1057
+  _globals['_MASTERMESSAGE_CRCSAME']._serialized_end=1098
+  _globals['_MASTERMESSAGE_CHUNK']._serialized_start=1101
+  _globals['_MASTERMESSAGE_CHUNK']._serialized_end=1267
+  _globals['_MASTERMESSAGE_STATE']._serialized_start=1269
+  _globals['_MASTERMESSAGE_STATE']._serialized_end=1338
+  _globals['_MASTERMESSAGE_REFUSED']._serialized_start=1340
+  _globals['_MASTERMESSAGE_REFUSED']._serialized_end=1415
+  _globals['_EPOCHENTRY']._serialized_start=1425
+  _globals['_EPOCHENTRY']._serialized_end=1474
+  _globals['_REPLICATIONSERVICE']._serialized_start=1853
+  _globals['_REPLICATIONSERVICE']._serialized_end=1957
 # @@protoc_insertion_point(module_scope)

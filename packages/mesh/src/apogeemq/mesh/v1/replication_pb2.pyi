@@ -64,12 +64,14 @@ class ReplicaMessage(_message.Message):
         offset: int
         def __init__(self, offset: _Optional[int] = ...) -> None: ...
     class Acknowledge(_message.Message):
-        __slots__ = ("epoch", "offset")
+        __slots__ = ("epoch", "offset", "states")
         EPOCH_FIELD_NUMBER: _ClassVar[int]
         OFFSET_FIELD_NUMBER: _ClassVar[int]
+        STATES_FIELD_NUMBER: _ClassVar[int]
         epoch: int
         offset: int
-        def __init__(self, epoch: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+        states: int
+        def __init__(self, epoch: _Optional[int] = ..., offset: _Optional[int] = ..., states: _Optional[int] = ...) -> None: ...
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASK_CRC_FIELD_NUMBER: _ClassVar[int]
     COPY_FROM_FIELD_NUMBER: _ClassVar[int]
