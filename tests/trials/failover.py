@@ -1,4 +1,4 @@
-"""How long a broker set takes no messages when its master goes: `python -m tests.trials.failover [ROUNDS]`.
+"""How long a broker set takes no messages when its master goes: `python -m tests.trials.failover [ROUNDS [HOW …]]`.
 
 Etcd ×3, a name server, two controllers and three brokers as processes on this machine, leases of 3 s; one sender sends
 one message after the other to whoever the name server calls master. A pause is what lies between the last message
@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> int:
     """Print a table."""
     rounds = int(arguments[0]) if arguments else ROUNDS
     with tempfile.TemporaryDirectory() as directory, BrokerSetDeployment(pathlib.Path(directory)) as deployment:
-        for how in HOWS:
-            pauses = [measure(deployment, how, number) for number in range(rounds)]
+        for how in arguments[1:] or HOWS:
+            pauses = sorted(measure(deployment, how, number) for number in range(rounds))
             listed = " ".join(f"{pause:.2f}" for pause in pauses)
             print(f"master {how:8} median {statistics.median(pauses):.2f} s of {listed}", flush=True)
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")

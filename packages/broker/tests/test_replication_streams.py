@@ -123,7 +123,9 @@ async def test_a_hello_that_does_not_fit_is_refused(
     """By name: what differs, on which side."""
     replica = Scripted(world, master)
     await replica.hello(**changed)
-    told, text = await replica.last_word()
+    refused = asyncio.ensure_future(replica.last_word())
+    await world.run(1.1)  # of an epoch to come it might be the master
+    told, text = await refused
     assert told == code
     for word in words:
         assert word in text
@@ -132,11 +134,27 @@ async def test_a_hello_that_does_not_fit_is_refused(
 
 
 async def test_who_does_not_lead_serves_nobody(world: SetWorld) -> None:
-    """A broker that is no master says so."""
+    """A broker that is no master says so, after it has waited for a moment whether it becomes one."""
     broker = await world.broker(1)
     replica = Scripted(world, broker)
     await replica.hello()
-    assert (await replica.last_word())[0] == pb.REPLICATION_REFUSAL_NOT_MASTER
+    refused = asyncio.ensure_future(replica.last_word())
+    await world.run(0.9)
+    assert not refused.done()
+    await world.run(0.2)
+    assert (await refused)[0] == pb.REPLICATION_REFUSAL_NOT_MASTER
+
+
+async def test_a_replica_may_hear_of_an_epoch_before_its_master_begins_it(world: SetWorld, master: SetBroker) -> None:
+    """Its stream waits for that moment, and is not refused."""
+    second = await world.broker(2)
+    second.follow(master, 2)
+    await world.run(0.5)
+    await master.lead(2, {1, 2})
+    await world.run(0.02)
+    assert master.leading is not None
+    assert [each.broker_id for each in master.leading.replicas()] == [2]
+    assert second.held() == master.held()
 
 
 async def test_a_stream_without_a_hello_is_refused(world: SetWorld, master: SetBroker) -> None:

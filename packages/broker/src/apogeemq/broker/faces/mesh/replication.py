@@ -13,6 +13,10 @@ from apogeemq.mesh.v1 import replication_pb2 as pb
 from apogeemq.mesh.v1.methods import REPLICATE
 
 HELLO_TIMEOUT_S = 10.0
+EPOCH_AHEAD_S = 1.0
+"""How long a replica is kept that heard of an epoch before its master has begun it: they hear of it at the same time,
+and the master notes it on its disk first. Refused, it would come back half a second later, and sends would wait."""
+LOOK_S = 0.01
 NAME_SIZE_MAX = 255
 """Characters of a cluster's or broker's name."""
 
@@ -46,6 +50,8 @@ class ReplicationFace:
     async def _serve(self, stream: ReplicaStream) -> None:
         try:
             hello = await self._hello_of(stream)
+            self._check_set(hello)
+            await self._until_led(hello.epoch)
             leading = self._leader_for(hello)
         except Refusal as refusal:
             _log.warning("replica at %s is refused: %s", stream.peer, refusal)
@@ -71,7 +77,7 @@ class ReplicationFace:
             )
         return hello
 
-    def _leader_for(self, hello: pb.ReplicaMessage.Hello) -> Leading:
+    def _check_set(self, hello: pb.ReplicaMessage.Hello) -> None:
         if (hello.cluster, hello.broker_name) != (self._cluster, self._broker_name):
             raise Refusal(
                 pb.REPLICATION_REFUSAL_WRONG_SET,
@@ -84,6 +90,16 @@ class ReplicationFace:
                 f"commit log files here have {self._file_size_bytes} bytes, the replica's "
                 f"{hello.commit_log_file_size_bytes}: brokers of one set need the same mappedFileSizeCommitLog",
             )
+
+    async def _until_led(self, epoch: int) -> None:
+        """Wait until this epoch or a newer one is led here, at most EPOCH_AHEAD_S."""
+        for _ in range(round(EPOCH_AHEAD_S / LOOK_S)):
+            leading = self._leading()
+            if leading is not None and not leading.is_over and leading.epoch >= epoch:
+                return
+            await self._clock.sleep(LOOK_S)
+
+    def _leader_for(self, hello: pb.ReplicaMessage.Hello) -> Leading:
         leading = self._leading()
         if leading is None or leading.is_over:
             raise Refusal(pb.REPLICATION_REFUSAL_NOT_MASTER, "this broker is not master now")
