@@ -4,10 +4,11 @@
     driver.py simple  --endpoints 127.0.0.1:8081 --topic T --group G
     driver.py push    --endpoints 127.0.0.1:8081 --topic T --group G
     driver.py transact --endpoints 127.0.0.1:8081 --topic T --count 9 --say cru --answer cr
+    driver.py steady  --endpoints 127.0.0.1:8081 --topic T --prefix k --producers 3 --consumers 3
 
 Each ends in good order at the line "stop" on stdin, or at stdin's end, so that none outlives its test; a producer also
 when it has sent everything. Exit codes: 0 done, 2 the deadline passed before every message was acknowledged.
-tests/interop/grpc_events.py describes the lines.
+tests/interop/grpc_events.py describes the lines, tests/interop/steady.py those of `steady`.
 
 It needs HOME to point to a directory of the test's: the client logs to ~/logs/rocketmq_python.
 """
@@ -15,6 +16,7 @@ It needs HOME to point to a directory of the test's: the client logs to ~/logs/r
 import argparse
 import collections
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -304,6 +306,74 @@ class Push(rocketmq.MessageListener):  # type: ignore[misc]  # a class of an unt
         return rocketmq.ConsumeResult.SUCCESS
 
 
+# -- steady
+
+
+class Steady:
+    """Several applications with a client each, which keeps its defaults, until it is told to stop.
+
+    `--producers` send to `--topic`, one message after the other, and go on to the next whatever became of the last;
+    `--consumers` push-consume it, each as a group of its own.
+    """
+
+    def __init__(self, options: argparse.Namespace, stopped: threading.Event) -> None:
+        self.options = options
+        self.stopped = stopped
+
+    def run(self) -> int:
+        threads = [self.produce(f"{self.options.prefix}-p{number}") for number in range(self.options.producers)]
+        for number in range(self.options.consumers):
+            self.consume(f"{self.options.prefix}-c{number}")
+        report(started="steady", at_ms=now_ms())
+        self.stopped.wait()
+        for thread in threads:
+            thread.join()
+        return EXIT_DONE
+
+    def client_configuration(self) -> rocketmq.ClientConfiguration:
+        return rocketmq.ClientConfiguration(self.options.endpoints, rocketmq.Credentials())
+
+    def produce(self, name: str) -> threading.Thread:
+        producer = rocketmq.Producer(self.client_configuration(), [self.options.topic])
+        producer.startup()
+        thread = threading.Thread(target=self.send_on, args=[producer, name])
+        thread.start()
+        return thread
+
+    def send_on(self, producer: rocketmq.Producer, name: str) -> None:
+        for number in itertools.count():
+            if self.stopped.wait(self.options.interval_ms / 1000):
+                return
+            self.send(producer, name, f"{name}-{number}")
+
+    def send(self, producer: rocketmq.Producer, name: str, key: str) -> None:
+        message = rocketmq.Message()
+        message.topic, message.body, message.keys = self.options.topic, key.encode(), key
+        begun_ms = now_ms()
+        try:
+            producer.send(message)
+        except Exception as error:  # noqa: BLE001 — the client raises bare Exceptions; all are told
+            report(failed=key, client=name, at_ms=now_ms(), took_ms=now_ms() - begun_ms, error=describe(error))
+        else:
+            report(acked=key, client=name, at_ms=now_ms(), took_ms=now_ms() - begun_ms)
+
+    def consume(self, name: str) -> None:
+        listener = SteadyListener(name)
+        subscription = {self.options.topic: rocketmq.FilterExpression()}
+        rocketmq.PushConsumer(self.client_configuration(), f"group-{name}", listener, subscription).startup()
+
+
+class SteadyListener(rocketmq.MessageListener):  # type: ignore[misc]  # a class of an untyped package
+    """Takes every message."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def consume(self, message: rocketmq.Message) -> rocketmq.ConsumeResult:
+        report(got=message.body.decode(), client=self.name, at_ms=now_ms())
+        return rocketmq.ConsumeResult.SUCCESS
+
+
 # -- the command line
 
 
@@ -322,9 +392,10 @@ def listen(stopped: threading.Event) -> None:
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--endpoints", required=True)
-    common.add_argument("--topic", required=True)
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--endpoints", required=True)
+    place.add_argument("--topic", required=True)
+    common = argparse.ArgumentParser(add_help=False, parents=[place])
     common.add_argument("--tls", action="store_true")
     common.add_argument("--threads", type=int, default=2)
     common.add_argument("--request-timeout-s", type=int, default=REQUEST_TIMEOUT_S)
@@ -347,6 +418,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     transact.add_argument("--say", default="c")
     transact.add_argument("--answer", default="u")
 
+    steady = commands.add_parser("steady", parents=[place])
+    steady.add_argument("--prefix", required=True)
+    steady.add_argument("--producers", type=int, default=1)
+    steady.add_argument("--consumers", type=int, default=0)
+    steady.add_argument("--interval-ms", type=int, default=50)
+
     consumer = argparse.ArgumentParser(add_help=False)
     consumer.add_argument("--group", required=True)
     consumer.add_argument("--tags", default="*")
@@ -359,11 +436,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-COMMANDS: dict[str, type[Produce | Transact | Simple | Push]] = {
+COMMANDS: dict[str, type[Produce | Transact | Simple | Push | Steady]] = {
     "produce": Produce,
     "transact": Transact,
     "simple": Simple,
     "push": Push,
+    "steady": Steady,
 }
 
 

@@ -54,8 +54,11 @@ public final class GrpcDriver {
                 return new GrpcPush(arguments).run();
             case "transact":
                 return new GrpcTransact(arguments).run();
+            case "steady":
+                return new GrpcSteady(arguments).run();
             default:
-                throw new IllegalArgumentException("unknown command " + arguments.command() + "; known: produce, simple, push, transact");
+                throw new IllegalArgumentException("unknown command " + arguments.command() + "; known: produce, simple, push, transact,"
+                    + " steady");
         }
     }
 

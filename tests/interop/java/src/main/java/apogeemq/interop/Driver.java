@@ -54,9 +54,11 @@ public final class Driver {
                 return new Transact(arguments).run();
             case "delay":
                 return new Delay(arguments).run();
+            case "steady":
+                return new Steady(arguments).run();
             default:
                 throw new IllegalArgumentException("unknown command " + arguments.command()
-                    + "; known: produce, consume, offsets, pull, lite-pull, request, reply, query, transact, delay");
+                    + "; known: produce, consume, offsets, pull, lite-pull, request, reply, query, transact, delay, steady");
         }
     }
 }
