@@ -2,27 +2,44 @@
 
 import pathlib
 
+import msgspec
 import pytest
+from apogeemq.remoting_codec.bodies import LockBatchRequestBody, LockBatchResponseBody, MessageQueue
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 
-from tests.e2e.broker_set import BrokerSetDeployment
+from tests.e2e.broker_set import SET, BrokerSetDeployment
 from tests.e2e.process import poll_until
 from tests.e2e.wire_client import WireClient, pull_all, pull_fields, send_fields
 
 pytestmark = pytest.mark.verify
 
 TOPIC = "Promoted"
+LOCKED = LockBatchRequestBody(
+    consumer_group="G_ordered", client_id="one", mq_set=[MessageQueue(topic=TOPIC, broker_name=SET, queue_id=0)]
+)
 READ = {ResponseCode.SUCCESS, ResponseCode.PULL_RETRY_IMMEDIATELY, ResponseCode.PULL_NOT_FOUND}
 
 
+def locked(client: WireClient, member: str) -> bool:
+    """Whether this member of an ordered group gets its queue."""
+    body = msgspec.structs.replace(LOCKED, client_id=member)
+    reply = client.request(RequestCode.LOCK_BATCH_MQ, {}, body.encode())
+    assert reply.code == ResponseCode.SUCCESS, reply
+    return bool(LockBatchResponseBody.decode(reply.body).lock_ok_mq_set)
+
+
 def test_a_promoted_slave_goes_on_with_its_readers(tmp_path: pathlib.Path) -> None:
-    """No pull is refused from the kill of the master on; the next master knows the group's members, and takes sends."""
+    """No pull is refused from the kill of the master on; the next master knows the group's members, and takes sends.
+
+    Who consumes a queue in order stays alone with it.
+    """
     with BrokerSetDeployment(tmp_path, etcd=1) as deployment:
         before = deployment.whole()
         old = deployment.routed()
         with WireClient(old) as client:
             client.heartbeat("c", "G", TOPIC)
             assert client.request(RequestCode.SEND_MESSAGE_V2, send_fields(TOPIC), b"1").code == ResponseCode.SUCCESS
+            assert locked(client, "one")
         slaves = {address: WireClient(address) for address in deployment.remoting.values() if address != old}
 
         def is_known(client: WireClient) -> bool:
@@ -52,6 +69,8 @@ def test_a_promoted_slave_goes_on_with_its_readers(tmp_path: pathlib.Path) -> No
         assert (listed.code, b'"c"' in listed.body) == (ResponseCode.SUCCESS, True)
         assert promoted.request(RequestCode.SEND_MESSAGE_V2, send_fields(TOPIC), b"2").code == ResponseCode.SUCCESS
         assert [record.body for record in pull_all(promoted, TOPIC, "G")] == [b"1", b"2"]
+        assert not locked(promoted, "two")
+        assert locked(promoted, "one")
         for client in slaves.values():
             client.socket.close()
         assert "Traceback" not in deployment.logs()

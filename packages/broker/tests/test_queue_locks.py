@@ -55,3 +55,45 @@ def test_the_number_of_locks_is_bounded() -> None:
     assert len(table) == 2
     assert table.expire(100) == 2
     assert len(table) == 0
+
+
+def test_changes_of_owners_are_told_and_renewals_are_not() -> None:
+    """Taken, given back, run out: each once, for whoever writes them."""
+    table = QueueLockTable()
+    told: list[list[tuple[str, str, int]]] = []
+    table.on_change(lambda keys: told.append(list(keys)))
+    table.lock("G", "a", QUEUES, 0)
+    table.lock("G", "a", QUEUES, 20)
+    table.lock("G", "b", QUEUES, 20)
+    assert told == [[("G", "T", 0), ("G", "T", 1)]]
+    table.unlock("G", "b", QUEUES)
+    table.unlock("G", "a", QUEUES[:1])
+    table.expire(81)
+    assert told[1:] == [[("G", "T", 0)], [("G", "T", 1)]]
+    assert table.changed == {("G", "T", 0), ("G", "T", 1)}
+    assert table.owners(table.changed).lock_table == {"G": {"T": {0: "", 1: ""}}}
+
+
+def test_an_owner_that_was_read_from_a_file_has_a_client_s_term_to_renew() -> None:
+    """30 s, as long as it consumes by it; once it renewed, the whole term again."""
+    before, table = QueueLockTable(), QueueLockTable()
+    before.lock("G", "a", QUEUES, 0)
+    table.load(before.owners(), 100)
+    assert table.lock("G", "b", QUEUES, 130) == []
+    assert table.lock("G", "a", [("T", 0)], 130) == [("T", 0)]
+    assert table.lock("G", "b", QUEUES, 131) == [("T", 1)]
+    assert table.lock("G", "b", QUEUES, 190) == [("T", 1)]
+    assert table.changed == {("G", "T", 1)}, "what was read is written already"
+
+
+def test_a_table_that_may_lack_owners_grants_after_a_client_s_term() -> None:
+    """Somebody may consume by a lock that this table never heard of; whom it knows is answered at once."""
+    table = QueueLockTable()
+    before = QueueLockTable()
+    before.lock("G", "a", QUEUES[:1], 0)
+    table.load(before.owners(), 100)
+    table.owners_are_unknown(100)
+    assert table.lock("G", "a", QUEUES, 101) == QUEUES[:1]
+    assert table.lock("H", "b", QUEUES, 130) == []
+    assert len(table) == 1
+    assert table.lock("H", "b", QUEUES, 130.1) == QUEUES

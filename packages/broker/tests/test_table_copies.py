@@ -4,11 +4,19 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.metadata_files import metadata_files
-from apogeemq.broker.service.saved_tables import SavedTopics
-from apogeemq.broker.service.table_copies import CONSUMER_OFFSETS, GROUPS, TOPICS, TableCopies, tell_changes
+from apogeemq.broker.service.saved_tables import SavedQueueLocks, SavedTopics
+from apogeemq.broker.service.table_copies import (
+    CONSUMER_OFFSETS,
+    GROUPS,
+    QUEUE_LOCKS,
+    TOPICS,
+    TableCopies,
+    tell_changes,
+)
 from apogeemq.remoting_codec.bodies import (
     ConsumerOffsetSerializeWrapper,
     SubscriptionGroupConfig,
@@ -63,7 +71,7 @@ async def test_a_whole_table_and_then_its_changes() -> None:
     await replica.copies.take(TOPICS, whole, True)
     told: list[tuple[str, bytes]] = []
     groups = a_group_table()
-    tell_changes(master, groups, lambda name, data: told.append((name, data)))
+    tell_changes(master, groups, QueueLockTable(), lambda name, data: told.append((name, data)))
     master.put(TopicConfig(topic_name="After", read_queue_nums=5, write_queue_nums=5))
     groups.find_or_create("G_new")
     assert [name for name, _ in told] == [TOPICS, GROUPS]
@@ -73,6 +81,27 @@ async def test_a_whole_table_and_then_its_changes() -> None:
     assert {topic.name: topic.config for topic in loaded} == {topic.name: topic.config for topic in master}
     assert loaded.data_version == master.data_version
     assert replica.groups().get("G_new") == groups.get("G_new")
+
+
+async def test_queue_locks_and_their_changes() -> None:
+    """A promoted replica knows each owner, with 30 s for it to renew; what was given back is free."""
+    master, replica = QueueLockTable(), Replica()
+    master.lock("G", "a", [("T", 0), ("T", 1)], 0)
+    await replica.copies.take(QUEUE_LOCKS, (await SavedQueueLocks(master).whole()).encode(), True)
+    told: list[bytes] = []
+    tell_changes(a_topic_table(), a_group_table(), master, lambda _name, data: told.append(data))
+    master.lock("G", "a", [("T", 0), ("T", 1)], 20)
+    assert told == [], "nobody else owns anything after a renewal"
+    master.unlock("G", "a", [("T", 1), ("T", 1)])
+    master.lock("G", "b", [("T", 2), ("T", 0)], 20)
+    for data in told:
+        await replica.copies.take(QUEUE_LOCKS, data, False)
+    promoted = QueueLockTable()
+    assert metadata_files(replica.disk, ROOT).load_queue_locks(promoted, 1000)
+    assert len(promoted) == 2
+    assert promoted.lock("G", "c", [("T", 0), ("T", 1), ("T", 2)], 1030) == [("T", 1)]
+    assert promoted.lock("G", "a", [("T", 0)], 1030) == [("T", 0)]
+    assert promoted.lock("G", "c", [("T", 0), ("T", 2)], 1031) == [("T", 2)]
 
 
 async def test_another_masters_whole_table_takes_the_place_of_all() -> None:
@@ -145,7 +174,7 @@ def test_a_group_is_told_as_it_is() -> None:
     """With its settings, whatever was changed."""
     told: list[bytes] = []
     groups = a_group_table()
-    tell_changes(a_topic_table(), groups, lambda _, data: told.append(data))
+    tell_changes(a_topic_table(), groups, QueueLockTable(), lambda _, data: told.append(data))
     groups.put(SubscriptionGroupConfig(group_name="G", retry_max_times=3))
     [table] = [SubscriptionGroupWrapper.decode(data).subscription_group_table for data in told]
     assert table == {"G": SubscriptionGroupConfig(group_name="G", retry_max_times=3)}

@@ -100,8 +100,8 @@ class Broker:
     Needs a running event loop and an open store. `remoting` is the handler that a Remoting listener gets, `calls` what
     a mesh listener serves. In a broker set it is the master of one epoch, whose `confirmation` it waits for;
     `clients` are those that read here while it was a slave, and beat again only within 30 s;
-    `on_table_change` gets each change of a table by its name, see table_copies: of topics and groups before anything
-    is stored that needs them (architecture §6.10).
+    `on_table_change` gets each change of a table by its name, see table_copies: of topics, groups and queue locks at
+    once: before anything is stored that needs them (architecture §6.10).
     """
 
     def __init__(
@@ -158,6 +158,11 @@ class Broker:
             ClientTable(client_timeout_s=limits.client_timeout_s) if clients is None else clients
         )
         self.queue_locks = QueueLockTable()
+        knows_locks = files.load_queue_locks(self.queue_locks, clock.monotonic())
+        if confirmation is not None and not knows_locks and store.written_offset > 0:
+            self.queue_locks.owners_are_unknown(
+                clock.monotonic()
+            )  # the master before this one did not tell its replicas
         self.long_polling: LongPollingTable[HeldPull] = LongPollingTable(
             HeldLimits(
                 waiting_max=limits.held_pulls_max,
@@ -305,6 +310,7 @@ class Broker:
             delay=self.delay,
             modes=modes,
             orders=SavedPopOrders(orders, lambda: self.popping.order_log.position),
+            locks=self.queue_locks,
             topic_line=self.topic_line,
             mode_line=self.mode_line,
             flush_log=store.flush,
@@ -314,7 +320,7 @@ class Broker:
             on_pointers=on_table_change,
         )
         if on_table_change is not None:
-            tell_changes(self.topics, self.groups, on_table_change)
+            tell_changes(self.topics, self.groups, self.queue_locks, on_table_change)
         self.cold_reads = ColdReads(running_max=limits.cold_reads_max)
         self.disk_reads = DiskReads(self.cold_reads, self._refuse)
         self.client_calls = ClientCalls(

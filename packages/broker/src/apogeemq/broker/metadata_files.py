@@ -1,5 +1,5 @@
 """The broker's tables as the JSON files that Apache writes under config/: topics, subscriptionGroup, consumerOffset,
-delayOffset, messageRequestMode and consumerOrderInfo; beside each its journal.
+delayOffset, messageRequestMode and consumerOrderInfo; and queueLock, which Apache has not. Beside each its journal.
 
 A change in a journal has the form of the file itself, with the entries alone that are now so: loading reads the file,
 then each change in the same way. Formats: reference broker_behaviour.md §6, §9; docs/formats/store.md for the journals.
@@ -13,6 +13,7 @@ from typing import TypeVar
 from apogeemq.broker.core.consumer_offsets import TOPIC_GROUP_SEPARATOR, ConsumerOffsetTable
 from apogeemq.broker.core.order_infos import queue_order
 from apogeemq.broker.core.pop_orders import PopOrders
+from apogeemq.broker.core.queue_locks import QueueLockOwners, QueueLockTable
 from apogeemq.broker.core.request_modes import RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
@@ -33,7 +34,7 @@ BodyT = TypeVar("BodyT", bound=JsonBody)
 
 @dataclass(slots=True)
 class MetadataFiles:
-    """The six files of one broker, and what goes in and out of them."""
+    """The seven files of one broker, and what goes in and out of them."""
 
     topics: JournaledFile
     groups: JournaledFile
@@ -41,6 +42,7 @@ class MetadataFiles:
     delay_offsets: JournaledFile
     request_modes: JournaledFile
     pop_orders: JournaledFile
+    queue_locks: JournaledFile
 
     def load_topics(self, table: TopicTable) -> None:
         """Read topics.json into the table."""
@@ -90,6 +92,13 @@ class MetadataFiles:
             position = body.order_log_offset
         return table, position
 
+    def load_queue_locks(self, table: QueueLockTable, now: float) -> bool:
+        """Read queueLock.json into the table, as of now; False where there is no such file."""
+        bodies = list(_read(self.queue_locks, QueueLockOwners))
+        for body in bodies:
+            table.load(body, now)
+        return bool(bodies)
+
 
 def _read(file: JournaledFile, body_type: type[BodyT]) -> Iterator[BodyT]:
     """The file's body, then those of the changes since; nothing where there is no file."""
@@ -109,4 +118,5 @@ def metadata_files(disk: Disk, root: Path) -> MetadataFiles:
         delay_offsets=JournaledFile(disk, directory / "delayOffset.json"),
         request_modes=JournaledFile(disk, directory / "messageRequestMode.json"),
         pop_orders=JournaledFile(disk, directory / "consumerOrderInfo.json"),
+        queue_locks=JournaledFile(disk, directory / "queueLock.json"),
     )

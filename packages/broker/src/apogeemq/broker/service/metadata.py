@@ -1,4 +1,5 @@
-"""Keeps the tables' files up to date: topics, groups and modes at once after a change, offsets every few seconds.
+"""Keeps the tables' files up to date: topics, groups, modes and queue locks at once after a change, offsets every few
+seconds.
 
 What changed goes into a journal beside the file; the whole goes into the file, as Java reads it, when the journal is
 full, every few minutes, and at the stop. While one write runs, changes gather for the next: a thousand new topics are a
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from apogeemq.broker.core.consumer_offsets import ConsumerOffsetTable
+from apogeemq.broker.core.queue_locks import QueueLockTable
 from apogeemq.broker.core.request_modes import RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import TopicTable
@@ -27,6 +29,7 @@ from apogeemq.broker.service.saved_tables import (
     SavedDelayProgress,
     SavedGroups,
     SavedPopOrders,
+    SavedQueueLocks,
     SavedRequestModes,
     SavedTopics,
 )
@@ -36,6 +39,7 @@ from apogeemq.broker.service.table_copies import (
     GROUPS,
     MODES,
     POP_ORDERS,
+    QUEUE_LOCKS,
     TOPICS,
 )
 from apogeemq.broker.service.table_saver import TableSaver
@@ -73,7 +77,7 @@ class MetadataSaver:
 
     Args:
         files: where to.
-        topics, groups, offsets, delay, modes, orders: what.
+        topics, groups, offsets, delay, modes, orders, locks: what.
         topic_line: acknowledgements that wait until their topic is written.
         mode_line: answers that wait until their mode is written.
         flush_log: flushes the commit log in a thread, up to where it is now.
@@ -93,6 +97,7 @@ class MetadataSaver:
         delay: DelayService,
         modes: RequestModeTable,
         orders: SavedPopOrders,
+        locks: QueueLockTable,
         topic_line: AcknowledgementLine,
         mode_line: AcknowledgementLine,
         flush_log: Callable[[], None],
@@ -112,6 +117,7 @@ class MetadataSaver:
         self._topics_changed = asyncio.Event()
         self._groups_changed = asyncio.Event()
         self._modes_changed = asyncio.Event()
+        self._locks_changed = asyncio.Event()
         self._topic_saver = TableSaver(SavedTopics(topics), files.topics)
         self._group_saver = TableSaver(SavedGroups(groups), files.groups)
 
@@ -129,10 +135,12 @@ class MetadataSaver:
         )
         self._mode_saver = TableSaver(SavedRequestModes(modes), files.request_modes, on_written=told(MODES))
         self._order_saver = TableSaver(orders, files.pop_orders, before_write=flush_log, on_written=told(POP_ORDERS))
+        self._lock_saver = TableSaver(SavedQueueLocks(locks), files.queue_locks)
         self._tasks: list[asyncio.Task[None]] = []
         topics.on_change(lambda _: self._topics_changed.set())
         groups.on_change(lambda _: self._groups_changed.set())
         modes.on_change(self._modes_changed.set)
+        locks.on_change(lambda _: self._locks_changed.set())
 
     def start(self) -> None:
         """Begin to write after changes."""
@@ -144,6 +152,7 @@ class MetadataSaver:
             asyncio.create_task(self._after_changes(self._topics_changed, self.save_topics), name="save-topics"),
             asyncio.create_task(self._after_changes(self._groups_changed, self.save_groups), name="save-groups"),
             asyncio.create_task(self._after_changes(self._modes_changed, self.save_request_modes), name="save-modes"),
+            asyncio.create_task(self._after_changes(self._locks_changed, self._lock_saver.save), name="save-locks"),
             asyncio.create_task(
                 self._every(self._offsets_interval_s, self.save_consumer_offsets), name="save-consumer-offsets"
             ),
@@ -162,6 +171,7 @@ class MetadataSaver:
             CONSUMER_OFFSETS: self._offset_saver,
             DELAY_OFFSETS: self._delay_saver,
             POP_ORDERS: self._order_saver,
+            QUEUE_LOCKS: self._lock_saver,
         }
         for name, saver in savers.items():
             yield name, await saver.whole()
@@ -231,7 +241,7 @@ class MetadataSaver:
 
     def _savers(self) -> tuple[Saver, ...]:
         pointers = self._offset_saver, self._order_saver, self._delay_saver
-        return self._topic_saver, self._group_saver, self._mode_saver, *pointers
+        return self._topic_saver, self._group_saver, self._mode_saver, self._lock_saver, *pointers
 
     async def _after_changes(self, changed: asyncio.Event, save: Callable[[], Awaitable[None]]) -> None:
         wait_s = RETRY_WAIT_S

@@ -12,6 +12,7 @@ from apogeemq.broker.core.consumer_offsets import TOPIC_GROUP_SEPARATOR, Consume
 from apogeemq.broker.core.order_events import QueueKey as OrderKey
 from apogeemq.broker.core.order_infos import order_info
 from apogeemq.broker.core.pop_orders import PopOrders
+from apogeemq.broker.core.queue_locks import LockKey, QueueLockOwners, QueueLockTable
 from apogeemq.broker.core.request_modes import ModeKey, RequestModeTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import Topic, TopicTable
@@ -225,6 +226,22 @@ class SavedPopOrders(_Pointers):
                     table.setdefault(f"{topic}{TOPIC_GROUP_SEPARATOR}{group}", {})[queue_id] = order_info(queue)
             await asyncio.sleep(0)
         return ConsumerOrderInfoWrapper(table=table, order_log_offset=position)
+
+
+class SavedQueueLocks(_Pointers):
+    """queueLock.json. In one piece: 100,000 locks are a tenth of a second, and written whole every few minutes."""
+
+    def __init__(self, table: QueueLockTable) -> None:
+        self._table = table
+        self.changed = table.changed
+
+    async def part(self, keys: Collection[LockKey]) -> QueueLockOwners:
+        """See SavedTable."""
+        return self._table.owners(keys)
+
+    async def whole(self) -> QueueLockOwners:
+        """See SavedTable."""
+        return self._table.owners()
 
 
 class SavedRequestModes:

@@ -6,10 +6,11 @@ level by level, anything else is replaced. Once more what is so already does no 
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import msgspec
+from apogeemq.broker.core.queue_locks import LockKey, QueueLockOwners, QueueLockTable
 from apogeemq.broker.core.subscription_groups import SubscriptionGroupTable
 from apogeemq.broker.core.topics import Topic, TopicTable
 from apogeemq.broker.metadata_files import MetadataFiles
@@ -28,6 +29,7 @@ from apogeemq.store.config_journal import JournaledFile
 
 TOPICS, GROUPS, MODES = "topics", "subscriptionGroup", "messageRequestMode"
 CONSUMER_OFFSETS, DELAY_OFFSETS, POP_ORDERS = "consumerOffset", "delayOffset", "consumerOrderInfo"
+QUEUE_LOCKS = "queueLock"
 """Names of the tables between brokers: those of their files."""
 
 _BODIES: dict[str, type[JsonBody]] = {
@@ -37,6 +39,7 @@ _BODIES: dict[str, type[JsonBody]] = {
     CONSUMER_OFFSETS: ConsumerOffsetSerializeWrapper,
     DELAY_OFFSETS: DelayOffsetSerializeWrapper,
     POP_ORDERS: ConsumerOrderInfoWrapper,
+    QUEUE_LOCKS: QueueLockOwners,
 }
 
 BodyT = TypeVar("BodyT", bound=JsonBody)
@@ -77,6 +80,7 @@ class TableCopies:
                 CONSUMER_OFFSETS: files.consumer_offsets,
                 DELAY_OFFSETS: files.delay_offsets,
                 POP_ORDERS: files.pop_orders,
+                QUEUE_LOCKS: files.queue_locks,
             }
             for file in self._files.values():
                 file.load()  # a journal is continued only by who has read it
@@ -108,8 +112,10 @@ class TableCopies:
         file.save((body if before is None else joined(before, body)).encode(pretty=True))
 
 
-def tell_changes(topics: TopicTable, groups: SubscriptionGroupTable, tell: Callable[[str, bytes], None]) -> None:
-    """Have each change of these two told by name, in the very moment that it happens."""
+def tell_changes(
+    topics: TopicTable, groups: SubscriptionGroupTable, locks: QueueLockTable, tell: Callable[[str, bytes], None]
+) -> None:
+    """Have each change of these three told by name, in the very moment that it happens."""
     saved_topics, saved_groups = SavedTopics(topics), SavedGroups(groups)
 
     def topics_changed(changed: list[Topic]) -> None:
@@ -118,8 +124,12 @@ def tell_changes(topics: TopicTable, groups: SubscriptionGroupTable, tell: Calla
     def groups_changed(changed: list[SubscriptionGroupConfig]) -> None:
         tell(GROUPS, saved_groups.part_now([group.group_name for group in changed]).encode())
 
+    def locks_changed(changed: Collection[LockKey]) -> None:
+        tell(QUEUE_LOCKS, locks.owners(changed).encode())
+
     topics.on_change(topics_changed)
     groups.on_change(groups_changed)
+    locks.on_change(locks_changed)
 
 
 def joined(body: BodyT, change: BodyT) -> BodyT:
