@@ -10,7 +10,17 @@ from apogeemq.remoting_codec.message import decode_properties
 from apogeemq.store.faulty_disk import FaultyDisk, PowerLoss
 from apogeemq.store.memory_disk import MemoryDisk
 
-from packages.broker.tests.world import Client, World, bodies_of, consumer_beat, fields_of, pull_fields, send_fields
+from packages.broker.tests.world import (
+    ROOT,
+    Client,
+    World,
+    bodies_of,
+    consumer_beat,
+    fields_of,
+    pull_fields,
+    send_fields,
+    until,
+)
 
 
 def send(client: Client, body: bytes, queue_id: int = 0) -> None:
@@ -45,6 +55,21 @@ async def test_after_a_kill_every_acknowledged_message_is_there() -> None:
         for queue_id in range(4):
             pulled = bodies_of(client.request(11, pull_fields(queue_id=queue_id)))
             assert pulled == [b"%d" % number for number in range(queue_id, 100, 4)]
+
+
+async def test_owners_of_queues_are_known_after_a_kill() -> None:
+    """Nobody else gets a queue that is consumed in order before its owner has had 30 s to renew."""
+    disk, clock = MemoryDisk(), ManualClock()
+    world = await world_with_group(disk, clock)
+    world.broker.start()
+    locks = world.broker.queue_locks
+    assert locks.lock("G", "one", [("T", 0)], clock.monotonic()) == [("T", 0)]
+    await until(lambda: not locks.changed and world.disk.size_of(ROOT / "config/queueLock.json") is not None)
+    await world.kill()
+    async with World(disk, clock=clock) as again:
+        locks = again.broker.queue_locks
+        assert locks.lock("G", "two", [("T", 0), ("T", 1)], clock.monotonic()) == [("T", 1)]
+        assert locks.lock("G", "two", [("T", 0)], clock.monotonic() + 31) == [("T", 0)]
 
 
 async def test_topics_and_groups_are_there_after_a_kill() -> None:
