@@ -70,7 +70,8 @@ class Load:
     """What the clients of one process do: so many producers send to the topic, so many consumers read it.
 
     Each producer waits `interval_ms` before each message. `start_every_ms` lies between the starts of Remoting clients,
-    who count from theirs when they ask for routes; their consumers read the topic `feed` where that is set.
+    who count from theirs when they ask for routes; `poll_ms` is how often their producers do, instead of their default.
+    Their consumers read the topic `feed` where that is set.
     """
 
     topic: str
@@ -79,6 +80,7 @@ class Load:
     consumers: int = 0
     interval_ms: int = 50
     start_every_ms: int = 0
+    poll_ms: int = 0
     feed: str = ""
 
 
@@ -140,7 +142,8 @@ def java_remoting(java: str, version: str, namesrv: str, directory: pathlib.Path
     logs = [f"-D{name}={directory / load.prefix}" for name in ("rocketmq.client.logRoot", "rocketmq.log.root")]
     argv = [java, *JVM_OPTIONS, *logs, f"-Drocketmq.client.localOffsetStoreDir={directory / 'offsets'}"]
     argv += ["-cp", build.java_driver(version), "apogeemq.interop.Driver", "steady", "--namesrv", namesrv]
-    argv += ["--stagger-ms", str(load.start_every_ms), *(["--from", load.feed] if load.feed else [])]
+    argv += ["--stagger-ms", str(load.start_every_ms), "--poll-ms", str(load.poll_ms)]
+    argv += ["--from", load.feed] if load.feed else []
     return _start(argv, directory, load)
 
 

@@ -16,7 +16,7 @@ import org.apache.rocketmq.common.message.MessageExt;
 /**
  * Several applications with a client each, which keeps its defaults: {@code --producers N} that send to {@code --topic} ({@link SteadySender}),
  * {@code --consumers N} that push-consume {@code --from}, each as a group of its own. What a client does every 30 s it counts from its start,
- * and they start {@code --stagger-ms} apart. Lines: those of the senders, and {@code got} for a delivery, with the body as its key. It ends
+ * and they start {@code --stagger-ms} apart. {@code --poll-ms} sets how often producers ask for routes, alone. Lines: those of the senders, and {@code got} for a delivery, with the body as its key. It ends
  * when it is asked to stop.
  */
 final class Steady {
@@ -28,6 +28,7 @@ final class Steady {
     private final int consumers;
     private final long intervalMs;
     private final long staggerMs;
+    private final int pollMs;
     private final List<Thread> senders = new ArrayList<>();
 
     Steady(Arguments arguments) {
@@ -39,6 +40,7 @@ final class Steady {
         consumers = arguments.integer("consumers", 0);
         intervalMs = arguments.wide("interval-ms", 50);
         staggerMs = arguments.wide("stagger-ms", 0);
+        pollMs = arguments.integer("poll-ms", 0);
         arguments.refuseUnknown();
     }
 
@@ -71,6 +73,9 @@ final class Steady {
         DefaultMQProducer producer = new DefaultMQProducer("producers-" + prefix);
         producer.setNamesrvAddr(namesrv);
         producer.setInstanceName(name);
+        if (pollMs > 0) {
+            producer.setPollNameServerInterval(pollMs);
+        }
         producer.start();
         Thread sender = new Thread(new SteadySender(name, intervalMs, stop, key -> {
             SendResult result = producer.send(new Message(topic, "", key, key.getBytes(StandardCharsets.UTF_8)));
