@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from apogeemq.mesh.calls import Call, Caller
 from apogeemq.mesh.chance import SeededChance
 from apogeemq.mesh.clock import ManualClock
+from apogeemq.mesh.errors import CallRefused, ChannelClosed, MeshError, StreamLost
+from apogeemq.mesh.network import Req, Resp
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.proto.v2 import definition_pb2 as defs
 from apogeemq.proto.v2 import service_pb2 as v2
 from apogeemq.proto.v2.definition_pb2 import Code
 from apogeemq.proxy.core.durations import duration
+from apogeemq.proxy.core.limits import Limits
 from apogeemq.proxy.errors import ProxyError
 from apogeemq.proxy.service.messaging import MessagingService
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.message import encode_properties
+from apogeemq.remoting_codec.roles import NOT_MASTER
 
 from packages.proxy.tests.brokers_in_memory import Cluster, cluster_of, context_of, refuse
 
@@ -173,9 +179,103 @@ async def test_one_broker_that_is_down_does_not_hinder_the_others() -> None:
     service = service_of(cluster)
     assert kinds(await received(service, cluster, request_of())).count("message") == 1
     cluster.down = {"a", "b"}
-    with pytest.raises(ProxyError) as caught:
-        await parts_of(service, cluster, request_of())
-    assert caught.value.code == Code.PROXY_TIMEOUT
+    receiving = asyncio.ensure_future(parts_of(service, cluster, request_of()))
+    await cluster.clock.run_for(11.0)
+    error = receiving.exception()
+    assert isinstance(error, ProxyError)
+    assert error.code == Code.PROXY_TIMEOUT
+
+
+async def test_a_receive_waits_for_the_next_master() -> None:
+    """The set has none for two seconds: the client is told nothing of that, and gets what the next one has at once."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.down = {"a"}
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a")))
+    await cluster.clock.run_for(1.0 + 2.0)  # one second for settings
+    assert not receiving.done()
+    cluster.down = set()
+    cluster.brokers["a"].store("T", b"later")
+    await cluster.clock.run_for(0.25)  # the longest pause between two tries
+    assert kinds(receiving.result()) == ["status", "message", "delivery_timestamp"]
+    assert set(cluster.doubted) == {"T"}
+
+
+class _Dying:
+    """The way to a broker: polls wait there until it dies, and then end with an error. Nothing else does."""
+
+    target = "dying"
+
+    def __init__(self, caller: Caller, error: MeshError) -> None:
+        self.polls: list[mesh.PopMessageRequest] = []
+        self._caller = caller
+        self._error = error
+        self._is_dead = asyncio.Event()
+
+    def die(self) -> None:
+        self._is_dead.set()
+
+    async def call(
+        self,
+        call: Call[Req, Resp],
+        request: Req,
+        *,
+        timeout_s: float,
+        on_late: Callable[[Resp], None] | None = None,
+    ) -> Resp:
+        if isinstance(request, mesh.PopMessageRequest):
+            self.polls.append(request)
+            await self._is_dead.wait()
+            raise self._error
+        return await self._caller.call(call, request, timeout_s=timeout_s, on_late=on_late)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StreamLost("broker", "reset"),
+        ChannelClosed("broker", "the caller"),
+        CallRefused(ResponseCode.SERVICE_NOT_AVAILABLE, f"{NOT_MASTER}ask for the one that is"),
+    ],
+)
+async def test_a_poll_goes_on_at_the_next_master(monkeypatch: pytest.MonkeyPatch, error: MeshError) -> None:
+    """Its master dies or steps down while it waits: it waits on for what is left of its time, and gets what comes."""
+    cluster = cluster_of(ManualClock(), "a")
+    broker = cluster.brokers["a"]
+    dying = _Dying(cluster.caller("a"), error)
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "caller", lambda broker_name: dying)
+        receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a"), timeout_s=20.0))
+        await cluster.clock.run_for(6.0)
+    dying.die()
+    await cluster.clock.run_for(1.0)
+    assert not receiving.done()
+    [first], [second] = dying.polls, broker.asked(mesh.PopMessageRequest)
+    assert first.poll_time_ms == 17_500  # 1 s was waited for settings, and half a request time-out of 3 s is left
+    assert 12_250 <= second.poll_time_ms < 12_500
+    broker.store("T", b"later")
+    await cluster.clock.run_for(0.0)
+    assert kinds(receiving.result()) == ["status", "message", "delivery_timestamp"]
+
+
+async def test_a_receive_waits_no_longer_than_it_polls() -> None:
+    """A client that waits for 8 s hears before that time is over that there is no master."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.down = {"a"}
+    receiving = asyncio.ensure_future(parts_of(service_of(cluster), cluster, request_of("a"), timeout_s=8.0))
+    await cluster.clock.run_for(7.5)
+    error = receiving.exception()
+    assert isinstance(error, ProxyError)
+    assert error.code == Code.PROXY_TIMEOUT
+
+
+async def test_waiting_for_a_master_can_be_switched_off() -> None:
+    """limits.master_wait_s = 0: a receive is refused at once."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.down = {"a"}
+    limits = Limits(master_wait_s=0)
+    service = MessagingService(cluster, cluster, clock=cluster.clock, chance=SeededChance(1), limits=limits)
+    with pytest.raises(ProxyError):
+        await received(service, cluster, request_of("a"), 1.0)
 
 
 async def test_messages_of_other_tags_are_acknowledged_and_not_handed_out() -> None:

@@ -19,7 +19,7 @@ from apogeemq.mesh.errors import (
 )
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.proto.v2.definition_pb2 import Code, Status
-from apogeemq.proxy.errors import MasterAway, ProxyError
+from apogeemq.proxy.errors import AnswerLost, MasterAway, ProxyError
 from apogeemq.remoting_codec.codes import ResponseCode
 from apogeemq.remoting_codec.roles import is_not_master
 
@@ -97,7 +97,7 @@ def error_of(error: MeshError) -> ProxyError:
         case PeerUnavailable():
             return MasterAway(Code.PROXY_TIMEOUT, f"{error}; try again")
         case StreamLost() | ChannelClosed():
-            return ProxyError(Code.PROXY_TIMEOUT, f"{error}; whether it was done is not known")
+            return AnswerLost(Code.PROXY_TIMEOUT, f"{error}; whether it was done is not known")
     return ProxyError(Code.INTERNAL_SERVER_ERROR, str(error))
 
 

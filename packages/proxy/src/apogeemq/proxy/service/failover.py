@@ -1,4 +1,4 @@
-"""Waiting for the next master of a broker set: what was certainly not taken is tried again while that makes sense.
+"""Waiting for the next master of a broker set: what may be asked again without harm is tried while that makes sense.
 
 A master that dies is followed within a second or so (docs/ha.md). Whoever asks meanwhile waits here instead of being
 refused: between two tries a pause that grows, half of it by lot, and the topic's route anew where no watch tells of it.

@@ -1,5 +1,8 @@
 """ReceiveMessage: long polling, tags checked by text, and the order of the answer.
 
+A receive whose broker set has no master waits for the next one, and polls there for what is left of its time: nothing
+is lost with a poll whose answer was, since a message that was popped and not acknowledged comes again.
+
 The answer is a Status, then the messages, then the delivery_timestamp; without messages the Status is
 MESSAGE_NOT_FOUND. It leaves ANSWER_MARGIN_MS before the client's deadline, since some clients wait no longer than they
 poll. When the client goes away in the middle of it, what it was not given is handed out again at once.
@@ -41,11 +44,12 @@ from apogeemq.proxy.core.validation import (
     check_time_to_poll,
     polling_time_ms,
 )
-from apogeemq.proxy.errors import ProxyError
+from apogeemq.proxy.errors import AnswerLost, MasterAway, ProxyError
 from apogeemq.proxy.ports import Routes
 from apogeemq.proxy.service.background import Background
 from apogeemq.proxy.service.broker_calls import BrokerCalls
 from apogeemq.proxy.service.clients import ClientService
+from apogeemq.proxy.service.failover import MasterWait
 from apogeemq.proxy.service.metadata import Metadata
 from apogeemq.proxy.service.polling import poll
 
@@ -165,13 +169,34 @@ class Receiving:
 
     async def _pop(self, receive: _Receive, context: RequestContext) -> list[Popped]:
         """Messages that the client wants, at most `batch_size`; empty when none came in time."""
-        began = self._clock.monotonic()
+        until = self._clock.monotonic() + receive.poll_time_ms / 1000
+        wait = MasterWait(
+            receive.topic,
+            self._routes,
+            clock=self._clock,
+            chance=self._chance,
+            patience_s=self._limits.master_wait_s,
+            deadline=until,
+        )
+        while True:
+            try:
+                return await self._pop_once(receive, context, until)
+            except (MasterAway, AnswerLost):
+                if not await wait.pause():
+                    raise
+
+    async def _pop_once(self, receive: _Receive, context: RequestContext, until: float) -> list[Popped]:
+        """One poll that ends by then, in monotonic seconds.
+
+        Raises:
+            MasterAway: none of the brokers has a master now.
+            AnswerLost: the poll was under way when its broker died.
+        """
         broker_names = await self._brokers_to_ask(receive)
         policy = self._metadata.kept_group_policy(receive.group)
         if policy is None:
             policy = await self._metadata.group_policy(receive.group, broker_names, self._limits.broker_timeout_s)
-        spent_ms = int((self._clock.monotonic() - began) * 1000)
-        poll_time_ms = max(receive.poll_time_ms - spent_ms, 0)
+        poll_time_ms = max(round((until - self._clock.monotonic()) * 1000), 0)
         request = mesh.PopMessageRequest(
             consumer_group=receive.group,
             topic=receive.topic,
