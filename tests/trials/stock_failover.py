@@ -186,32 +186,36 @@ def pauses_s(of_clients: Mapping[str, Sequence[int]], rounds: Sequence[tuple[int
     return [longest_pause_s(times, *bounds) for times in of_clients.values() for bounds in rounds]
 
 
-def judge_producers(
-    deployment: BrokerSetDeployment, kind: Kind, clients: SteadyClients, rounds: Sequence[tuple[int, int]]
-) -> Seen:
-    """What producers saw; an AssertionError where an acknowledged message is not in its topic any more."""
+Copies = Mapping[str, int]
+"""How often each message is in its topic, by its key."""
+
+
+def copies_of(deployment: BrokerSetDeployment, clients: SteadyClients) -> Copies:
+    """Look into the topic at the master; an AssertionError where an acknowledged message is not there any more."""
     clients.look()
     # What is acknowledged while the topic is read need not be found.
     acked = set(clients.acked)
-    found = Counter(body.decode() for body in read_back(deployment, clients.load.topic))
-    lost = acked - set(found)
+    copies = Counter(body.decode() for body in read_back(deployment, clients.load.topic))
+    lost = acked - set(copies)
     if lost:
-        raise AssertionError(f"{kind.title}: {len(lost)} acknowledged messages are lost, among them {sorted(lost)[:5]}")
+        topic = clients.load.topic
+        raise AssertionError(f"{topic}: {len(lost)} acknowledged messages are lost, among them {sorted(lost)[:5]}")
+    return copies
+
+
+def judge_producers(kind: Kind, clients: SteadyClients, copies: Copies, rounds: Sequence[tuple[int, int]]) -> Seen:
+    """What producers saw."""
     errors = Counter(NUMBER.sub("#", failure.error)[:ERROR_CHARACTERS] for failure in clients.failures)
-    return Seen(
-        kind.title,
-        pauses_s(clients.acked_ms, rounds),
-        len(clients.failures),
-        errors,
-        sum(found.values()) - len(found),
-    )
+    twice = sum(count - 1 for count in copies.values())
+    return Seen(kind.title, pauses_s(clients.acked_ms, rounds), len(clients.failures), errors, twice)
 
 
 def judge_consumers(
-    kind: Kind, clients: SteadyClients, fed_by: SteadyClients, rounds: Sequence[tuple[int, int]]
+    kind: Kind, clients: SteadyClients, fed_by: SteadyClients, copies: Copies, rounds: Sequence[tuple[int, int]]
 ) -> Seen:
-    """What consumers saw. They get, in time, whatever was acknowledged since the first kill; else an AssertionError."""
-    fed_by.look()
+    """What consumers saw, deliveries beyond the copies stored among it. They get, in time, whatever was acknowledged
+    since the first kill; else an AssertionError.
+    """
     wanted = {key for key, at_ms in fed_by.acked.items() if at_ms > rounds[0][0]}
 
     def missing() -> dict[str, int]:
@@ -224,7 +228,9 @@ def judge_consumers(
         GO_ON_TIMEOUT_S,
         lambda: AssertionError(f"{kind.title}: acknowledged messages did not come: {missing()}"),
     )
-    again = sum(len(keys) - len(set(keys)) for keys in clients.got.values())
+    again = sum(
+        max(count - copies.get(key, 1), 0) for keys in clients.got.values() for key, count in Counter(keys).items()
+    )
     return Seen(kind.title, pauses_s(clients.got_ms, rounds), twice=again)
 
 
@@ -236,9 +242,13 @@ def quick_ones(stage: Stage, rounds: int, each: int = 3) -> tuple[list[Seen], li
     loads = [(kind, dataclasses.replace(load, poll_ms=POLL_MS if kind is EACH_SECOND else 0)) for kind, load in loads]
     with stage.started(loads) as clients:
         bounds = [stage.kill_master(clients) for _ in range(rounds)]
+        copies = {name: copies_of(stage.deployment, each_kind) for name, each_kind in clients.items()}
         return (
-            [judge_producers(stage.deployment, kind, clients[kind.name], bounds) for kind in QUICK],
-            [judge_consumers(kind, clients[kind.name], clients[kind.name], bounds) for kind in readers],
+            [judge_producers(kind, clients[kind.name], copies[kind.name], bounds) for kind in QUICK],
+            [
+                judge_consumers(kind, clients[kind.name], clients[kind.name], copies[kind.name], bounds)
+                for kind in readers
+            ],
         )
 
 
@@ -253,9 +263,11 @@ def slow_ones(stage: Stage, rounds: int) -> tuple[list[Seen], list[Seen]]:
     ]
     with stage.started(loads) as clients:
         bounds = [stage.kill_master(clients) for _ in range(rounds)]
+        copies = {name: copies_of(stage.deployment, each_kind) for name, each_kind in clients.items()}
+        readers, fed_by = clients[STRAIGHT.name], clients[FEED.name]
         return (
-            [judge_producers(stage.deployment, kind, clients[kind.name], bounds) for kind in (STRAIGHT, STRAIGHT_4)],
-            [judge_consumers(STRAIGHT, clients[STRAIGHT.name], clients[FEED.name], bounds)],
+            [judge_producers(kind, clients[kind.name], copies[kind.name], bounds) for kind in (STRAIGHT, STRAIGHT_4)],
+            [judge_consumers(STRAIGHT, readers, fed_by, copies[FEED.name], bounds)],
         )
 
 

@@ -494,6 +494,68 @@ async def test_acks_of_one_request_are_one_call_per_broker_and_answered_one_by_o
     assert [broker.acked["G"] for broker in cluster.brokers.values()] == [{0, 1}, {0, 1}]
 
 
+async def test_what_is_settled_waits_for_the_next_master() -> None:
+    """An acknowledgement, a change and a forward that come while there is none are done by the next one."""
+    cluster = cluster_of(ManualClock(), "a")
+    service = service_of(cluster)
+    for body in (b"1", b"2", b"3"):
+        cluster.brokers["a"].store("T", body)
+    parts = await received(service, cluster, request_of("a"))
+    handles = [part.message.system_properties.receipt_handle for part in parts if part.HasField("message")]
+    cluster.down = {"a"}
+    context = context_of(cluster.clock, timeout_s=3.0)
+    ack = v2.AckMessageRequest(group=GROUP, topic=TOPIC, entries=[v2.AckMessageEntry(receipt_handle=handles[0])])
+    change = v2.ChangeInvisibleDurationRequest(group=GROUP, topic=TOPIC, receipt_handle=handles[1])
+    change.invisible_duration.CopyFrom(duration(0))
+    forward = v2.ForwardMessageToDeadLetterQueueRequest(group=GROUP, topic=TOPIC, receipt_handle=handles[2])
+    settling = asyncio.gather(
+        service.ack_message(ack, context),
+        service.change_invisible_duration(change, context),
+        service.forward_message_to_dead_letter_queue(forward, context),
+    )
+    await cluster.clock.run_for(2.0)
+    assert not settling.done()
+    cluster.down = set()
+    await cluster.clock.run_for(0.25)  # the longest pause between two tries
+    assert [answer.status.code for answer in settling.result()] == [Code.OK] * 3
+    assert cluster.brokers["a"].acked["G"] == {0, 2}
+    assert cluster.brokers["a"].visible("G") == [1]
+
+
+async def test_an_acknowledgement_waits_no_longer_than_its_client() -> None:
+    """It is refused before the client's 3 s are over: nothing was done, and the client may try again."""
+    cluster = cluster_of(ManualClock(), "a")
+    cluster.down = {"a"}
+    ack = v2.AckMessageRequest(
+        group=GROUP, topic=TOPIC, entries=[v2.AckMessageEntry(receipt_handle="0 1 2 3 0 a 0 0 0")]
+    )
+    acking = asyncio.ensure_future(service_of(cluster).ack_message(ack, context_of(cluster.clock, timeout_s=3.0)))
+    await cluster.clock.run_for(2.9)
+    assert [entry.status.code for entry in acking.result().entries] == [Code.PROXY_TIMEOUT]
+
+
+async def test_an_acknowledgement_whose_answer_was_lost_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be effective: the client decides."""
+    cluster = cluster_of(ManualClock(), "a")
+
+    class Losing:
+        target = "losing"
+        calls = 0
+
+        async def call(self, *args: object, **more: object) -> object:
+            self.calls += 1
+            raise StreamLost("broker", "reset")
+
+    losing = Losing()
+    monkeypatch.setattr(cluster, "caller", lambda broker_name: losing)
+    ack = v2.AckMessageRequest(
+        group=GROUP, topic=TOPIC, entries=[v2.AckMessageEntry(receipt_handle="0 1 2 3 0 a 0 0 0")]
+    )
+    response = await service_of(cluster).ack_message(ack, context_of(cluster.clock))
+    assert [entry.status.code for entry in response.entries] == [Code.PROXY_TIMEOUT]
+    assert losing.calls == 1
+
+
 async def test_a_changed_invisible_time_gives_a_new_handle_and_ends_the_old_one() -> None:
     """The new handle acknowledges, the old one does not any more."""
     cluster = cluster_of(ManualClock(), "a")

@@ -138,9 +138,9 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     broker_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
     """One call to a broker, and one to a name server."""
     master_wait_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
-    """How long a send or a receive waits while its broker set has no master, within the client's own deadline; for
-    Remoting clients, which name none, at most broker_timeout_s. 0: it is refused at once, and the client tries again
-    itself."""
+    """How long sends, receives and acknowledgements wait while their broker set has no master, within the client's own
+    deadline; for Remoting clients, which name none, at most broker_timeout_s. 0: they are refused at once, and clients
+    try again themselves."""
     client_expiry_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
     """A gRPC client without heartbeat is forgotten after this."""
 

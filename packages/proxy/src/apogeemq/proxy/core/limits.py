@@ -44,4 +44,4 @@ class Limits:
     broker_timeout_s: float = 2.0
     """One call to a broker, unless the client's deadline is sooner."""
     master_wait_s: float = 10.0
-    """How long sends and receives wait for a master, unless the client's deadline is sooner; 0: refused at once."""
+    """How long a request waits for a master, unless the client's deadline is sooner; 0: it is refused at once."""

@@ -7,6 +7,7 @@ refused: between two tries a pause that grows, half of it by lot, and the topic'
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from apogeemq.mesh.chance import Chance
 from apogeemq.mesh.clock import Clock
@@ -56,3 +57,19 @@ class MasterWait:
         self._routes.doubt(self._topic)
         await self._clock.sleep(pause_s)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class MasterWaits:
+    """What the waits of all gRPC requests have in common."""
+
+    routes: Routes
+    clock: Clock
+    chance: Chance
+    patience_s: float
+
+    def until(self, topic: str, deadline: float) -> MasterWait:
+        """One request's, for what is about this topic."""
+        return MasterWait(
+            topic, self.routes, clock=self.clock, chance=self.chance, patience_s=self.patience_s, deadline=deadline
+        )

@@ -17,6 +17,7 @@ from apogeemq.proxy.ports import Brokers, Routes
 from apogeemq.proxy.service.background import Background
 from apogeemq.proxy.service.broker_calls import BrokerCalls
 from apogeemq.proxy.service.clients import ClientService, TelemetrySession
+from apogeemq.proxy.service.failover import MasterWaits
 from apogeemq.proxy.service.metadata import Metadata
 from apogeemq.proxy.service.orphans import GrpcProducers, Orphans
 from apogeemq.proxy.service.recalling import Recalling
@@ -50,12 +51,13 @@ class MessagingService:
         )
         calls.on_back = self.clients.broker_back
         self._routing = Routing(routes, calls, metadata)
-        self._sending = Sending(routes, calls, metadata, clock, chance, limits)
+        waits = MasterWaits(routes, clock, chance, limits.master_wait_s)
+        self._sending = Sending(routes, calls, metadata, waits, clock, chance, limits)
         self._receiving = Receiving(
-            routes, calls, self.clients, metadata, self.renewals, self._background, clock, chance, limits
+            routes, calls, self.clients, metadata, self.renewals, waits, self._background, clock, chance, limits
         )
         self._recalling = Recalling(calls)
-        self._settling = Settling(calls, self.renewals, limits)
+        self._settling = Settling(calls, self.renewals, waits, limits)
         self._transactions = Transactions(calls)
         grpc_producers = GrpcProducers(self.clients, routes.brokers_of, chance)
         self.orphans = Orphans(calls, self._background, clock, [grpc_producers])

@@ -49,7 +49,7 @@ from apogeemq.proxy.ports import Routes
 from apogeemq.proxy.service.background import Background
 from apogeemq.proxy.service.broker_calls import BrokerCalls
 from apogeemq.proxy.service.clients import ClientService
-from apogeemq.proxy.service.failover import MasterWait
+from apogeemq.proxy.service.failover import MasterWaits
 from apogeemq.proxy.service.metadata import Metadata
 from apogeemq.proxy.service.polling import poll
 
@@ -86,6 +86,7 @@ class Receiving:
         clients: ClientService,
         metadata: Metadata,
         renewals: RenewalTable,
+        waits: MasterWaits,
         background: Background,
         clock: Clock,
         chance: Chance,
@@ -96,6 +97,7 @@ class Receiving:
         self._clients = clients
         self._metadata = metadata
         self._renewals = renewals
+        self._waits = waits
         self._background = background
         self._clock = clock
         self._chance = chance
@@ -170,14 +172,7 @@ class Receiving:
     async def _pop(self, receive: _Receive, context: RequestContext) -> list[Popped]:
         """Messages that the client wants, at most `batch_size`; empty when none came in time."""
         until = self._clock.monotonic() + receive.poll_time_ms / 1000
-        wait = MasterWait(
-            receive.topic,
-            self._routes,
-            clock=self._clock,
-            chance=self._chance,
-            patience_s=self._limits.master_wait_s,
-            deadline=until,
-        )
+        wait = self._waits.until(receive.topic, until)
         while True:
             try:
                 return await self._pop_once(receive, context, until)

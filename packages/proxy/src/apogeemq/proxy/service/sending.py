@@ -33,7 +33,7 @@ from apogeemq.proxy.core.validation import check_send
 from apogeemq.proxy.errors import MasterAway, ProxyError
 from apogeemq.proxy.ports import Routes
 from apogeemq.proxy.service.broker_calls import ANSWER_MARGIN_S, BrokerCalls
-from apogeemq.proxy.service.failover import MasterWait
+from apogeemq.proxy.service.failover import MasterWait, MasterWaits
 from apogeemq.proxy.service.metadata import Metadata
 from apogeemq.remoting_codec.batch import BatchMessage, encode_batch
 from apogeemq.remoting_codec.codes import MessageSysFlag, ResponseCode
@@ -59,13 +59,20 @@ class Sending:
     """Takes clients' messages to brokers."""
 
     def __init__(
-        self, routes: Routes, calls: BrokerCalls, metadata: Metadata, clock: Clock, chance: Chance, limits: Limits
+        self,
+        routes: Routes,
+        calls: BrokerCalls,
+        metadata: Metadata,
+        waits: MasterWaits,
+        clock: Clock,
+        chance: Chance,
+        limits: Limits,
     ) -> None:
         self._routes = routes
         self._calls = calls
         self._metadata = metadata
+        self._waits = waits
         self._clock = clock
-        self._chance = chance
         self._limits = limits
         self._chooser = QueueChooser(chance)
         self._writable = WritableQueues()
@@ -129,14 +136,7 @@ class Sending:
         return await self._routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline))
 
     def _wait(self, topic: str, context: RequestContext) -> MasterWait:
-        return MasterWait(
-            topic,
-            self._routes,
-            clock=self._clock,
-            chance=self._chance,
-            patience_s=self._limits.master_wait_s,
-            deadline=context.deadline - 2 * ANSWER_MARGIN_S,
-        )
+        return self._waits.until(topic, context.deadline - 2 * ANSWER_MARGIN_S)
 
     async def _send_round(
         self, topic: str, run: list[Message], queues: Sequence[WritableQueue], context: RequestContext

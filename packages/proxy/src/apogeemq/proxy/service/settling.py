@@ -1,10 +1,16 @@
-"""AckMessage, ChangeInvisibleDuration and ForwardMessageToDeadLetterQueue: what becomes of messages handed out."""
+"""AckMessage, ChangeInvisibleDuration and ForwardMessageToDeadLetterQueue: what becomes of messages handed out.
+
+While a broker set has no master they wait for the next one, within the client's deadline: it knows what was handed out.
+Where an answer was lost the client decides, since the handle may be used up.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
 
+from apogeemq.mesh.calls import Call
+from apogeemq.mesh.network import Req, Resp
 from apogeemq.mesh.v1 import broker_pb2 as mesh
 from apogeemq.mesh.v1.methods import ACK_MESSAGE, CHANGE_INVISIBLE_TIME, FORWARD_TO_DEAD_LETTER_QUEUE
 from apogeemq.proto.v2 import service_pb2 as v2
@@ -18,16 +24,18 @@ from apogeemq.proxy.core.receipt_handle import ReceiptHandle
 from apogeemq.proxy.core.renewal import RenewalTable
 from apogeemq.proxy.core.status import OK, common_status, status, status_of, status_of_handle
 from apogeemq.proxy.core.validation import check_ack, check_changed_invisible_time
-from apogeemq.proxy.errors import ProxyError
-from apogeemq.proxy.service.broker_calls import BrokerCalls
+from apogeemq.proxy.errors import MasterAway, ProxyError
+from apogeemq.proxy.service.broker_calls import ANSWER_MARGIN_S, BrokerCalls
+from apogeemq.proxy.service.failover import MasterWait, MasterWaits
 
 
 class Settling:
     """Tells brokers what clients did with their messages."""
 
-    def __init__(self, calls: BrokerCalls, renewals: RenewalTable, limits: Limits) -> None:
+    def __init__(self, calls: BrokerCalls, renewals: RenewalTable, waits: MasterWaits, limits: Limits) -> None:
         self._calls = calls
         self._renewals = renewals
+        self._waits = waits
         self._limits = limits
 
     async def ack_message(self, request: v2.AckMessageRequest, context: RequestContext) -> v2.AckMessageResponse:
@@ -42,8 +50,7 @@ class Settling:
                 statuses[index] = status_of(ProxyError(error.code, f"entries[{index}].{error.message}"))
             else:
                 by_broker[handle.broker_name].append((index, handle))
-        timeout_s = self._calls.timeout_s(context.deadline)
-        calls = [self._ack_at(broker, group, topic, handles, timeout_s) for broker, handles in by_broker.items()]
+        calls = [self._ack_at(broker, group, topic, handles, context) for broker, handles in by_broker.items()]
         for of_broker in await asyncio.gather(*calls):
             statuses |= of_broker
         for index, entry in enumerate(request.entries):
@@ -58,14 +65,19 @@ class Settling:
         return v2.AckMessageResponse(status=common_status([entry.status for entry in entries]), entries=entries)
 
     async def _ack_at(
-        self, broker_name: str, group: str, topic: str, handles: list[tuple[int, ReceiptHandle]], timeout_s: float
+        self,
+        broker_name: str,
+        group: str,
+        topic: str,
+        handles: list[tuple[int, ReceiptHandle]],
+        context: RequestContext,
     ) -> dict[int, Status]:
         """Acknowledge what one broker handed out; statuses by place in the request."""
         request = mesh.AckMessageRequest(
             consumer_group=group, topic=topic, handles=[receipt_handle.to_mesh(handle) for _, handle in handles]
         )
         try:
-            reply = await self._calls.call(broker_name, ACK_MESSAGE, request, timeout_s=timeout_s)
+            reply = await self._ask(broker_name, ACK_MESSAGE, request, topic, context)
         except ProxyError as error:
             return {index: status_of(error) for index, _ in handles}
         if len(reply.results) != len(handles):
@@ -90,9 +102,8 @@ class Settling:
             handle=receipt_handle.to_mesh(handle),
             invisible_time_ms=invisible_time_ms,
         )
-        timeout_s = self._calls.timeout_s(context.deadline)
         try:
-            reply = await self._calls.call(handle.broker_name, CHANGE_INVISIBLE_TIME, call, timeout_s=timeout_s)
+            reply = await self._ask(handle.broker_name, CHANGE_INVISIBLE_TIME, call, topic, context)
         except ProxyError as error:
             if error.code != Code.TOO_MANY_REQUESTS:
                 raise
@@ -111,10 +122,25 @@ class Settling:
         call = mesh.ForwardToDeadLetterQueueRequest(
             consumer_group=group, topic=topic, handle=receipt_handle.to_mesh(handle), reason=_reason(request)
         )
-        timeout_s = self._calls.timeout_s(context.deadline)
-        reply = await self._calls.call(handle.broker_name, FORWARD_TO_DEAD_LETTER_QUEUE, call, timeout_s=timeout_s)
+        reply = await self._ask(handle.broker_name, FORWARD_TO_DEAD_LETTER_QUEUE, call, topic, context)
         self._renewals.settled(context.client_id, group, request.receipt_handle)
         return v2.ForwardMessageToDeadLetterQueueResponse(status=status_of_handle(reply.result))
+
+    async def _ask(
+        self, broker_name: str, call: Call[Req, Resp], request: Req, topic: str, context: RequestContext
+    ) -> Resp:
+        """Ask the master, or the next one where there is none now: nothing was done then."""
+        wait: MasterWait | None = None
+        while True:
+            timeout_s = self._calls.timeout_s(context.deadline)
+            try:
+                return await self._calls.call(broker_name, call, request, timeout_s=timeout_s)
+            except MasterAway:
+                wait = wait or self._waits.until(topic, context.deadline - 2 * ANSWER_MARGIN_S)
+                if not await wait.pause():
+                    raise
+            # Where no watch tells of the next master, this does.
+            await self._waits.routes.route(topic, timeout_s=self._calls.timeout_s(context.deadline))
 
 
 def _reason(request: v2.ForwardMessageToDeadLetterQueueRequest) -> str:
