@@ -218,14 +218,37 @@ def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "advice"),
-    [("SYNC_MASTER", "set ASYNC_MASTER, and flush_disk_type SYNC_FLUSH"), ("SLAVE", "an empty store")],
+    ("settings", "advice"),
+    [
+        ({"brokerRole": "SLAVE"}, "set broker_id to 1"),
+        ({"brokerId": "7"}, "set broker_role to SLAVE, or broker_id to 0"),
+        ({"brokerRole": "SYNC_MASTER", "brokerId": "1"}, "set broker_role to SLAVE, or broker_id to 0"),
+        ({"brokerRole": "SLAVE", "brokerId": "-1"}, "1 and up for a slave"),
+        ({"brokerRole": "SYNC_MASTER", "enableControllerMode": "true"}, "leave ASYNC_MASTER"),
+        ({"brokerRole": "SLAVE", "brokerId": "1", "namesrvAddr": ""}, "set namesrv_addr"),
+        ({"brokerRole": "SYNC_MASTER", "listeners.mesh.enabled": "false"}, "listeners.mesh.enabled"),
+        ({"brokerRole": "SYNC_MASTER", "haMaxGapNotInSync": "0"}, "greater than 0"),
+    ],
 )
-def test_roles_that_need_replicas_are_refused(role: str, advice: str) -> None:
-    """With what to do instead; ASYNC_MASTER, Apache's default, is what every broker is."""
-    with pytest.raises(ConfigError, match=f"broker_role is {role}.*{advice}"):
-        PROGRAM.load_config(flags={"brokerRole": role})
-    assert PROGRAM.load_config(flags={"brokerRole": "ASYNC_MASTER"}).value == BrokerConfig()
+def test_roles_that_cannot_be_are_refused(settings: dict[str, str], advice: str) -> None:
+    """With what to set instead."""
+    with pytest.raises(ConfigError, match=advice):
+        PROGRAM.load_config(flags=settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_static"),
+    [
+        ({"brokerRole": "ASYNC_MASTER"}, False),
+        ({"replication.has_slaves": "true"}, True),
+        ({"brokerRole": "SYNC_MASTER"}, True),
+        ({"brokerRole": "SLAVE", "brokerId": "2"}, True),
+        ({"enableControllerMode": "true", "replication.has_slaves": "true"}, False),
+    ],
+)
+def test_roles_without_controllers(settings: dict[str, str], is_static: bool) -> None:
+    """A master by itself has nothing to do with replicas; the other roles have, unless controllers decide."""
+    assert PROGRAM.load_config(flags=settings).value.is_static is is_static
 
 
 @pytest.mark.parametrize("name", sorted(IGNORED_PROPERTIES))

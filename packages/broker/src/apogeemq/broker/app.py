@@ -196,7 +196,7 @@ class BrokerApp:
         self._place.store_host = store_host
         store = self._store = await self._open_store(store_host)
         self._health.set(STORE, True, self.config.store.path)
-        if self.config.replication.enabled:
+        if self.config.replication.enabled or self.config.is_static:
             await self._start_replicating(store, address)
         else:
             await self._serving.prepare(store)
@@ -212,8 +212,10 @@ class BrokerApp:
         """Open the doors, behind which nobody serves yet, and join the broker set."""
         from apogeemq.broker.replicating import Replicating  # 0.1 s that a broker without a set need not wait
         from apogeemq.broker.replication_metrics import register_replication_metrics
+        from apogeemq.broker.static_set import StaticSet
 
-        replicating = self._replicating = await Replicating.open(
+        kind = Replicating if self.config.replication.enabled else StaticSet
+        replicating = self._replicating = await kind.open(
             self.config,
             store,
             serving=self._serving,

@@ -56,10 +56,12 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
     broker_name: Annotated[str, setting("brokerName")] = ""
     """Name of the set that this broker belongs to; set. Empty: the host's name."""
     broker_id: Annotated[int, setting("brokerId")] = 0
-    """0 is the master. In a set with controllers these give the ids; without, this version has masters only."""
+    """0 is the master; a broker with brokerRole SLAVE has another one, 1 and up, of its own. In a set with controllers
+    these give the ids; leave 0."""
     broker_role: Annotated[BrokerRole, setting("brokerRole")] = BrokerRole.ASYNC_MASTER
-    """ASYNC_MASTER: without controllers this version has no replicas, and refuses the other two values. With
-    controllers the role is theirs to decide, and replication.acknowledge_after says what sends wait for."""
+    """Without controllers (docs/ha.md, "Static roles"): ASYNC_MASTER acknowledges what it has stored, SYNC_MASTER what
+    a SLAVE of the same broker_name has too. With controllers the role is theirs to decide: leave ASYNC_MASTER;
+    replication.acknowledge_after says what sends wait for."""
     region_id: Annotated[str, setting("regionId")] = "DefaultRegion"
     """Shown to clients as MSG_REGION; set."""
     broker_permission: Annotated[int, setting("brokerPermission")] = 6
@@ -69,18 +71,14 @@ class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def validate(self) -> None:
         """Raise ValueError naming the setting that is out of range."""
-        if self.broker_id != 0:
-            raise ValueError(f"broker_id is {self.broker_id}; this version has masters only: 0")
-        if self.broker_role is BrokerRole.SYNC_MASTER:
+        if self.broker_id < 0:
+            raise ValueError(f"broker_id is {self.broker_id}; it must be 0 for a master, 1 and up for a slave")
+        if self.broker_role is BrokerRole.SLAVE and self.broker_id == 0:
+            raise ValueError("broker_role is SLAVE and broker_id is 0, the master's: set broker_id to 1 or another one")
+        if self.broker_role is not BrokerRole.SLAVE and self.broker_id != 0:
             raise ValueError(
-                "broker_role is SYNC_MASTER; this version has no replicas that a send could wait for: set "
-                "ASYNC_MASTER, and flush_disk_type SYNC_FLUSH to have sends acknowledged once they are on disk"
-            )
-        if self.broker_role is BrokerRole.SLAVE:
-            raise ValueError(
-                "broker_role is SLAVE; this version has masters only: keep Apache's broker for this slave, or make "
-                "this one a master of its own (broker_role ASYNC_MASTER, broker_id 0, a broker_name of its own and an "
-                "empty store)"
+                f"broker_id is {self.broker_id} and broker_role is {self.broker_role.value}; a master's is 0: set "
+                "broker_role to SLAVE, or broker_id to 0"
             )
         if self.broker_permission not in (2, 4, 6):
             raise ValueError(f"broker_permission is {self.broker_permission}; it must be 2, 4 or 6")
@@ -123,6 +121,12 @@ class ReplicationConfig(msgspec.Struct, frozen=True, kw_only=True):
     replica_timeout_ms: Annotated[int, setting("slaveTimeout")] = 3_000
     """After this a send that waits for replicas is answered FLUSH_SLAVE_TIMEOUT; own."""
 
+    has_slaves: bool = False
+    """Whether brokers with brokerRole SLAVE may copy this ASYNC_MASTER; a SYNC_MASTER's may always. Own."""
+    ha_max_gap_not_in_sync_bytes: Annotated[int, setting("haMaxGapNotInSync")] = 256 << 20
+    """SYNC_MASTER: a slave that lacks more of the log is not waited for; without one that is near enough sends are
+    answered SLAVE_NOT_AVAILABLE. Own."""
+
     slave_read_enable: Annotated[bool, setting("slaveReadEnable")] = False
     """Whether consumers that are far behind are told to pull from a slave (whichBrokerWhenConsumeSlowly of the group;
     else its brokerId); own."""
@@ -150,6 +154,10 @@ class ReplicationConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("min_in_sync_replicas", "in_sync_replicas"):
             if not 1 <= getattr(self, name) <= REPLICAS_MAX:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 to {REPLICAS_MAX}")
+        if self.ha_max_gap_not_in_sync_bytes <= 0:
+            raise ValueError(
+                f"ha_max_gap_not_in_sync_bytes is {self.ha_max_gap_not_in_sync_bytes}; it must be greater than 0"
+            )
         if not 0 <= self.access_message_in_memory_max_ratio <= 100:
             raise ValueError(
                 f"access_message_in_memory_max_ratio is {self.access_message_in_memory_max_ratio}; it must be 0 to 100"
@@ -511,18 +519,41 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
 
+    @property
+    def is_static(self) -> bool:
+        """Whether this broker has a part in a set without controllers, beyond being a master by itself."""
+        if self.replication.enabled:
+            return False
+        return self.replication.has_slaves or self.identity.broker_role is not BrokerRole.ASYNC_MASTER
+
     def validate(self) -> None:
         """Raise ValueError for sections that do not go together."""
         if self.replication.enabled and not self.listeners.mesh.enabled:
             raise ValueError(
                 "replication.enabled needs listeners.mesh.enabled: the set's brokers copy by that listener"
             )
+        self._check_role()
         body, frame = self.store.max_message_size_bytes, self.limits.frame_size_bytes_max
         if body + HEADER_SIZE_BYTES > frame:
             raise ValueError(
                 f"store.max_message_size_bytes is {body}; with {HEADER_SIZE_BYTES} for the header it must fit into "
                 f"limits.frame_size_bytes_max, which is {frame}"
             )
+
+    def _check_role(self) -> None:
+        identity = self.identity
+        role = identity.broker_role
+        if self.replication.enabled and role is not BrokerRole.ASYNC_MASTER:
+            raise ValueError(
+                f"identity.broker_role is {role.value} and replication.enabled is true: the controllers decide who is "
+                "master; leave ASYNC_MASTER (and broker_id 0), or set replication.enabled to false"
+            )
+        if self.is_static and not self.listeners.mesh.enabled:
+            raise ValueError(
+                f"identity.broker_role {role.value} needs listeners.mesh.enabled: slaves copy by that listener"
+            )
+        if role is BrokerRole.SLAVE and not identity.namesrv_addr.strip(" ,;"):
+            raise ValueError("identity.broker_role is SLAVE: set namesrv_addr, a slave finds its master there")
 
 
 IGNORED_PROPERTIES = frozenset(

@@ -320,19 +320,28 @@ class Replicating:
     async def lead(self, epoch: int, known: TakeSet) -> None:
         """Begin to serve as master."""
         await self._end_epoch()
-        replication = self._config.replication
-        leading = self._leading = Leading(
+        leading = self._leading = self._leading_of(epoch, known)
+        self._confirmation = self._confirmation_of(leading)
+        leading.start()
+        self._opening = asyncio.create_task(self._open(leading, self._confirmation, epoch), name="begin-epoch")
+        self._opening.add_done_callback(self._opened)
+
+    def _leading_of(self, epoch: int, known: TakeSet) -> Leading:
+        return Leading(
             self._log,
             epoch=epoch,
             own=Member(self.member.broker_id, self._membership.incarnation),
             known=known,
-            min_in_sync=replication.in_sync_min,
+            min_in_sync=self._config.replication.in_sync_min,
             clock=self._clock,
             propose=self._propose,
             on_confirm=self._confirmed,
             states=self._tables,
         )
-        self._confirmation = Confirmation(
+
+    def _confirmation_of(self, leading: Leading) -> Confirmation:
+        replication = self._config.replication
+        return Confirmation(
             end_offset=lambda: self._log.end_offset,
             progress=leading.progress,
             written=leading.written,
@@ -341,9 +350,10 @@ class Replicating:
             waiting_max=self._config.limits.waiting_acknowledgements_max,
             timeout_s=replication.replica_timeout_ms / 1000,
         )
-        leading.start()
-        self._opening = asyncio.create_task(self._open(leading, self._confirmation, epoch), name="begin-epoch")
-        self._opening.add_done_callback(self._opened)
+
+    def _route_epoch(self, epoch: int) -> int:
+        """The master epoch that name servers are told."""
+        return epoch
 
     async def take_set(self, known: TakeSet) -> None:
         """The set of the epoch that is led: remembered before anything is acknowledged by it."""
@@ -369,8 +379,11 @@ class Replicating:
             return
         if self._following is not None:
             self._copied = None
-            self._following.follow(master_id, epoch, master.mesh_address)
-            await self._serving.read_along(self._log.store, self.member.broker_id, epoch, self._is_copying)
+            if master.mesh_address:
+                self._following.follow(master_id, epoch, master.mesh_address)
+            await self._serving.read_along(
+                self._log.store, self.member.broker_id, self._route_epoch(epoch), self._is_copying
+            )
             if self._timers is None:
                 intake = TimerIntake(self._log.store, LogReads(self._log.store, self._config.store.hot_window_bytes))
                 self._timers = asyncio.create_task(intake.follow(self._clock), name="follow-timers")
@@ -398,7 +411,7 @@ class Replicating:
             leading.state_changed(name, data, whole=True)
         self._serving.open_doors()
         await self._serving.read_no_more()
-        await self._serving.announce(master_epoch=epoch)
+        await self._serving.announce(master_epoch=self._route_epoch(epoch))
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         error = None if opening.cancelled() else opening.exception()

@@ -109,6 +109,10 @@ class Serving:
         """Whether clients are let in."""
         return self._is_open
 
+    def targets(self) -> tuple[str, ...]:
+        """Mesh endpoints of the name servers."""
+        return tuple(self._world.namesrvs())
+
     async def read_along(
         self, store: MessageStore, broker_id: int, master_epoch: int, is_master_there: Callable[[], bool]
     ) -> None:

@@ -25,7 +25,8 @@ class Verdict(NamedTuple):
 
     SUCCESS             everything is where it should be
     FLUSH_DISK_TIMEOUT  stored, but not known to be on disk
-    FLUSH_SLAVE_TIMEOUT stored, but not known to be held by the whole set
+    FLUSH_SLAVE_TIMEOUT stored, but not known to be held by the whole set, or by a SYNC_MASTER's slaves
+    SLAVE_NOT_AVAILABLE stored, and a SYNC_MASTER has no slave that is near enough
     otherwise           the message may be lost; `remark` says what failed
     """
 
@@ -177,8 +178,11 @@ class Acknowledger:
             )
 
     def _verdict(self, outcome: Outcome, what: str) -> Verdict:
+        if outcome is Outcome.NO_SLAVE:
+            remark = "the message is stored here, and no slave is there, or near enough, that would have it too"
+            return Verdict(ResponseCode.SLAVE_NOT_AVAILABLE, remark)
         if outcome is Outcome.TIMEOUT and what == REPLICATION:
-            remark = "the message is stored here, but not known to be held by all of the SyncStateSet yet"
+            remark = "the message is stored here, but not known to be held by all replicas yet that it needs"
             return Verdict(ResponseCode.FLUSH_SLAVE_TIMEOUT, remark)
         if outcome is Outcome.TIMEOUT:
             remark = f"the message is stored, but its {what} was not done within {self._timeout_s:g} s"

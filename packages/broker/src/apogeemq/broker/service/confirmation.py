@@ -88,6 +88,10 @@ class Confirmation:
         if self._is_fenced:
             return
         self._confirmed_offset = offset
+        self._tell_arrivals(offset)
+        self.line.reached(offset)
+
+    def _tell_arrivals(self, offset: int) -> None:
         held_back, arrivals = self._held_back, self._arrivals
         while arrivals is not None and held_back and held_back[0][0] <= offset:
             _, topic, queue_id, tags_code = held_back.popleft()
@@ -95,7 +99,6 @@ class Confirmation:
                 arrivals.message_delayed(queue_id)
             else:
                 arrivals.message_arrived(topic, queue_id, tags_code)
-        self.line.reached(offset)
 
     def when_confirmed(self, offset: int, deadline: float, done: Callable[[Outcome], None]) -> None:
         """Call `done` exactly once: when the set holds the log up to here, when it can't, or at the deadline."""

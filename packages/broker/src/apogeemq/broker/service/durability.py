@@ -27,6 +27,8 @@ class Outcome(Enum):
     DONE = auto()
     TIMEOUT = auto()
     FAILED = auto()
+    NO_SLAVE = auto()
+    """Nobody is there who could be waited for."""
 
 
 class AcknowledgementLine:

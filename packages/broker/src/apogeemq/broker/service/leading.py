@@ -57,6 +57,9 @@ class Leading:
         propose: asks the controller for another set; nothing waits for it.
         on_confirm: called with the confirm offset whenever it grew; readers see up to there already.
         states: all tables by name, whole, for a replica that begins to copy; asked for one after the other.
+        shows_flushed_only: replicas may let readers see only what is synced here: a power failure takes nothing of it
+            back (ADR 0034).
+        on_acknowledged: called when a replica holds more, and when one is gone.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class Leading:
         propose: Callable[[progress.Propose], None],
         on_confirm: Callable[[int], None],
         states: Callable[[], AsyncIterator[tuple[str, bytes]]] = _no_states,
+        shows_flushed_only: bool = False,
+        on_acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
         self.epoch = epoch
         self.own = own
@@ -79,6 +84,8 @@ class Leading:
         self._clock = clock
         self._propose = propose
         self._on_confirm = on_confirm
+        self._shows_flushed_only = shows_flushed_only
+        self._on_acknowledged = on_acknowledged
         self._begin_offset = log.end_offset
         self.progress = progress.Progress(
             epoch,
@@ -100,8 +107,9 @@ class Leading:
 
     @property
     def confirm_offset(self) -> int:
-        """The log is confirmed up to here."""
-        return self.progress.confirm_offset
+        """The log is confirmed up to here, for replicas."""
+        offset = self.progress.confirm_offset
+        return min(offset, self._log.flushed_offset) if self._shows_flushed_only else offset
 
     @property
     def is_over(self) -> bool:
@@ -181,6 +189,7 @@ class Leading:
             self._serving.discard(done)
             done.set_result(None)
             self._has_heard.set()
+            self._on_acknowledged()
 
     async def stop(self) -> None:
         """Confirm nothing from this moment on; end the streams. Idempotent."""
@@ -204,6 +213,7 @@ class Leading:
         """For the sessions."""
         self._has_heard.set()
         self._advance(progress.Acknowledged(self.epoch, replica, offset, is_learner))
+        self._on_acknowledged()
 
     def _take_written(self) -> None:
         self._is_wake_pending = False

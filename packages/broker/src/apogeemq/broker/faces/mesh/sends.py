@@ -16,6 +16,7 @@ from apogeemq.mesh.v1.broker_pb2 import (
     FLUSH_DISK_TIMEOUT,
     FLUSH_SLAVE_TIMEOUT,
     SEND_OK,
+    SLAVE_NOT_AVAILABLE,
     SendMessageReply,
     SendMessageRequest,
     SendStatus,
@@ -28,6 +29,7 @@ HOST_SIZES_BYTES = (8, 20)
 _STORED = {
     ResponseCode.FLUSH_DISK_TIMEOUT: FLUSH_DISK_TIMEOUT,
     ResponseCode.FLUSH_SLAVE_TIMEOUT: FLUSH_SLAVE_TIMEOUT,
+    ResponseCode.SLAVE_NOT_AVAILABLE: SLAVE_NOT_AVAILABLE,
 }
 """Verdicts on what is stored here, but not known to be as safe as it should be."""
 
