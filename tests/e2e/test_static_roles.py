@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from apogeemq.remoting_codec.codes import RequestCode, ResponseCode
 from apogeemq.remoting_codec.record import decode_records
 
@@ -99,6 +100,7 @@ def a_set(directory: pathlib.Path, flush_interval_ms: int = 50) -> Iterator[Set]
             process.kill()
 
 
+@pytest.mark.verify
 def test_a_sync_master_and_its_slaves_through_kills(tmp_path: pathlib.Path) -> None:
     """A send says whether a slave has it; slaves are read while the master is dead, and follow it again."""
     with a_set(tmp_path) as brokers:
