@@ -109,6 +109,23 @@ def test_addresses_are_given_where_the_topology_has_who_has_them(tmp_path: Path)
     assert alone.without_effect() == []
 
 
+def test_roles_in_a_set_need_no_controllers(tmp_path: Path) -> None:
+    """Brokers of one name with ids of their own: a master and its slave."""
+    made = planned(
+        read(
+            tmp_path,
+            "[namesrv.members.n]\n[broker_sets.a.members]\nm.brokerRole = 'SYNC_MASTER'\n"
+            "s = {brokerRole = 'SLAVE', brokerId = 1}",
+        )
+    )
+    identities = [each.loaded.value.identity for each in made.of_kind("broker")]
+    assert [(each.broker_name, each.broker_id, each.broker_role.value) for each in identities] == [
+        ("a", 0, "SYNC_MASTER"),
+        ("a", 1, "SLAVE"),
+    ]
+    assert not any(each.loaded.value.replication.enabled for each in made.of_kind("broker"))
+
+
 def test_what_has_no_effect_is_told_with_the_process() -> None:
     """An address that the topology gives itself, and Apache's properties without a meaning."""
     made = planned(plain_topology(), environ={"NAMESRV_ADDR": "mq:9877"}, flags={"proxy.proxyMode": "CLUSTER"})

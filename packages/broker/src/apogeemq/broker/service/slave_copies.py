@@ -16,7 +16,7 @@ class SlaveCopies(Confirmation):
         waits: whether it is a SYNC_MASTER.
         slaves: gives how far each slave is that copies now, in bytes of the log.
         needed: so many slaves must hold a message, 1 and up.
-        gap_bytes_max: a slave that lacks more than this is not waited for (haMaxGapNotInSync).
+        gap_bytes_max: a slave that lacks this much or more is not waited for (haMaxGapNotInSync).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SlaveCopies(Confirmation):
             done(Outcome.FAILED)
         elif offset <= self._held_offset():
             done(Outcome.DONE)
-        elif sum(offset - each <= self._gap_bytes_max for each in self._slaves()) < self._needed:
+        elif sum(offset - each < self._gap_bytes_max for each in self._slaves()) < self._needed:
             done(Outcome.NO_SLAVE)
         else:
             self.line.add(offset, deadline, done)
