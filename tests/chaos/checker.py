@@ -10,6 +10,7 @@ RECALLED      delivered, although it was taken back in time
 PHANTOM       delivered, and never sent, or refused
 DUPLICATE     delivered again without a reason
 REWRITTEN     another message than before lies at the same place
+TAKEN_BACK    delivered, and in the end no longer in its queue
 ```
 A call without an answer may have been done or not: only what no answer could excuse is a fault. A message may come
 again for these reasons only:
@@ -37,6 +38,7 @@ from tests.chaos.history import (
     Delivery,
     End,
     Event,
+    Gone,
     Kill,
     Kind,
     Outcome,
@@ -66,6 +68,7 @@ class FaultKind(Enum):
     PHANTOM = auto()
     DUPLICATE = auto()
     REWRITTEN = auto()
+    TAKEN_BACK = auto()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class Checker:
         self._unseen_pops: dict[Kind, list[Pop]] = defaultdict(list)
         self._recalls = by_key(of_type(events, Recall), lambda recall: recall.key)
         self._ends = by_key(of_type(events, End), lambda end: end.key)
+        self._gone = list(of_type(events, Gone))
         self._holds: dict[int, Hold] = {}
         for event in events:
             if isinstance(event, Delivery):
@@ -147,13 +151,14 @@ class Checker:
         found = [fault for send in self.sends.values() for fault in self._of_message(send)]
         unknown = [deliveries[0] for key, deliveries in self._deliveries.items() if key not in self.sends]
         found += [fault_of(FaultKind.PHANTOM, delivery, "nobody sent it") for delivery in unknown]
+        found += [Fault(FaultKind.TAKEN_BACK, gone.key, gone.number, f"{gone.place} is empty") for gone in self._gone]
         found += self._rewritten()
         found += self._out_of_order()
         return sorted((fault for fault in found if not self._is_undone(fault)), key=lambda fault: fault.number)
 
     def _is_undone(self, fault: Fault) -> bool:
         """Whether it is a delivery that comes again because the next master did not know of the one before."""
-        if fault.kind is not FaultKind.DUPLICATE:
+        if fault.kind is not FaultKind.DUPLICATE or self.sends[fault.key].kind is Kind.PULL:
             return False
         events = [each for delivery in self._deliveries[fault.key] for each in (delivery, *self._acks_of(delivery))]
         again = next(each for each in events if each.number == fault.number)
@@ -230,6 +235,8 @@ class Checker:
             yield from self._popped_again_in_order(deliveries)
         elif send.kind is Kind.POP:
             yield from self._popped_again(deliveries)
+        elif send.kind is Kind.PULL:
+            yield from self._stored_twice(deliveries)
         else:
             yield from self._stored_again(deliveries, 0)
 
@@ -238,6 +245,12 @@ class Checker:
         for before, again in itertools.pairwise(deliveries):
             if not any(before.number < kill.number < again.number for kill in self.kills):
                 yield fault_of(FaultKind.DUPLICATE, again, f"event {before.number} had it, and no kill came between")
+
+    def _stored_twice(self, deliveries: list[Delivery]) -> Iterator[Fault]:
+        """It was sent once, and lies in one place; from there it may be read again where its queue went back."""
+        for again in deliveries[1:]:
+            if again.place != deliveries[0].place:
+                yield fault_of(FaultKind.DUPLICATE, again, f"it lies at {deliveries[0].place} too")
 
     def _popped_again_in_order(self, deliveries: list[Delivery]) -> Iterator[Fault]:
         """It stays in its place, and comes again when its time is over or its attempt is repeated."""

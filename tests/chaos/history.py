@@ -32,6 +32,8 @@ class Kind(Enum):
     """Popped in the order of its message group."""
     ORDERED_PULL = "ordered-pull"
     """Pulled in the order of its queue; the consumer's offset is committed."""
+    PULL = "pull"
+    """Pulled from the beginning of its queue on, by one that keeps its offset itself."""
     DELAYED = "delayed"
     """Due after a level's delay or at a millisecond; perhaps recalled."""
     TRANSACTION = "transaction"
@@ -125,6 +127,14 @@ class Delivery(Event):
     popped_ms: int = 0
     visible_ms: int = 0
     attempt: str = ""
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Gone(Event):
+    """In the end a place is empty from which a message was delivered before."""
+
+    key: str
+    place: Place
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

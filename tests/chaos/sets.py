@@ -12,29 +12,26 @@ import argparse
 import dataclasses
 import itertools
 import json
-import math
 import os
 import pathlib
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Self
 
-from tests.chaos import delayed, kills, popping, transacting
+from tests.chaos import beside, delayed, kills, popping, transacting
 from tests.chaos.checker import Checker, Fault
-from tests.chaos.history import History, Kill, Outcome, Send, now_ms
+from tests.chaos.history import History, Kill, now_ms
+from tests.chaos.master import Master, pause_s
 from tests.chaos.set_faults import FAULTS, MakeFault
 from tests.config_files import topic_config, write_config_files
 from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment
 
 LASTS_S = (2.0, 4.0)
 BETWEEN_S = (0.5, 1.5)
-LOOK_S = 0.05
 FINISH_TIMEOUT_S = 90.0
 SETTINGS = {
     "messageDelayLevel": " ".join(f"{level}s" for level in delayed.LEVELS_S),
@@ -47,28 +44,6 @@ TOPICS = (
     topic_config(delayed.TOPIC),
     topic_config(transacting.TOPIC),
 )
-
-
-class Master:
-    """Where the master is, as the name server says: asked in a thread, so that clients need not."""
-
-    def __init__(self, deployment: BrokerSetDeployment) -> None:
-        self.address = ""
-        self._deployment = deployment
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="master")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._is_over.wait(LOOK_S):
-            self.address = self._deployment.routed() or self.address
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
@@ -129,7 +104,7 @@ def run(directory: pathlib.Path, *, rounds: int, seed: int, told: Callable[[str]
     seen: list[tuple[str, Kill]] = []
     with BrokerSetDeployment(data, broker_name=popping.BROKER_NAME, settings=SETTINGS) as deployment:
         deployment.whole()
-        with Master(deployment) as master:
+        with Master(deployment.routed) as master:
             workers = [make(lambda: master.address, history, Random(random.random())) for make in kills.WORKERS]
             for worker in workers:
                 worker.bears_silence = True
@@ -140,7 +115,7 @@ def run(directory: pathlib.Path, *, rounds: int, seed: int, told: Callable[[str]
                     time.sleep(random.uniform(*BETWEEN_S))
                     seen.append((name, _suffer(deployment, history, FAULTS[name], random)))
                     kills.fail_with(workers)
-                    told(f"{number + 1} of {rounds}: {name}, {_pause_s(history, seen[-1][1]):.2f} s without a send")
+                    told(f"{number + 1} of {rounds}: {name}, {pause_s(history, seen[-1][1]):.2f} s without a send")
                 for worker in workers:
                     worker.is_sending = False
                 kills.wait_for_the_rest(history, workers, FINISH_TIMEOUT_S)
@@ -152,7 +127,7 @@ def run(directory: pathlib.Path, *, rounds: int, seed: int, told: Callable[[str]
         assert "Traceback" not in deployment.logs(), f"a broker told of a defect, see {data}/logs"
         assert not defects, f"{defects} told of a defect, see {data}/logs"
     kills.fail_with(workers)
-    return _report(history, seed, [Round(name, _pause_s(history, kill)) for name, kill in seen], began_s)
+    return _report(history, seed, [Round(name, pause_s(history, kill)) for name, kill in seen], began_s)
 
 
 def _in_turn(random: Random) -> Iterator[str]:
@@ -172,17 +147,6 @@ def _suffer(deployment: BrokerSetDeployment, history: History, fault: MakeFault,
     return kill
 
 
-def _pause_s(history: History, kill: Kill) -> float:
-    """The longest time between two acknowledged sends, from a fault's beginning to its end."""
-    acknowledged = sorted(
-        event.ended_ms
-        for event in history.events()
-        if isinstance(event, Send) and event.outcome is Outcome.ACKNOWLEDGED and event.ended_ms >= kill.at_ms
-    )
-    times = [kill.at_ms, *(each for each in acknowledged if each <= kill.ended_ms), kill.ended_ms]
-    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=math.inf) / 1000
-
-
 def _report(history: History, seed: int, rounds: Sequence[Round], began_s: float) -> Report:
     events = history.events()
     checker = Checker(events)
@@ -199,25 +163,48 @@ def _report(history: History, seed: int, rounds: Sequence[Round], began_s: float
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run and print the report; 1 where something is wrong."""
+    """Run and print the report; 1 where something of ours is wrong."""
     parser = argparse.ArgumentParser(prog="./task chaos --", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3 * len(FAULTS), help="how many faults (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, help="how many faults (default: each three times; beside Apache two)")
     parser.add_argument("--seed", type=int, default=1, help="chooses faults and clients' choices (default: 1)")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--deployment",
+        choices=(beside.OURS, beside.APACHE),
+        default=beside.OURS,
+        help="whose set: ours, or Apache RocketMQ 5.3.3 in controller mode with pulling clients (default: %(default)s)",
+    )
+    which.add_argument("--beside-apache", action="store_true", help="both, with pulling clients, in one table")
     options = parser.parse_args(arguments)
     directory = pathlib.Path(tempfile.mkdtemp(prefix="chaos-"))
-    report = run(
-        directory,
-        rounds=options.rounds,
-        seed=options.seed,
-        told=lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    if options.beside_apache or options.deployment == beside.APACHE:
+        return _compare(directory, options)
+    report = run(directory, rounds=options.rounds or 3 * len(FAULTS), seed=options.seed, told=_tell)
     print(report.as_json() if options.output == "json" else report)
     for fault in report.faults[: kills.FAULTS_SHOWN]:
         print(fault, file=sys.stderr)
     if report.faults:
         print(f"history and logs: {directory}", file=sys.stderr)
     return 1 if report.faults else 0
+
+
+def _compare(directory: pathlib.Path, options: argparse.Namespace) -> int:
+    """Apache's set, and ours before it where both were asked for; 1 where something of ours is wrong."""
+    rounds = options.rounds or 2 * len(beside.COUNTERPARTS)
+    results = []
+    if options.beside_apache:
+        results.append(beside.run(beside.OUR_SIDE, directory, rounds=rounds, seed=options.seed, told=_tell))
+    results.append(beside.run(beside.APACHE_SIDE, directory, rounds=rounds, seed=options.seed, told=_tell))
+    print(beside.as_json(results) if options.output == "json" else beside.table(results))
+    for line in itertools.chain.from_iterable(each.wrong for each in results):
+        print(line, file=sys.stderr)
+    print(f"histories and logs: {directory}", file=sys.stderr)
+    return 1 if any(each.faults for each in results if each.side == beside.OURS) else 0
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

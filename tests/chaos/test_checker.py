@@ -13,6 +13,7 @@ from tests.chaos.history import (
     Decision,
     Delivery,
     End,
+    Gone,
     History,
     Kill,
     Kind,
@@ -449,6 +450,39 @@ def test_an_ordered_queue_that_begins_again(story: Story) -> None:
     story.deliver("1", offset=1)
     story.deliver("1", offset=1)
     assert story.found() == [(FaultKind.DUPLICATE, "1")]
+
+
+def test_a_pulled_message_may_be_read_again_from_its_place(story: Story) -> None:
+    """Where a queue's end went back, its reader does."""
+    story.send("1", Kind.PULL)
+    story.deliver("1", offset=1)
+    story.deliver("1", offset=1)
+    assert story.found() == []
+
+
+def test_a_pulled_message_that_lies_in_two_places(story: Story) -> None:
+    """It was sent once; no kill excuses that it is stored twice."""
+    story.send("1", Kind.PULL)
+    story.deliver("1", offset=1)
+    story.kill()
+    story.deliver("1", offset=2)
+    assert story.found() == [(FaultKind.DUPLICATE, "1")]
+
+
+def test_what_was_shown_and_is_gone_in_the_end(story: Story) -> None:
+    """Whatever became of its send."""
+    story.send("1", Kind.PULL, UNKNOWN)
+    delivery = story.deliver("1", offset=1)
+    story.kill()
+    story.history.add(Gone(key="1", place=delivery.place))
+    assert story.found() == [(FaultKind.TAKEN_BACK, "1")]
+
+
+def test_a_pulled_message_that_never_came(story: Story) -> None:
+    """It was acknowledged."""
+    story.send("1", Kind.PULL)
+    story.send("2", Kind.PULL, UNKNOWN)
+    assert story.found() == [(FaultKind.LOST, "1")]
 
 
 def test_a_place_that_was_written_again(story: Story) -> None:

@@ -364,11 +364,17 @@ class Apache(Deployment):
 
 
 def start_apache(
-    name: str, main_class: str, arguments: list[str], *, home: pathlib.Path, log_directory: pathlib.Path
+    name: str,
+    main_class: str,
+    arguments: list[str],
+    *,
+    home: pathlib.Path,
+    log_directory: pathlib.Path,
+    heap_mib: int = 512,
 ) -> ManagedProcess:
     """A process of Apache's servers; what it writes beside its store goes below `home`."""
     options = [
-        "-Xmx512m",
+        f"-Xmx{heap_mib}m",
         "-XX:+UseSerialGC",
         "-XX:MaxDirectMemorySize=512m",
         f"-Duser.home={home}",
