@@ -28,16 +28,19 @@ class Relay:
         self.port = 0
         self.held = b""
         self.sent_up_bytes = 0
-        self._may_go = asyncio.Event()
-        self._may_go.set()
+        self._holds = False
+        self._waiting: list[tuple[asyncio.StreamWriter, bytes]] = []
         self._something_came = asyncio.Event()
         self._pumps: set[asyncio.Task[None]] = set()
 
     def hold(self) -> None:
-        self._may_go.clear()
+        self._holds = True
 
     def let_go(self) -> None:
-        self._may_go.set()
+        self._holds = False
+        for to_proxy, data in self._waiting:
+            to_proxy.write(data)
+        self._waiting.clear()
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until bytes that have come make something so."""
@@ -72,11 +75,12 @@ class Relay:
 
     async def _pump_down(self, broker_says: asyncio.StreamReader, to_proxy: asyncio.StreamWriter) -> None:
         while data := await broker_says.read(1 << 16):
-            if not self._may_go.is_set():
+            if self._holds:  # and reads on: what is waited for may come behind a word of HTTP/2's own
                 self.held += data
+                self._waiting.append((to_proxy, data))
                 self._something_came.set()
-                await self._may_go.wait()
-            to_proxy.write(data)
+            else:
+                to_proxy.write(data)
         to_proxy.close()
 
 
