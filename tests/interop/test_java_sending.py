@@ -11,7 +11,7 @@ import pytest
 from tests.interop import judge
 from tests.interop.driver_run import DriverRun, wait_for
 from tests.interop.events import Ack, Answered, Assigned, Delivery, Failure, Refused, Replied, Unanswered
-from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_keys
+from tests.interop.group_deliveries import TIMEOUT_S, keys_of, numbered, wait_event, wait_keys
 from tests.interop.java import JavaClient, Option, settle
 from tests.interop.operator_client import QUEUES, Operator
 
@@ -380,7 +380,7 @@ def test_clients_write_and_read_the_trace_topic(
     """
     operator.send(topic, numbered("first"))
     producer = running.enter_context(client.produce(topic, 1, prefix="traced", trace=True, interval_ms=600_000))
-    wait_for(lambda: bool(producer.events(Ack)), [producer], TIMEOUT_S, "the message was not acknowledged")
+    wait_event(producer, Ack)
     (ack,) = producer.events(Ack)
     consumer = running.enter_context(client.consume(topic, group, trace=True))
     wait_keys([ack.key], consumer)
