@@ -103,6 +103,12 @@ class Committed(msgspec.Struct, frozen=True):
     polled: int = msgspec.field(name="committed")
 
 
+class Sought(msgspec.Struct, frozen=True):
+    """A lite pull consumer goes on at this offset in every queue it took."""
+
+    offset: int = msgspec.field(name="sought")
+
+
 class Members(msgspec.Struct, frozen=True):
     """How many members of its group a consumer sees from now on."""
 
@@ -240,6 +246,7 @@ Event = (
     | Refused
     | Suspended
     | Committed
+    | Sought
     | Members
     | Assigned
     | QueueOffsets
@@ -268,6 +275,7 @@ TYPES: dict[str, type[Event]] = {
     "refused": Refused,
     "suspended": Suspended,
     "committed": Committed,
+    "sought": Sought,
     "members": Members,
     "assigned": Assigned,
     "queue": QueueOffsets,
