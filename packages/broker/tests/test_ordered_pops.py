@@ -3,19 +3,21 @@
 import asyncio
 
 import pytest
-from apogeemq.broker.config import LimitsConfig, PopConfig
+from apogeemq.broker.config import LimitsConfig, PopConfig, StoreSettings
 from apogeemq.broker.core.pop import ORDER_REVIVE_QUEUE_ID, Changed, HandleResult, PopHandle, Popped, PopRequest
 from apogeemq.broker.errors import SystemBusy
 from apogeemq.broker.service.pop import NothingPopped
+from apogeemq.broker.service.pop_waits import Found
 from apogeemq.mesh.v1 import broker_pb2 as pb
 from apogeemq.mesh.v1 import methods
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.store.errors import NotWritable
+from apogeemq.store.memory_disk import MemoryDisk
 
 from packages.broker.tests.mesh_asking import Asker
 from packages.broker.tests.test_metrics import labels, scrape
 from packages.broker.tests.test_pop import bodies_of, handles_of, refuse_to_append, send
-from packages.broker.tests.world import Client, World, send_fields
+from packages.broker.tests.world import Client, World, send_fields, until
 
 OK, EXPIRED = HandleResult.OK, HandleResult.EXPIRED
 INVISIBLE_MS = 20_000
@@ -357,3 +359,74 @@ async def test_the_mesh_tells_how_often_messages_went_out() -> None:
         request_of_ack = pb.AckMessageRequest(consumer_group="G", topic="T", handles=[handle])
         done = await asker.ask(methods.ACK_MESSAGE, request_of_ack)
         assert list(done.results) == [pb.HANDLE_OK]
+
+
+# -- old messages ------------------------------------------------------------------------------------------------------
+
+
+def old_messages() -> tuple[World, MemoryDisk]:
+    """A broker whose disk has nothing in memory once `cached` is False, whatever is read."""
+    disk = MemoryDisk()
+    return World(disk, store=StoreSettings(hot_window_bytes=1), limits=LimitsConfig(cold_reads_max=2)), disk
+
+
+async def popped(world: World, request: PopRequest) -> Popped:
+    """What is handed out to one that waits for it."""
+    popping = world.broker.popping
+    outcomes: list[Found | Exception] = []
+    popping.polls.begin(popping.service.check(request), world.clock.monotonic() + 10, "asker", outcomes.append)
+    await until(lambda: bool(outcomes))
+    (found,) = outcomes
+    assert isinstance(found, Popped)
+    return found
+
+
+async def test_old_messages_go_out_though_memory_never_keeps_what_was_read() -> None:
+    """Of all queues, each message group's in order."""
+    world, disk = old_messages()
+    async with world:
+        world.create_topic("T", 2)
+        for number in range(3):
+            send_group(world, "A", b"a%d" % number, queue_id=0)
+            send_group(world, "B", b"b%d" % number, queue_id=1)
+            send_group(world, "C", b"c%d" % number, queue_id=1)
+        disk.cached = False
+        came: list[bytes] = []
+        while len(came) < 9:
+            found = await popped(world, wanted(count_max=2))
+            came += bodies_of(found)
+            assert ack(world, *handles_of(found)) == [OK] * len(handles_of(found))
+        for group in (b"a", b"b", b"c"):
+            assert [body for body in came if body.startswith(group)] == [group + b"%d" % number for number in range(3)]
+        assert (position(world, 0), position(world, 1)) == (3, 6)
+
+
+async def test_an_attempt_gets_its_old_messages_once_more() -> None:
+    """Under a new handle; two that ask at a time wait for one disk, and one message goes to one of them."""
+    world, disk = old_messages()
+    async with world:
+        world.create_topic("T", 1)
+        send_group(world, "A", b"a1")
+        send_group(world, "B", b"b1")
+        disk.cached = False
+        one, other = await asyncio.gather(
+            popped(world, wanted(count_max=1, attempt_id="one")), popped(world, wanted(count_max=1, attempt_id="other"))
+        )
+        assert sorted(bodies_of(one) + bodies_of(other)) == [b"a1", b"b1"]
+        again = await popped(world, wanted(count_max=1, attempt_id="one"))
+        assert bodies_of(again) == bodies_of(one)
+        assert handles_of(again) != handles_of(one)
+
+
+async def test_a_filter_looks_through_old_messages() -> None:
+    """What it does not want is passed over by the reads, as many as that takes."""
+    world, disk = old_messages()
+    async with world:
+        world.create_topic("T", 1)
+        for number in range(100):
+            fields = send_fields(
+                "T", 0, f"__SHARDINGKEY\x01{number}\x02TAGS\x01{'last' if number == 99 else 'other'}\x02"
+            )
+            assert world.client().request(310, fields, b"%d" % number).code == 0
+        disk.cached = False
+        assert bodies_of(await popped(world, wanted(tags="last"))) == [b"99"]

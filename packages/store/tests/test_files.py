@@ -2,13 +2,16 @@
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
+from apogeemq.store import files
 from apogeemq.store.disk_health import DiskHealth
 from apogeemq.store.faulty_disk import FaultyDisk
 from apogeemq.store.files import Disk, DiskSpace, RealDisk, replace_file
@@ -303,6 +306,29 @@ def test_real_pread_cached_is_whole_or_none(tmp_path: Path) -> None:
     segment = RealDisk().open_segment(tmp_path / "s", SIZE, create=True)
     segment.write(0, b"cached")
     assert segment.pread_cached(0, 6) in (b"cached", None)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no file system made of memory here")
+def test_what_lies_on_a_file_system_of_memory_is_in_memory() -> None:
+    """A tmpfs cannot be asked what it has in memory: it has all."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        segment = RealDisk().open_segment(Path(directory) / "s", SIZE, create=True)
+        segment.write(0, b"kept")
+        assert segment.pread_cached(0, 4) == b"kept"
+        assert segment.pread_cached(2, 4) == b"pt\0\0"
+
+
+def test_a_file_system_that_cannot_tell_has_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On that of a network, for one, a read might wait."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "no RWF_NOWAIT here")
+
+    segment = RealDisk().open_segment(tmp_path / "s", SIZE, create=True)
+    monkeypatch.setattr(files, "_lies_in_memory", lambda _: False)
+    monkeypatch.setattr(os, "preadv", refuse)
+    assert segment.pread_cached(0, 6) is None
+    assert segment.pread_cached(0, 6) is None
 
 
 def test_real_flock_is_taken(tmp_path: Path) -> None:

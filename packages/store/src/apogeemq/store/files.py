@@ -9,6 +9,7 @@ any subset of the written sectors, and any prefix of a directory's changes.
 
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import struct
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 _COPY_SIZE_BYTES = 1 << 20
+_MADE_OF_MEMORY = frozenset({"tmpfs", "ramfs"})
 _PAGE_SIZE_BYTES = 4096
 _ZEROS = bytes(_COPY_SIZE_BYTES)
 
@@ -237,6 +239,7 @@ class RealSegment:
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         self.descriptor = descriptor
         self.size_bytes = size_bytes
+        self._lies_in_memory = False
         self._close_descriptor = weakref.finalize(self, os.close, descriptor)
         # A process that ends without closing its store still has threads at work: a number that is free again might be
         # given to a file that one of them opens while another one writes to it.
@@ -253,14 +256,19 @@ class RealSegment:
         return data
 
     def pread_cached(self, position: int, size_bytes: int) -> bytes | None:
-        """See Segment. None as well where the file system cannot tell (tmpfs)."""
+        """See Segment. All is in memory on a file system made of it; None where one cannot tell (some of networks)."""
+        if self._lies_in_memory:
+            return self.pread(position, size_bytes)
         buffer = bytearray(size_bytes)
         try:
             if os.preadv(self.descriptor, [buffer], position, os.RWF_NOWAIT) < size_bytes:
                 return None
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+            if error.errno == errno.EAGAIN:
                 return None
+            if error.errno == errno.EOPNOTSUPP:
+                self._lies_in_memory = _lies_in_memory(os.fstat(self.descriptor).st_dev)
+                return self.pread(position, size_bytes) if self._lies_in_memory else None
             raise
         return bytes(buffer)
 
@@ -360,6 +368,20 @@ class RealLock:
     def release(self) -> None:
         """See DiskLock."""
         os.close(self._descriptor)
+
+
+@functools.lru_cache(maxsize=64)
+def _lies_in_memory(device: int) -> bool:
+    """Whether a device (`st_dev`) is a file system without a disk behind it.
+
+    Source: proc_pid_mountinfo(5): `36 35 98:0 /root /at options [tags] - type …`.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, file_system = line.partition(" - ")
+        if mount.split(" ")[2] == number:
+            return file_system.split(" ")[0] in _MADE_OF_MEMORY
+    return False
 
 
 def _open_sized(path: Path, size_bytes: int, *, create: bool) -> int:

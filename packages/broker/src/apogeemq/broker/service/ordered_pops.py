@@ -24,7 +24,7 @@ from apogeemq.broker.core.pop import (
     RetryMark,
 )
 from apogeemq.broker.core.pop_orders import QUEUE_ORDER, QueueOrder
-from apogeemq.broker.filter.message_filter import MessageFilter, read_filtered, records_of
+from apogeemq.broker.filter.message_filter import MessageFilter, read_filtered, records_of, slice_time
 from apogeemq.broker.service.order_log import OrderLog
 from apogeemq.remoting_codec import message as m
 from apogeemq.remoting_codec.record import peek_properties
@@ -58,10 +58,34 @@ class OrderedPop:
 
 @dataclass(slots=True, frozen=True)
 class ColdRead:
-    """What a pop needs lies on the disk: have it read in a thread, then pop again."""
+    """What a pop needs lies on the disk: have it read in a thread, then pop again with what was read.
+
+    `start` is the first offset. `looks` for what may go out, or reads what was chosen.
+    """
 
     key: QueueKey
+    start: int
+    looks: bool
     read: Callable[[], ReadResult]
+
+
+@dataclass(slots=True, frozen=True)
+class _Fetched:
+    """What a thread has read for a pop. It need not be in memory any more when somebody reads it again."""
+
+    cold: ColdRead
+    result: ReadResult
+
+    def look(self, key: QueueKey, start: int) -> ReadResult | None:
+        """The look that begins there, if it is that."""
+        return self.result if self.cold.looks and (self.cold.key, self.cold.start) == (key, start) else None
+
+    def records(self, key: QueueKey, start: int, count: int) -> list[tuple[memoryview, int]]:
+        """(record, offset) of these offsets, as far as they were read."""
+        if self.cold.looks or self.cold.key != key or self.result.status is not ReadStatus.FOUND:
+            return []
+        found = [(record, offset) for record, offset in records_of(self.result) if start <= offset < start + count]
+        return found if found and found[0][1] == start else []
 
 
 @dataclass(slots=True)
@@ -72,6 +96,7 @@ class _Basket:
     count_left: int
     size_bytes_left: int
     reading_end: float
+    fetched: _Fetched | None = None
     reads_left: int = READS_PER_POP_MAX
     rest_num: int = 0
     more: bool = False
@@ -134,8 +159,19 @@ class OrderedPops:
 
         Raises StoreError when it could not be written down, and nothing is popped.
         """
+        return self._pop(pop, self._basket(pop))
+
+    def go_on(self, pop: OrderedPop, cold: ColdRead, result: ReadResult) -> Popped | ColdRead | bool:
+        """The same with what a thread has read: each time it is nearer to an answer, whatever memory keeps."""
         basket = self._basket(pop)
+        basket.fetched = _Fetched(cold, result)
+        return self._pop(pop, basket)
+
+    def _pop(self, pop: OrderedPop, basket: _Basket) -> Popped | ColdRead | bool:
         keys = [(pop.group, pop.topic, queue_id) for queue_id in pop.queues]
+        if basket.fetched is not None:
+            read = basket.fetched.cold.key
+            keys.sort(key=lambda key: key != read)  # first: another queue on the disk would be read before, in turn
         if not pop.attempt_id or not self._repeat(keys, basket):
             for key in keys:
                 if basket.count_left == 0 or basket.size_bytes_left <= 0 or basket.cold is not None:
@@ -242,7 +278,7 @@ class OrderedPops:
         _, topic, queue_id = key
         start, wanted = queue.looked, basket.pop.wanted
 
-        def read(*, cold_allowed: bool = False) -> ReadResult:
+        def read(is_over: Callable[[], bool], *, cold_allowed: bool = False) -> ReadResult:
             return read_filtered(
                 self._store,
                 topic,
@@ -252,12 +288,14 @@ class OrderedPops:
                 self._size_bytes_max,
                 wanted,
                 cold_allowed=cold_allowed,
-                is_over=lambda: self._monotonic() >= basket.reading_end,
+                is_over=is_over,
             )
 
-        result = read()
+        fetched = None if basket.fetched is None else basket.fetched.look(key, start)
+        result = read(lambda: self._monotonic() >= basket.reading_end) if fetched is None else fetched
         if result.status is ReadStatus.COLD:
-            basket.cold = ColdRead(key, lambda: read(cold_allowed=True))
+            is_over = slice_time(self._monotonic, READING_S_MAX)
+            basket.cold = ColdRead(key, start, True, lambda: read(is_over, cold_allowed=True))
             return False
         if result.next_offset <= start:
             return False
@@ -311,6 +349,12 @@ class OrderedPops:
         """(record, offset) at these offsets, read by stretches without gaps, up to the first not to be had now."""
         _, topic, queue_id = key
         for start, count in _stretches(offsets):
+            fetched = [] if basket.fetched is None else basket.fetched.records(key, start, count)
+            if fetched:
+                yield from fetched
+                if len(fetched) < count:
+                    return
+                continue
             result = self._store.read(topic, queue_id, start, count, basket.size_bytes_left, None)
             if result.status is ReadStatus.COLD:
                 basket.cold = self._cold(key, start, count)
@@ -326,6 +370,8 @@ class OrderedPops:
         size_bytes_max = self._size_bytes_max
         return ColdRead(
             key,
+            start,
+            False,
             lambda: self._store.read(topic, queue_id, start, count, size_bytes_max, None, cold_allowed=True),
         )
 

@@ -101,6 +101,7 @@ class ColdPop:
     source: Source
     start: int
     read: Callable[[], ReadResult]
+    in_order: ColdRead | None = None
 
 
 @dataclass(slots=True)
@@ -280,22 +281,30 @@ class PopService:
         )
 
     def _pop_in_order(self, pop: Pop) -> Popped | NothingPopped | ColdPop:
-        outcome = self._ordered.pop(self._in_order(pop, lambda source: self._cursor(source, pop.init_mode)))
+        return self._popped_in_order(pop, self._ordered.pop(self._ordered_pop(pop)))
+
+    def _ordered_pop(self, pop: Pop) -> OrderedPop:
+        return self._in_order(pop, lambda source: self._cursor(source, pop.init_mode))
+
+    def _popped_in_order(self, pop: Pop, outcome: Popped | ColdRead | bool) -> Popped | NothingPopped | ColdPop:
         if isinstance(outcome, bool):
             return NothingPopped(outcome)
         if isinstance(outcome, ColdRead):
-            return ColdPop(pop, Source(RetryMark.NORMAL, outcome.key, pop.wanted), 0, outcome.read)
+            source = Source(RetryMark.NORMAL, outcome.key, pop.wanted)
+            return ColdPop(pop, source, outcome.start, outcome.read, outcome)
         for run in outcome.runs:
             pop.topic.messages_out += run.count
             pop.topic.bytes_out += sum(map(len, run.buffers))
         return outcome
 
-    def finish_cold(self, cold: ColdPop, result: ReadResult) -> Popped | NothingPopped:
-        """Go on with what a thread has read. Raises as `pop`."""
+    def finish_cold(self, cold: ColdPop, result: ReadResult) -> Popped | NothingPopped | ColdPop:
+        """Go on with what a thread has read; in order that may lead to more that is to be read. Raises as `pop`."""
         self.release_cold(cold)
-        if cold.pop.order:
-            return NothingPopped(more=True)  # it is in memory now: who waits pops it
         self._check_room(cold.pop.count_max)
+        if cold.in_order is not None:
+            return self._popped_in_order(
+                cold.pop, self._ordered.go_on(self._ordered_pop(cold.pop), cold.in_order, result)
+            )
         basket = self._basket(cold.pop)
         start = self._cursor(cold.source, cold.pop.init_mode)
         # Somebody may have set the group's position elsewhere meanwhile: then this was read for nothing.

@@ -260,7 +260,7 @@ class PopPolls:
         task.add_done_callback(self._reading.pop)
 
     async def _run_cold(self, poll: Poll, cold: ColdPop) -> None:
-        outcome: Popped | NothingPopped | Exception
+        outcome: Popped | NothingPopped | ColdPop | Exception
         try:
             result = await self._cold_reads.read(cold.read)
             outcome = NothingPopped() if poll.is_gone else self._pops.finish_cold(cold, result)
