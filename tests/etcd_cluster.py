@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from tests.interop import build
+from tests.machines import MachineOf, loopback
 
 VERSION = "3.5.1"
 READY_TIMEOUT_S = 30.0
@@ -42,6 +43,11 @@ def programs() -> pathlib.Path:
     return folder
 
 
+def machine_name(index: int) -> str:
+    """What the machine of a member is called."""
+    return f"etcd-{index}"
+
+
 class EtcdCluster:
     """Members by index. `tls` has the paths of "ca", "cert" and "key", for clients' connections.
 
@@ -54,6 +60,7 @@ class EtcdCluster:
         *,
         tls: Mapping[str, pathlib.Path] | None = None,
         options: Mapping[str, str] | None = None,
+        machine_of: MachineOf = loopback,
     ) -> None:
         self._programs = programs()
         self._options = dict(options or {})
@@ -63,8 +70,9 @@ class EtcdCluster:
             tempfile.mkdtemp(prefix="etcd-", dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None)
         )
         ports = _free_ports(2 * size)
-        self.endpoints = [f"127.0.0.1:{port}" for port in ports[:size]]
-        self._peers = [f"http://127.0.0.1:{port}" for port in ports[size:]]
+        self._machines = [machine_of(machine_name(index)) for index in range(size)]
+        self.endpoints = [f"{each.host}:{port}" for each, port in zip(self._machines, ports[:size], strict=True)]
+        self._peers = [f"http://{each.host}:{port}" for each, port in zip(self._machines, ports[size:], strict=True)]
         self._members: list[subprocess.Popen[bytes] | None] = [None] * size
 
     def __enter__(self) -> Self:
@@ -95,7 +103,8 @@ class EtcdCluster:
         if self._tls:
             options |= {"--cert-file": str(self._tls["cert"]), "--key-file": str(self._tls["key"])}
         options |= self._options
-        argv = [str(self._programs / "etcd"), *(f"{name}={value}" for name, value in options.items())]
+        program = [*self._machines[index].command, str(self._programs / "etcd")]
+        argv = [*program, *(f"{name}={value}" for name, value in options.items())]
         with (self._directory / f"m{index}.log").open("ab") as log:
             self._members[index] = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

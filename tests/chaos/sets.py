@@ -6,9 +6,13 @@ whole ── a fault begins ── 2 to 4 s, perhaps another master ── it en
 ```
 Etcd ×3, a name server, two controllers and three brokers as processes on this machine, leases of 3 s. A fault's pause
 is the longest time without an acknowledged send from its beginning until everything is whole again.
+
+Where a private network can be made (`network.py`) each of them has a machine of its own there, and cuts, full disks and
+losses of power are among the faults; elsewhere all are on loopback, and a line says why.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -21,18 +25,26 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import NoReturn
 
-from tests.chaos import beside, delayed, kills, popping, transacting
+from tests.chaos import beside, delayed, kills, network, network_faults, popping, transacting
 from tests.chaos.checker import Checker, Fault
 from tests.chaos.history import History, Kill, now_ms
 from tests.chaos.master import Master, pause_s
+from tests.chaos.network import PrivateNetwork
 from tests.chaos.set_faults import FAULTS, MakeFault
 from tests.config_files import topic_config, write_config_files
 from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment
+from tests.etcd_cluster import machine_name, programs
+from tests.machines import loopback
 
 LASTS_S = (2.0, 4.0)
 BETWEEN_S = (0.5, 1.5)
 FINISH_TIMEOUT_S = 90.0
+BROKERS = ("b1", "b2", "b3")
+ETCD_MEMBERS = 3
+ROUNDS_MIN = 30
+PRIVATE, LOOPBACK = "a private network", "loopback"
 SETTINGS = {
     "messageDelayLevel": " ".join(f"{level}s" for level in delayed.LEVELS_S),
     "transactionTimeOut": "500",
@@ -69,6 +81,7 @@ class Report:
     again: int
     faults: Sequence[Fault]
     load: float
+    machines: str
 
     def __str__(self) -> str:
         pauses = defaultdict(list)
@@ -80,8 +93,9 @@ class Report:
             for name, found in sorted(pauses.items())
         ]
         kinds = ", ".join(f"{name} {count:,} ({self.delivered[name]:,})" for name, count in self.acknowledged.items())
+        lasted = f"{len(self.rounds)} rounds in {self.seconds:.0f} s"
         lines += [
-            f"seed {self.seed}: {len(self.rounds)} rounds in {self.seconds:.0f} s, load of the machine {self.load:.1f}",
+            f"seed {self.seed}: {lasted} on {self.machines}, load of the machine {self.load:.1f}",
             f"acknowledged (deliveries): {kinds}; {self.again:,} came again with a reason; {len(self.faults)} faults",
         ]
         return "\n".join(lines)
@@ -91,18 +105,23 @@ class Report:
         return json.dumps(dataclasses.asdict(self), default=str)
 
 
-def run(directory: pathlib.Path, *, rounds: int, seed: int, told: Callable[[str], None] = lambda _: None) -> Report:
+def run(
+    directory: pathlib.Path,
+    *,
+    rounds: int,
+    seed: int,
+    only: Sequence[str] = (),
+    told: Callable[[str], None] = lambda _: None,
+) -> Report:
     """Let so many faults happen under load, and judge what clients saw.
 
-    Each kind of fault comes before one comes again, in an order that the seed chooses. Writes the history to
+    Each kind of fault comes before one comes again, in an order that the seed chooses; `only` these kinds, where some
+    are given. Faults of the network are among them in a process that has entered one. Writes the history to
     `directory`. Raises AssertionError when a worker fails, or the set does not become whole again.
     """
     random, history, began_s = Random(seed), History(), time.monotonic()
-    data = directory / "set"
-    for number in (1, 2, 3):
-        write_config_files(data / f"b{number}" / "config", TOPICS)
     seen: list[tuple[str, Kill]] = []
-    with BrokerSetDeployment(data, broker_name=popping.BROKER_NAME, settings=SETTINGS) as deployment:
+    with _deployed(directory / "set") as (deployment, faults):
         deployment.whole()
         with Master(deployment.routed) as master:
             workers = [make(lambda: master.address, history, Random(random.random())) for make in kills.WORKERS]
@@ -111,9 +130,10 @@ def run(directory: pathlib.Path, *, rounds: int, seed: int, told: Callable[[str]
             try:
                 for worker in workers:
                     worker.start()
-                for number, name in enumerate(itertools.islice(_in_turn(random), rounds)):
+                kinds = sorted(set(only or faults))
+                for number, name in enumerate(itertools.islice(_in_turn(random, kinds), rounds)):
                     time.sleep(random.uniform(*BETWEEN_S))
-                    seen.append((name, _suffer(deployment, history, FAULTS[name], random)))
+                    seen.append((name, _suffer(deployment, history, faults[name], random)))
                     kills.fail_with(workers)
                     told(f"{number + 1} of {rounds}: {name}, {pause_s(history, seen[-1][1]):.2f} s without a send")
                 for worker in workers:
@@ -124,15 +144,44 @@ def run(directory: pathlib.Path, *, rounds: int, seed: int, told: Callable[[str]
                     worker.end()
                 history.write(directory / kills.HISTORY)
         defects = [name for name in CONTROLLERS if "Traceback" in deployment.controllers.process(name).log]
-        assert "Traceback" not in deployment.logs(), f"a broker told of a defect, see {data}/logs"
-        assert not defects, f"{defects} told of a defect, see {data}/logs"
+        assert "Traceback" not in deployment.logs(), f"a broker told of a defect, see {directory}/set/logs"
+        assert not defects, f"{defects} told of a defect, see {directory}/set/logs"
     kills.fail_with(workers)
     return _report(history, seed, [Round(name, pause_s(history, kill)) for name, kill in seen], began_s)
 
 
-def _in_turn(random: Random) -> Iterator[str]:
+@contextlib.contextmanager
+def _deployed(data: pathlib.Path) -> Iterator[tuple[BrokerSetDeployment, dict[str, MakeFault]]]:
+    """A set, and what may happen to it: on a private network where the process has entered one, else on loopback."""
+    disks = {name: data / name for name in BROKERS}
+    faults = dict(FAULTS)
+    with contextlib.ExitStack() as stack:
+        machine_of = loopback
+        if network.is_entered():
+            names = [*BROKERS, *CONTROLLERS, "namesrv", *map(machine_name, range(ETCD_MEMBERS))]
+            private = stack.enter_context(PrivateNetwork(names, data.parent, disks))
+            machine_of = private.machine
+            faults |= {name: _on(private, fault) for name, fault in network_faults.FAULTS.items()}
+        for path in disks.values():
+            write_config_files(path / "config", TOPICS)
+        deployment = BrokerSetDeployment(
+            data,
+            broker_name=popping.BROKER_NAME,
+            brokers=len(BROKERS),
+            etcd=ETCD_MEMBERS,
+            settings=SETTINGS,
+            machine_of=machine_of,
+        )
+        yield stack.enter_context(deployment), faults
+
+
+def _on(private: PrivateNetwork, fault: network_faults.MakeNetworkFault) -> MakeFault:
+    return lambda deployment: fault(deployment, private)
+
+
+def _in_turn(random: Random, kinds: Sequence[str]) -> Iterator[str]:
     while True:
-        yield from random.sample(sorted(FAULTS), len(FAULTS))
+        yield from random.sample(kinds, len(kinds))
 
 
 def _suffer(deployment: BrokerSetDeployment, history: History, fault: MakeFault, random: Random) -> Kill:
@@ -159,15 +208,56 @@ def _report(history: History, seed: int, rounds: Sequence[Round], began_s: float
         again=checker.repeated_count(),
         faults=checker.faults(),
         load=os.getloadavg()[0],
+        machines=PRIVATE if network.is_entered() else LOOPBACK,
     )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run and print the report; 1 where something of ours is wrong."""
+    options = _options(arguments)
+    is_private = network.is_entered()
+    if options.network != "loopback" and not is_private:
+        why = network.why_not()
+        if not why:
+            _enter(arguments)
+        if options.network == "private":
+            _refuse(f"--network private: no private network can be made here: {why}")
+        _tell(f"on loopback, without faults of the network: no private network can be made here: {why}")
+    known = [*FAULTS, *(network_faults.FAULTS if is_private else ())]
+    if unknown := set(options.only) - set(known):
+        where = PRIVATE if is_private else LOOPBACK
+        _refuse(f"--only {', '.join(sorted(unknown))}: on {where} there is {', '.join(known)}")
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="chaos-"))
+    if options.beside_apache or options.deployment == beside.APACHE:
+        return _compare(directory, options)
+    report = run(
+        directory,
+        rounds=options.rounds or max(ROUNDS_MIN, len(options.only or known)),
+        seed=options.seed,
+        only=options.only,
+        told=_tell,
+    )
+    print(report.as_json() if options.output == "json" else report)
+    for fault in report.faults[: kills.FAULTS_SHOWN]:
+        print(fault, file=sys.stderr)
+    if report.faults:
+        print(f"history and logs: {directory}", file=sys.stderr)
+    return 1 if report.faults else 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./task chaos --", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, help="how many faults (default: each three times; beside Apache two)")
+    parser.add_argument("--rounds", type=int, help="how many faults (default: 30; beside Apache each twice)")
     parser.add_argument("--seed", type=int, default=1, help="chooses faults and clients' choices (default: 1)")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--network",
+        choices=("auto", "private", "loopback"),
+        default="auto",
+        help="where the set lives: on a private network (Linux, as root), or on loopback without faults of the network "
+        "(default: the first, where it can be made)",
+    )
+    parser.add_argument("--only", action="append", default=[], help="a kind of fault, by its name; several times")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--deployment",
@@ -177,16 +267,23 @@ def main(arguments: Sequence[str]) -> int:
     )
     which.add_argument("--beside-apache", action="store_true", help="both, with pulling clients, in one table")
     options = parser.parse_args(arguments)
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="chaos-"))
     if options.beside_apache or options.deployment == beside.APACHE:
-        return _compare(directory, options)
-    report = run(directory, rounds=options.rounds or 3 * len(FAULTS), seed=options.seed, told=_tell)
-    print(report.as_json() if options.output == "json" else report)
-    for fault in report.faults[: kills.FAULTS_SHOWN]:
-        print(fault, file=sys.stderr)
-    if report.faults:
-        print(f"history and logs: {directory}", file=sys.stderr)
-    return 1 if report.faults else 0
+        if options.network == "private" or options.only:
+            parser.error("Apache's set is on loopback, under the faults that both know: no --network private or --only")
+        options.network = "loopback"
+    return options
+
+
+def _enter(arguments: Sequence[str]) -> NoReturn:
+    """Become the same run in a network of its own."""
+    programs()  # what has to be fetched is fetched before: a private network has no way out
+    argv = network.command([sys.executable, "-m", "tests.chaos.sets", *arguments])
+    os.execvp(argv[0], argv)
+
+
+def _refuse(why: str) -> NoReturn:
+    _tell(f"./task chaos: {why}")
+    raise SystemExit(2)
 
 
 def _compare(directory: pathlib.Path, options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from tests.e2e.controllers import Controllers
 from tests.e2e.process import ManagedProcess, fixed_ports, poll_until, start_service
 from tests.e2e.wire_client import WireClient, pull_all, route_of, send_fields
 from tests.etcd_cluster import EtcdCluster
+from tests.machines import MachineOf, loopback
 
 SET = "broker-a"
 WAIT_S = 60.0
@@ -37,14 +38,16 @@ class BrokerSetDeployment:
         brokers: int = 3,
         etcd: int = 3,
         settings: Mapping[str, str] | None = None,
+        machine_of: MachineOf = loopback,
     ) -> None:
+        self._machine_of = machine_of
         self._broker_name = broker_name
         self._directory = directory
         self._settings = dict(settings or {})
         self._stack = contextlib.ExitStack()
         self._processes: dict[str, ManagedProcess] = {}
         self._ports: dict[str, dict[str, str]] = {}
-        self._broker_names = [f"b{number}" for number in range(1, brokers + 1)]
+        self.broker_names = [f"b{number}" for number in range(1, brokers + 1)]
         self._etcd_size = etcd
         self.namesrv = ""
         self._namesrv_mesh = ""
@@ -52,14 +55,14 @@ class BrokerSetDeployment:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            self.etcd = stack.enter_context(EtcdCluster(self._etcd_size))
-            self.controllers = stack.enter_context(Controllers(self.etcd, self._directory))
+            self.etcd = stack.enter_context(EtcdCluster(self._etcd_size, machine_of=self._machine_of))
+            self.controllers = stack.enter_context(Controllers(self.etcd, self._directory, machine_of=self._machine_of))
             for name in CONTROLLERS:
                 self.controllers.start(name, etcd__endpoints=";".join(self.etcd.endpoints))
                 self.controllers.wait_ready(name)
             self._stack = stack.pop_all()
         self.start_namesrv()
-        for name in self._broker_names:
+        for name in self.broker_names:
             self.start_broker(name)
         return self
 
@@ -81,7 +84,7 @@ class BrokerSetDeployment:
             "identity.namesrv_addr": self._namesrv_mesh,
             "replication.enabled": "true",
             "replication.controllers": ";".join(self.controllers.endpoints.values()),
-            "store.path": str(self._directory / name),
+            "store.path": str(self.directory(name)),
             "store.commit_log_file_size_bytes": str(16 << 20),
             **self._settings,
         }
@@ -99,22 +102,28 @@ class BrokerSetDeployment:
         config.write_text("")
         second = "grpc" if service == "proxy" else "mesh"
         free = {f"listeners.{listener}.port": "0" for listener in ("remoting", second, "http")}
-        hosts = {f"listeners.{listener}.host": "127.0.0.1" for listener in ("remoting", second)}
+        machine = self._machine_of(name)
+        hosts = {f"listeners.{listener}.host": machine.host for listener in ("remoting", second)}
         process = start_service(
             service,
             config=config,
             settings={**free, **hosts, "log.level": "INFO", **settings, **self._ports.get(name, {})},
             log_directory=self._directory / "logs",
             name=name,
+            before=machine.command,
         )
         self._processes[name] = process
         ready = process.wait_ready()
         self._ports[name] = fixed_ports(ready)
         return process, ready.listeners
 
+    def directory(self, name: str) -> pathlib.Path:
+        """Where a broker's store lies."""
+        return self._directory / name
+
     def log_files(self, name: str) -> list[str]:
         """Of a broker, by their names."""
-        return sorted(path.name for path in (self._directory / name / "commitlog").iterdir())
+        return sorted(path.name for path in (self.directory(name) / "commitlog").iterdir())
 
     def process(self, name: str) -> ManagedProcess:
         """A broker's, or the name server's."""
@@ -166,7 +175,7 @@ class BrokerSetDeployment:
 
     def whole(self) -> dict[str, Any]:
         """Wait for a master, all brokers in the SyncStateSet, and the master in the name server's route."""
-        count = len(self._broker_names)
+        count = len(self.broker_names)
         status = self.until(
             lambda told: told["master_id"] and len(told["sync_state_set"]) == count, "all are in the set"
         )
@@ -188,7 +197,7 @@ class BrokerSetDeployment:
 
     def logs(self) -> str:
         """Of all brokers."""
-        return "".join(self._processes[name].log for name in self._broker_names)
+        return "".join(self._processes[name].log for name in self.broker_names)
 
 
 class Load:

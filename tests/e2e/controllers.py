@@ -10,6 +10,7 @@ from typing import Any, Self
 from tests.e2e.http_client import readiness
 from tests.e2e.process import ManagedProcess, console_script, poll_until, start_service
 from tests.etcd_cluster import EtcdCluster
+from tests.machines import MachineOf, loopback
 
 TTL_S = 3
 WAIT_S = 20.0
@@ -19,8 +20,9 @@ COMMAND_TIMEOUT_S = 30.0
 class Controllers:
     """Controllers by name; each keeps its port over a restart, as a machine's does."""
 
-    def __init__(self, etcd: EtcdCluster, directory: pathlib.Path) -> None:
+    def __init__(self, etcd: EtcdCluster, directory: pathlib.Path, *, machine_of: MachineOf = loopback) -> None:
         self._etcd = etcd
+        self._machine_of = machine_of
         self._directory = directory
         self._stack = contextlib.ExitStack()
         self._processes: dict[str, ManagedProcess] = {}
@@ -37,10 +39,12 @@ class Controllers:
         """Start one and wait until it listens."""
         config = self._directory / "controller.toml"
         config.write_text("")
+        machine = self._machine_of(name)
         port = self.endpoints[name].rpartition(":")[2] if name in self.endpoints else "0"
         all_settings = {
-            "listeners.mesh.host": "127.0.0.1",
+            "listeners.mesh.host": machine.host,
             "listeners.mesh.port": port,
+            "listeners.http.host": machine.host,
             "listeners.http.port": "0",
             "etcd.endpoints": ";".join(self._etcd.endpoints),
             "leases.controller_ttl_s": str(TTL_S),
@@ -48,7 +52,12 @@ class Controllers:
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         started = start_service(
-            "controller", config=config, settings=all_settings, log_directory=self._directory / "logs", name=name
+            "controller",
+            config=config,
+            settings=all_settings,
+            log_directory=self._directory / "logs",
+            name=name,
+            before=machine.command,
         )
         process = self._processes[name] = self._stack.enter_context(started)
         listeners = process.wait_ready().listeners

@@ -258,11 +258,13 @@ def start_service(
     environment: pathlib.Path | None = None,
     name: str | None = None,
     environ: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
 ) -> ManagedProcess:
     """One service as a process of its own, for example "broker", from the tests' or another virtual environment.
 
-    `name` tells its log files from those of another process of the same service.
+    `name` tells its log files from those of another process of the same service; `before` is a command that executes
+    the rest of its line.
     """
     command = console_script(f"apogeemq-{service}", environment)
-    argv: list[str | os.PathLike[str]] = [command, "--config", config, *set_options(settings)]
+    argv: list[str | os.PathLike[str]] = [*before, command, "--config", config, *set_options(settings)]
     return ManagedProcess(name or service, argv, log_directory=log_directory, environ=environ)
