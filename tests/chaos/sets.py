@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NoReturn
 
+import msgspec
+
 from tests.chaos import beside, delayed, kills, network, network_faults, popping, transacting
 from tests.chaos.checker import Checker, Fault
 from tests.chaos.history import History, Kill, now_ms
@@ -102,7 +104,7 @@ class Report:
 
     def as_json(self) -> str:
         """The same for machines."""
-        return json.dumps(dataclasses.asdict(self), default=str)
+        return json.dumps({**msgspec.to_builtins(self), "faults": [str(fault) for fault in self.faults]})
 
 
 def run(

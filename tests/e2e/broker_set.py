@@ -157,7 +157,9 @@ class BrokerSetDeployment:
         """The name of the master."""
         return self.name_of(self.status()["master_id"])
 
-    def until(self, is_so: Callable[[dict[str, Any]], bool], what: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
+    def until(
+        self, is_so: Callable[[dict[str, Any]], bool], what: str | Callable[[], str], timeout_s: float = WAIT_S
+    ) -> dict[str, Any]:
         """Wait until the status is so."""
         seen: dict[str, Any] = {}
 
@@ -168,22 +170,28 @@ class BrokerSetDeployment:
 
         def failure() -> Exception:
             logs = "\n".join(str(each.failure("")) for each in self._processes.values())
-            return AssertionError(f"not within {timeout_s:g} s: {what}; the status is {seen}\n{logs}")
+            missing = what() if callable(what) else what
+            return AssertionError(f"not within {timeout_s:g} s: {missing}; the status is {seen}\n{logs}")
 
         poll_until(look, timeout_s, failure)
         return seen
 
     def whole(self) -> dict[str, Any]:
-        """Wait for a master, all brokers in the SyncStateSet, and the master in the name server's route."""
+        """Wait for a master, all brokers in the SyncStateSet, and the master in the name server's route.
+
+        All at a time: a controller that was cut off may tell of an older master for a moment.
+        """
         count = len(self.broker_names)
-        status = self.until(
-            lambda told: told["master_id"] and len(told["sync_state_set"]) == count, "all are in the set"
-        )
-        master = self.remoting[self.name_of(status["master_id"])]
-        poll_until(
-            lambda: self.routed() == master, WAIT_S, lambda: AssertionError(f"no route to {master}: {self.routed()}")
-        )
-        return status
+        routed = ""
+
+        def is_whole(told: dict[str, Any]) -> bool:
+            nonlocal routed
+            routed = self.routed()
+            master = told["master_id"]
+            is_routed = bool(master) and routed == self.remoting[self.name_of(master)]
+            return is_routed and len(told["sync_state_set"]) == count
+
+        return self.until(is_whole, lambda: f"all are in the set, and its master in the route ({routed or 'nobody'})")
 
     def routed(self) -> str:
         """Where the name server sends those who send; empty where nowhere, or where it does not answer."""
