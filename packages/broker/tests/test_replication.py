@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from apogeemq.broker.core.replication import follower, progress
 from apogeemq.broker.service.leading import LeadershipEnded
+from apogeemq.broker.service.table_copies import CONSUMER_OFFSETS
 from apogeemq.store.epoch_file import EpochEntry
 from apogeemq.store.retention import RetentionConfig
 
@@ -352,6 +353,37 @@ async def test_states_come_whole_first_and_then_in_their_place(world: SetWorld) 
     places = [between, between + 2 * first]
     assert second.states == [("topics", b"+1", False, places[0]), ("topics", b"+2", False, places[1])]
     assert second.held() == master.held()
+
+
+async def test_pointers_come_behind_the_log_that_they_speak_of(world: SetWorld) -> None:
+    """A replica that is elected before has older ones: something comes again, and nothing is missed."""
+    master, second = [await world.broker(number) for number in (1, 2)]
+    for _ in range(10):
+        master.send()
+    await master.lead(1, {1})
+    master.tables["topics"] = b"{0}"
+    master.tables[CONSUMER_OFFSETS] = b"{10}"
+    end = master.log.end_offset
+    second.follow(master, 1)
+    await world.run(1)
+    assert second.states == [("topics", b"{0}", True, 0), (CONSUMER_OFFSETS, b"{10}", True, end)]
+    assert end > 0
+
+
+async def test_who_has_not_stored_the_tables_comes_into_no_set(world: SetWorld) -> None:
+    """It may have pointers of its own from a log that was cut off: elected with them it would pass messages by."""
+    master, second = [await world.broker(number) for number in (1, 2)]
+    master.send()
+    await master.lead(1, {1})
+    master.tables[CONSUMER_OFFSETS] = b"{10}"
+    second.state_failure = OSError("no room")
+    second.follow(master, 1)
+    await world.run(3)
+    assert second.held() == master.held()
+    assert master.proposals == []
+    second.state_failure = None
+    await world.run(10)
+    assert [{each.broker_id for each in proposal.members} for proposal in master.proposals[:1]] == [{1, 2}]
 
 
 async def test_a_large_state_comes_in_one_piece(world: SetWorld) -> None:

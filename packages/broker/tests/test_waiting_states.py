@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apogeemq.broker.service.table_copies import CONSUMER_OFFSETS, POP_ORDERS
 from apogeemq.broker.service.waiting_states import STATES_MAX, STATES_SIZE_BYTES_MAX, State, WaitingStates
 
 
@@ -50,3 +51,24 @@ def test_too_many_bytes_are_forgotten_together() -> None:
     assert states.put(State(4, "b", half, whole=False))
     states.take()
     assert states.put(State(5, "b", half, whole=False))
+
+
+def test_a_whole_table_of_pointers_keeps_its_own_place() -> None:
+    """It may come late, and never before the log that it speaks of; changes before it are in it."""
+    states = WaitingStates()
+    states.put(State(5, CONSUMER_OFFSETS, b"1", whole=False))
+    states.put(State(10, "a", b"a", whole=False))
+    states.put(State(20, CONSUMER_OFFSETS, b"2", whole=True))
+    states.put(State(30, CONSUMER_OFFSETS, b"3", whole=False))
+    assert taken(states) == [(10, "a", b"a"), (20, CONSUMER_OFFSETS, b"2"), (30, CONSUMER_OFFSETS, b"3")]
+
+
+def test_whole_tables_of_pointers_count_for_no_bound() -> None:
+    """There is one of each at most: who is sent all tables once more must come to an end with them."""
+    states = WaitingStates()
+    large = bytes(STATES_SIZE_BYTES_MAX + 1)
+    assert states.put(State(1, CONSUMER_OFFSETS, large, whole=True))
+    assert states.put(State(2, POP_ORDERS, large, whole=True))
+    assert states.put(State(3, "a", b"a", whole=False))
+    assert states.put(State(4, CONSUMER_OFFSETS, large, whole=True))
+    assert [name for _, name, _ in taken(states)] == [POP_ORDERS, "a", CONSUMER_OFFSETS]

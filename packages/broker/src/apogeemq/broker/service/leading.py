@@ -56,7 +56,8 @@ class Leading:
         min_in_sync: minInSyncReplicas, 1 and up.
         propose: asks the controller for another set; nothing waits for it.
         on_confirm: called with the confirm offset whenever it grew; readers see up to there already.
-        states: all tables by name, whole, for a replica that begins to copy; asked for one after the other.
+        states: all tables by name, whole, for a replica that begins to copy; asked for one after the other. Pointers
+            into the log are sent in their place in it, the others before all.
         shows_flushed_only: replicas may let readers see only what is synced here: a power failure takes nothing of it
             back (ADR 0034).
         on_acknowledged: called when a replica holds more, and when one is gone.
@@ -209,10 +210,12 @@ class Leading:
         """Those with a stream, by broker id."""
         return [self._sessions[broker_id].status() for broker_id in sorted(self._sessions)]
 
-    def acknowledged(self, replica: progress.Member, offset: int, *, is_learner: bool) -> None:
+    def acknowledged(self, replica: progress.Member, offset: int, *, is_learner: bool, has_tables: bool) -> None:
         """For the sessions."""
         self._has_heard.set()
-        self._advance(progress.Acknowledged(self.epoch, replica, offset, is_learner))
+        # Who comes into the set may be elected next: not with its own tables, from a log that was cut off since.
+        if has_tables or is_learner or replica.broker_id in self.progress.members:
+            self._advance(progress.Acknowledged(self.epoch, replica, offset, is_learner))
         self._on_acknowledged()
 
     def _take_written(self) -> None:

@@ -78,8 +78,8 @@ class Master(Protocol):
         """The log is confirmed up to here."""
         ...
 
-    def acknowledged(self, replica: Member, offset: int, *, is_learner: bool) -> None:
-        """A replica holds the log up to here."""
+    def acknowledged(self, replica: Member, offset: int, *, is_learner: bool, has_tables: bool) -> None:
+        """A replica holds the log up to here; `has_tables`: and has stored all tables since it began to copy."""
         ...
 
     def states(self) -> AsyncIterator[tuple[str, bytes]]:
@@ -107,6 +107,7 @@ class ReplicaSession:
         self._is_whole_due = False
         self._is_sending_states = False
         self._states_sent = self._states_stored = 0
+        self._has_tables = False
         self._end: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self._has_work = asyncio.Event()
         self._heard_ms = self._sent_ms = self._taken_ms = self._now_ms()
@@ -227,7 +228,8 @@ class ReplicaSession:
             self._taken_ms = self._heard_ms
         self.offset = said.offset
         self._has_work.set()
-        self._master.acknowledged(self.replica, said.offset, is_learner=self.is_learner)
+        self._has_tables = self._has_tables or self.has_all_states
+        self._master.acknowledged(self.replica, said.offset, is_learner=self.is_learner, has_tables=self._has_tables)
 
     async def _answer_crc(self, asked: pb.ReplicaMessage.AskCrc) -> None:
         if self.is_copying or not 0 <= asked.end - asked.start <= CRC_SIZE_BYTES_MAX:
@@ -330,10 +332,18 @@ class ReplicaSession:
         return True
 
     async def _send_all_states(self) -> None:
-        """Changes that come meanwhile are sent behind: once more what a whole one has already does no harm."""
+        """Changes that come meanwhile are sent behind: once more what a whole one has already does no harm.
+
+        Pointers wait for their place in the log like changes do: of a replica that is elected before it has got there,
+        they would say that messages are done with whose successors it does not have.
+        """
         self._states.clear()
         async for name, data in self._master.states():
-            await self._send_state(name, data, whole=True)
+            state = State(self._log.end_offset, name, data, whole=True)
+            if state.points:
+                self._states.put(state)
+            else:
+                await self._send_state(name, data, whole=True)
 
     async def _send_state(self, name: str, data: bytes, *, whole: bool) -> None:
         starts = range(0, max(len(data), 1), STATE_PART_SIZE_BYTES_MAX)

@@ -31,6 +31,8 @@ TOPICS, GROUPS, MODES = "topics", "subscriptionGroup", "messageRequestMode"
 CONSUMER_OFFSETS, DELAY_OFFSETS, POP_ORDERS = "consumerOffset", "delayOffset", "consumerOrderInfo"
 QUEUE_LOCKS = "queueLock"
 """Names of the tables between brokers: those of their files."""
+POINTERS = frozenset({CONSUMER_OFFSETS, DELAY_OFFSETS, POP_ORDERS})
+"""Those that say how far something is in the log."""
 
 _BODIES: dict[str, type[JsonBody]] = {
     TOPICS: TopicConfigSerializeWrapper,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from apogeemq.broker.service.table_copies import POINTERS
+
 STATES_MAX = 1024
 """Changes that wait for one replica; beyond that it gets all tables whole instead."""
 STATES_SIZE_BYTES_MAX = 8 << 20
@@ -22,13 +24,20 @@ class State:
     data: bytes
     whole: bool
 
+    @property
+    def points(self) -> bool:
+        """Whether it says how far something is in the log: never sent before its place, and harmless when late."""
+        return self.name in POINTERS
+
 
 class WaitingStates:
-    """In the order of their places. One replica's; bounded by forgetting them all, see `put`."""
+    """In the order of their places. One replica's; bounded by forgetting them all, see `put`.
+
+    A whole table of pointers counts for no bound: there is one of each name at most.
+    """
 
     def __init__(self) -> None:
         self._states: list[State] = []
-        self._size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._states)
@@ -43,30 +52,30 @@ class WaitingStates:
         be sent all tables whole before anything else.
 
         A whole one replaces those of its name that wait, and takes the place of the first of them: who holds the bytes
-        behind that place must have the table as it was then, or newer.
+        behind that place must have the table as it was then, or newer. One of pointers stays in its own place: a
+        replica that is elected must not believe that something is done which it has not in its log.
         """
         at = len(self._states)
-        if state.whole:
+        if state.whole and state.points:
+            self._states = [each for each in self._states if each.name != state.name]
+            at = len(self._states)
+        elif state.whole:
             at = next((index for index, each in enumerate(self._states) if each.name == state.name), at)
             if at < len(self._states):
                 state = State(self._states[at].place, state.name, state.data, whole=True)
                 self._states = [each for each in self._states if each.name != state.name]
-                self._size_bytes = sum(len(each.data) for each in self._states)
         self._states.insert(at, state)
-        self._size_bytes += len(state.data)
-        is_full = len(self._states) > STATES_MAX or self._size_bytes > STATES_SIZE_BYTES_MAX
-        if is_full and len(self._states) > 1:
+        bounded = [len(each.data) for each in self._states if not (each.whole and each.points)]
+        is_full = len(bounded) > STATES_MAX or sum(bounded) > STATES_SIZE_BYTES_MAX
+        if is_full and len(bounded) > 1:
             self.clear()
             return False
         return True
 
     def take(self) -> State:
         """The next one, which waits no longer."""
-        state = self._states.pop(0)
-        self._size_bytes -= len(state.data)
-        return state
+        return self._states.pop(0)
 
     def clear(self) -> None:
         """Forget all."""
         self._states.clear()
-        self._size_bytes = 0
