@@ -38,6 +38,8 @@ class WaitingStates:
 
     def __init__(self) -> None:
         self._states: list[State] = []
+        self._count = self._size_bytes = 0
+        """Of those that count for the bounds: a change is one more, however many wait."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -56,26 +58,37 @@ class WaitingStates:
         replica that is elected must not believe that something is done which it has not in its log.
         """
         at = len(self._states)
-        if state.whole and state.points:
-            self._states = [each for each in self._states if each.name != state.name]
-            at = len(self._states)
-        elif state.whole:
-            at = next((index for index, each in enumerate(self._states) if each.name == state.name), at)
-            if at < len(self._states):
-                state = State(self._states[at].place, state.name, state.data, whole=True)
-                self._states = [each for each in self._states if each.name != state.name]
-        self._states.insert(at, state)
-        bounded = [len(each.data) for each in self._states if not (each.whole and each.points)]
-        is_full = len(bounded) > STATES_MAX or sum(bounded) > STATES_SIZE_BYTES_MAX
-        if is_full and len(bounded) > 1:
+        if state.whole:
+            first = next((index for index, each in enumerate(self._states) if each.name == state.name), None)
+            if first is not None and not state.points:
+                at, state = first, State(self._states[first].place, state.name, state.data, whole=True)
+            before = [each for each in self._states[:at] if each.name != state.name]
+            after = [each for each in self._states[at:] if each.name != state.name]
+            self._states = [*before, state, *after]
+            bounded = [len(each.data) for each in self._states if _is_bounded(each)]
+            self._count, self._size_bytes = len(bounded), sum(bounded)
+        else:
+            self._states.append(state)
+            self._count += 1
+            self._size_bytes += len(state.data)
+        if self._count > 1 and (self._count > STATES_MAX or self._size_bytes > STATES_SIZE_BYTES_MAX):
             self.clear()
             return False
         return True
 
     def take(self) -> State:
         """The next one, which waits no longer."""
-        return self._states.pop(0)
+        state = self._states.pop(0)
+        if _is_bounded(state):
+            self._count -= 1
+            self._size_bytes -= len(state.data)
+        return state
 
     def clear(self) -> None:
         """Forget all."""
         self._states.clear()
+        self._count = self._size_bytes = 0
+
+
+def _is_bounded(state: State) -> bool:
+    return not (state.whole and state.points)
