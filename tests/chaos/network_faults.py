@@ -5,18 +5,16 @@ As in `set_faults.py` each begins on entering, and is over on leaving.
 
 import contextlib
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 
 from tests.chaos.network import PrivateNetwork
+from tests.chaos.set_faults import LEASES_S, frozen, killed
 from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment
 from tests.etcd_cluster import machine_name
 
 UNSYNCED_BYTES = 2_048
 """What a machine that loses power had not written yet, of its commit log: less than comes in between two flushes."""
-LEASES_S = 3.0
-"""Longer than this a cut lasts at least, so that leases end in it."""
 
 MakeNetworkFault = Callable[[BrokerSetDeployment, PrivateNetwork], contextlib.AbstractContextManager[None]]
 
@@ -79,7 +77,7 @@ def master_cut_from_controllers(deployment: BrokerSetDeployment, network: Privat
 @contextlib.contextmanager
 def slave_cut_off(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Iterator[None]:
     """Nobody reaches a slave, and it reaches nobody."""
-    slave = _slave(deployment)
+    slave = deployment.slaves()[0]
     with network.parted([slave], network.others([slave])):
         yield
 
@@ -90,8 +88,8 @@ def master_and_slave_cut_off(deployment: BrokerSetDeployment, network: PrivateNe
 
     The rest, with etcd, elects the third broker.
     """
-    active = deployment.controllers.name_of(deployment.status()["active"])
-    room = [deployment.master(), _slave(deployment), active]
+    active = deployment.active_controller()
+    room = [deployment.master(), deployment.slaves()[0], active]
     with network.parted(room, network.others(room, clients=False)):
         time.sleep(LEASES_S)
         yield
@@ -108,7 +106,7 @@ def etcd_leader_cut_off(deployment: BrokerSetDeployment, network: PrivateNetwork
 @contextlib.contextmanager
 def controller_cut_from_etcd(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Iterator[None]:
     """The active controller loses its lease; brokers hear two that say they are one."""
-    active = deployment.controllers.name_of(deployment.status()["active"])
+    active = deployment.active_controller()
     with network.parted([active], [machine_name(index) for index in range(len(deployment.etcd.endpoints))]):
         time.sleep(LEASES_S)
         yield
@@ -127,15 +125,9 @@ def streams_cut(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Ite
 @contextlib.contextmanager
 def controllers_frozen(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Iterator[None]:
     """SIGSTOP to both controllers, for longer than any lease; both come back as if nothing had been."""
-    processes = [deployment.controllers.process(name) for name in CONTROLLERS]
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
-    try:
+    with frozen(*map(deployment.controllers.process, CONTROLLERS)):
         time.sleep(LEASES_S)
         yield
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -148,7 +140,7 @@ def master_disk_full(deployment: BrokerSetDeployment, network: PrivateNetwork) -
 @contextlib.contextmanager
 def slave_disk_full(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Iterator[None]:
     """No byte is left on a slave's disk."""
-    with network.full(_slave(deployment)):
+    with network.full(deployment.slaves()[0]):
         yield
 
 
@@ -162,18 +154,17 @@ def master_loses_power(deployment: BrokerSetDeployment, network: PrivateNetwork)
 @contextlib.contextmanager
 def slave_loses_power(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Iterator[None]:
     """A slave's machine starts anew, without what it had not written to its disk."""
-    with _powerless(deployment, network, _slave(deployment)):
+    with _powerless(deployment, network, deployment.slaves()[0]):
         yield
 
 
 @contextlib.contextmanager
 def _powerless(deployment: BrokerSetDeployment, network: PrivateNetwork, name: str) -> Iterator[None]:
-    deployment.process(name).kill()
-    newest = deployment.directory(name) / "commitlog" / deployment.log_files(name)[-1]
-    lose_end(newest, UNSYNCED_BYTES)
-    network.boot(name)
-    yield
-    deployment.start_broker(name)
+    with killed(deployment, [name]):
+        newest = deployment.directory(name) / "commitlog" / deployment.log_files(name)[-1]
+        lose_end(newest, UNSYNCED_BYTES)
+        network.boot(name)
+        yield
 
 
 def lose_end(path: pathlib.Path, size_bytes: int) -> None:
@@ -183,11 +174,6 @@ def lose_end(path: pathlib.Path, size_bytes: int) -> None:
         start = max(0, end - size_bytes)
         file.seek(start)
         file.write(b"\0" * (end - start))
-
-
-def _slave(deployment: BrokerSetDeployment) -> str:
-    master = deployment.master()
-    return next(name for name in deployment.broker_names if name != master)
 
 
 FAULTS: dict[str, MakeNetworkFault] = {

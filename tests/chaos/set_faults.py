@@ -10,33 +10,37 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tests.chaos import popping
 from tests.e2e.broker_set import BrokerSetDeployment
+from tests.e2e.process import ManagedProcess
+
+LEASES_S = 3.0
+"""What is to outlast its lease lasts longer than this at least."""
 
 
 @contextlib.contextmanager
 def master_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGKILL to the master."""
-    with _killed(deployment, [deployment.master()]):
+    with killed(deployment, [deployment.master()]):
         yield
 
 
 @contextlib.contextmanager
 def slave_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGKILL to a slave."""
-    with _killed(deployment, [_slaves(deployment)[0]]):
+    with killed(deployment, [deployment.slaves()[0]]):
         yield
 
 
 @contextlib.contextmanager
 def master_and_slave_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGKILL to the master and a slave at once: the last one takes nothing until one of them is back."""
-    with _killed(deployment, [deployment.master(), _slaves(deployment)[0]]):
+    with killed(deployment, [deployment.master(), deployment.slaves()[0]]):
         yield
 
 
 @contextlib.contextmanager
 def all_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGKILL to all brokers at once."""
-    with _killed(deployment, list(deployment.remoting)):
+    with killed(deployment, list(deployment.remoting)):
         yield
 
 
@@ -52,22 +56,22 @@ def master_stopped(deployment: BrokerSetDeployment) -> Iterator[None]:
 @contextlib.contextmanager
 def master_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGSTOP to the master, for longer than its lease; it comes back as if nothing had been."""
-    with _frozen(deployment, deployment.master()):
-        time.sleep(3)
+    with frozen(deployment.process(deployment.master())):
+        time.sleep(LEASES_S)
         yield
 
 
 @contextlib.contextmanager
 def slave_frozen(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGSTOP to a slave."""
-    with _frozen(deployment, _slaves(deployment)[0]):
+    with frozen(deployment.process(deployment.slaves()[0])):
         yield
 
 
 @contextlib.contextmanager
 def controller_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGKILL to the active controller."""
-    name = deployment.controllers.name_of(deployment.status()["active"])
+    name = deployment.active_controller()
     deployment.controllers.process(name).kill()
     yield
     deployment.controllers.start(name)
@@ -77,7 +81,7 @@ def controller_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
 def controller_and_master_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """Both at once: nobody is elected before the stand-by is active."""
     master = deployment.master()
-    with controller_killed(deployment), _killed(deployment, [master]):
+    with controller_killed(deployment), killed(deployment, [master]):
         yield
 
 
@@ -127,13 +131,9 @@ def master_moved(deployment: BrokerSetDeployment) -> Iterator[None]:
     yield
 
 
-def _slaves(deployment: BrokerSetDeployment) -> list[str]:
-    master = deployment.master()
-    return [name for name in deployment.remoting if name != master]
-
-
 @contextlib.contextmanager
-def _killed(deployment: BrokerSetDeployment, names: Sequence[str]) -> Iterator[None]:
+def killed(deployment: BrokerSetDeployment, names: Sequence[str]) -> Iterator[None]:
+    """SIGKILL to these brokers; they are started again."""
     for name in names:
         deployment.process(name).kill()
     yield
@@ -142,12 +142,15 @@ def _killed(deployment: BrokerSetDeployment, names: Sequence[str]) -> Iterator[N
 
 
 @contextlib.contextmanager
-def _frozen(deployment: BrokerSetDeployment, name: str) -> Iterator[None]:
-    deployment.process(name).send_signal(signal.SIGSTOP)
+def frozen(*processes: ManagedProcess) -> Iterator[None]:
+    """SIGSTOP to all of these; they come back as if nothing had been."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
     try:
         yield
     finally:
-        deployment.process(name).send_signal(signal.SIGCONT)
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
 
 
 MakeFault = Callable[[BrokerSetDeployment], contextlib.AbstractContextManager[None]]

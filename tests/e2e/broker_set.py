@@ -155,7 +155,17 @@ class BrokerSetDeployment:
 
     def master(self) -> str:
         """The name of the master."""
-        return self.name_of(self.status()["master_id"])
+        status = self.status()
+        return self.name_from(status, status["master_id"])
+
+    def slaves(self) -> list[str]:
+        """The names of all others."""
+        master = self.master()
+        return [name for name in self.broker_names if name != master]
+
+    def active_controller(self) -> str:
+        """The name of the controller that is active."""
+        return self.controllers.name_of(self.status()["active"])
 
     def until(
         self, is_so: Callable[[dict[str, Any]], bool], what: str | Callable[[], str], timeout_s: float = WAIT_S
@@ -188,7 +198,7 @@ class BrokerSetDeployment:
             nonlocal routed
             routed = self.routed()
             master = told["master_id"]
-            is_routed = bool(master) and routed == self.remoting[self.name_of(master)]
+            is_routed = bool(master) and routed == self.remoting[self.name_from(told, master)]
             return is_routed and len(told["sync_state_set"]) == count
 
         return self.until(is_whole, lambda: f"all are in the set, and its master in the route ({routed or 'nobody'})")

@@ -7,7 +7,6 @@ from apogeemq.broker.config import LimitsConfig, PopConfig, StoreSettings
 from apogeemq.broker.core.pop import ORDER_REVIVE_QUEUE_ID, Changed, HandleResult, PopHandle, Popped, PopRequest
 from apogeemq.broker.errors import SystemBusy
 from apogeemq.broker.service.pop import NothingPopped
-from apogeemq.broker.service.pop_waits import Found
 from apogeemq.mesh.v1 import broker_pb2 as pb
 from apogeemq.mesh.v1 import methods
 from apogeemq.remoting_codec.command import RemotingCommand
@@ -17,6 +16,7 @@ from apogeemq.store.memory_disk import MemoryDisk
 from packages.broker.tests.mesh_asking import Asker
 from packages.broker.tests.test_metrics import labels, scrape
 from packages.broker.tests.test_pop import bodies_of, handles_of, refuse_to_append, send
+from packages.broker.tests.test_pop_waits import Poll
 from packages.broker.tests.world import Client, World, send_fields, until
 
 OK, EXPIRED = HandleResult.OK, HandleResult.EXPIRED
@@ -372,11 +372,9 @@ def old_messages() -> tuple[World, MemoryDisk]:
 
 async def popped(world: World, request: PopRequest) -> Popped:
     """What is handed out to one that waits for it."""
-    popping = world.broker.popping
-    outcomes: list[Found | Exception] = []
-    popping.polls.begin(popping.service.check(request), world.clock.monotonic() + 10, "asker", outcomes.append)
-    await until(lambda: bool(outcomes))
-    (found,) = outcomes
+    poll = Poll(world, pop=request)
+    await until(lambda: bool(poll.outcomes))
+    (found,) = poll.outcomes
     assert isinstance(found, Popped)
     return found
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from apogeemq.broker.config import LimitsConfig, StoreSettings
-from apogeemq.broker.core.pop import Popped
+from apogeemq.broker.core.pop import Popped, PopRequest
 from apogeemq.broker.errors import BrokerError, PollingFull, PollingTimeout, TopicNotExist
 from apogeemq.broker.service.pop_waits import Found
 from apogeemq.mesh.clock import ManualClock
@@ -15,12 +15,15 @@ from packages.broker.tests.world import World, until
 
 
 class Poll:
-    """One that asked, and what it got."""
+    """One that asked, for `pop` or what `request` makes of the rest, and what it got."""
 
-    def __init__(self, world: World, seconds: float = 10, owner: str = "asker", **wanted: object) -> None:
+    def __init__(
+        self, world: World, seconds: float = 10, owner: str = "asker", pop: PopRequest | None = None, **wanted: object
+    ) -> None:
         self.outcomes: list[Found | Exception] = []
         popping = world.broker.popping
-        checked = popping.service.check(request(**wanted))  # type: ignore[arg-type]  # whatever request takes
+        asked = request(**wanted) if pop is None else pop  # type: ignore[arg-type]  # whatever request takes
+        checked = popping.service.check(asked)
         self.poll = popping.polls.begin(checked, world.clock.monotonic() + seconds, owner, self.outcomes.append)
 
     @property
