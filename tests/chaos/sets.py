@@ -51,6 +51,8 @@ SETTINGS = {
     "messageDelayLevel": " ".join(f"{level}s" for level in delayed.LEVELS_S),
     "transactionTimeOut": "500",
     "transactionCheckInterval": "500",
+    # By default the oldest files go from a full disk, consumed or not, as Apache's do: not the loss that is looked for.
+    "cleanFileForciblyEnable": "false",
 }
 TOPICS = (
     topic_config(popping.TOPIC),

@@ -360,6 +360,26 @@ def test_hook_that_is_never_done(begun: Open, send: Send, clock: list[int], capl
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_room_came_while_hooks_worked(begun: Open, send: Send, clock: list[int]) -> None:
+    """A file that was to make room, and waited for a hook, stays when the disk has room again by then."""
+    disk = MemoryDisk()
+    store = begun(disk, ONLY_FORCED)
+    answers = iter([False, False])
+    store.add_roll_forward(lambda physical_offset: next(answers, True))
+    send_files(store, send, 3)
+    fill(disk, 99)
+    store.flush_once()
+    store.flush_once()
+    fill(disk, 10)
+    for _ in range(3):
+        store.flush_once()
+    assert store.min_physical_offset == 0
+    assert store.deleted_files == {}
+    fill(disk, 99)
+    clean(store, clock, rounds=1)
+    assert store.min_physical_offset == 8192
+
+
 # -- opening again, crashes, failures ----------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from apogeemq.store.disk_watch import DiskWatch
 from apogeemq.store.errors import NotWritable, StoreClosed, StoreError
 from apogeemq.store.flush import GroupCommit
 from apogeemq.store.queue_flush import QueueFlush
-from apogeemq.store.retention import LogFile, Reason, Removal, RetentionConfig, choose_removals
+from apogeemq.store.retention import LogFile, Reason, Removal, RetentionConfig, choose_removals, must_make_room
 from apogeemq.store.timer_store import TimerStore
 
 _logger = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class Expiry:
             if self._config is None or not self.is_begun or isinstance(self._log.refusal, NotWritable | StoreClosed):
                 return
             self._choose(self._config)
+            self._keep_what_may_stay(self._config)
             if not (self._plan and self._remove(self._plan[0])):
                 self._follow()
         except NotWritable as refusal:
@@ -171,6 +172,12 @@ class Expiry:
         )
         if not self._plan:
             self._is_asked = False
+
+    def _keep_what_may_stay(self, config: RetentionConfig) -> None:
+        """What is to make room may have waited for its hooks, and there is room again."""
+        is_forced = bool(self._plan) and self._plan[0].reason is Reason.FORCED
+        if is_forced and not must_make_room(config, self._watch.space):
+            self._plan.clear()
 
     def _oldest_files(self, count_max: int) -> list[LogFile]:
         """The first files of the log that can go at all: those with a record behind them."""

@@ -111,7 +111,7 @@ def choose_removals(
     removals: list[Removal] = []
     for file in files[: config.delete_file_batch_max]:
         is_time = by_hand or local_hour in config.delete_when or _is_fuller(space, config.disk_max_used_ratio)
-        if config.clean_file_forcibly and _is_fuller(space, config.disk_clean_forcibly_ratio):
+        if must_make_room(config, space):
             reason = Reason.FORCED
         elif 0 < config.log_size_bytes_max < log_size_bytes:
             reason = Reason.SIZE
@@ -123,6 +123,11 @@ def choose_removals(
         log_size_bytes -= file.size_bytes
         space = DiskSpace(space.total_bytes, min(space.total_bytes, space.free_bytes + file.size_bytes))
     return removals
+
+
+def must_make_room(config: RetentionConfig, space: DiskSpace) -> bool:
+    """Whether files go that are not expired: the disk is too full, and that is allowed."""
+    return config.clean_file_forcibly and _is_fuller(space, config.disk_clean_forcibly_ratio)
 
 
 def parse_delete_when(text: str) -> frozenset[int]:
