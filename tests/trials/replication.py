@@ -4,7 +4,8 @@ A master and a replica as processes of their own on this machine, real gRPC on l
 are appended straight to the master's store, so that no client's door is in the figures. Three parts:
 
     catch-up    the master holds the log already; MiB/s until the replica holds it too, CPU of both per MiB
-    steady      messages at a fixed rate; CPU of both per message, the master's less that of the same load alone
+    steady      messages at a fixed rate; CPU of both per message, the master's less that of the same load alone, and
+                how long after its append the last byte of each slice of 2 ms was confirmed: the replica's lag
     one by one  from append to confirmation, one message at a time
 
 and the longest that either event loop stood still meanwhile. Class *replicas*, acknowledged from the page cache.
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +43,7 @@ ROUNDS = 3
 HOST = b"\x7f\x00\x00\x01\x00\x00\x2a\x9f"
 FILE_SIZE = 256 << 20
 CATCH_UP_BYTES = 384 << 20
-STEADY_PER_S = (1_000, 5_000, 10_000)
+STEADY_PER_S = (1_000, 5_000, 10_000, 20_000)
 STEADY_S = 4.0
 SLICE_S = 0.002
 ONE_BY_ONE = 1_000
@@ -79,6 +81,8 @@ class Master:
         self._log = open_log(directory)
         self._stalls = Stalls()
         self._confirmed = asyncio.Event()
+        self._slices: deque[tuple[int, float]] = deque()
+        self._lags_s: list[float] = []
 
     async def start(self) -> dict[str, float]:
         await self._log.begin_epoch(1)
@@ -90,7 +94,7 @@ class Master:
             min_in_sync=1,
             clock=SystemClock(),
             propose=lambda _: None,
-            on_confirm=lambda _: self._confirmed.set(),
+            on_confirm=self._take_confirmed,
         )
         face = ReplicationFace(
             cluster="c",
@@ -102,6 +106,11 @@ class Master:
         self._listening = await GrpcNetwork().serve("127.0.0.1", 0, [face.handler])
         self._leading.start()
         return {"port": self._listening.port}
+
+    def _take_confirmed(self, offset: int) -> None:
+        self._confirmed.set()
+        while self._slices and self._slices[0][0] <= offset:
+            self._lags_s.append(time.monotonic() - self._slices.popleft()[1])
 
     def _append(self, body: bytes) -> None:
         self._log.store.append("TopicTest", 0, 0, 0, 1, HOST, 0, 0, body, b"", 0)
@@ -132,8 +141,15 @@ class Master:
                 self._append(body)
                 self._leading.written()
                 sent += 1
+            self._slices.append((self._log.end_offset, time.monotonic()))
             await asyncio.sleep(SLICE_S)
-        return {"messages": sent, "stall_ms": self._stalls.take_ms()}
+        lags_s = sorted(self._lags_s) or [0.0]
+        return {
+            "messages": sent,
+            "stall_ms": self._stalls.take_ms(),
+            "lag_p50_ms": lags_s[len(lags_s) // 2] * 1000,
+            "lag_p99_ms": lags_s[len(lags_s) * 99 // 100] * 1000,
+        }
 
     async def one_by_one(self) -> dict[str, float]:
         body, took = b"x" * 1024, []
@@ -224,8 +240,8 @@ def catch_up(directory: pathlib.Path, body_bytes: int, size_bytes: int) -> tuple
     return mib / told["waited_s"], *spent, told["stall_ms"], stall_ms
 
 
-def steady(directory: pathlib.Path, per_s: int, *, with_replica: bool) -> tuple[float, float]:
-    """CPU µs per message of master and replica."""
+def steady(directory: pathlib.Path, per_s: int, *, with_replica: bool) -> tuple[float, ...]:
+    """CPU µs per message of master and replica; lag in ms, p50 and p99; messages a second."""
     master, replica = Child("master", directory / "master"), Child("replica", directory / "replica")
     port = master.ask("start")["port"]
     if with_replica:
@@ -238,7 +254,7 @@ def steady(directory: pathlib.Path, per_s: int, *, with_replica: bool) -> tuple[
     for child in (master, replica):
         child.end()
     spent = [(now - then) * 1e6 / told["messages"] for now, then in zip(after, before, strict=True)]
-    return spent[0], spent[1]
+    return *spent, told["lag_p50_ms"], told["lag_p99_ms"], told["messages"] / STEADY_S
 
 
 def one_by_one(directory: pathlib.Path) -> tuple[float, float]:
@@ -279,8 +295,9 @@ def main(arguments: list[str]) -> int:
         tell(f"catch-up, body {body_bytes}", units, [fresh(catch_up, body_bytes, size_bytes) for _ in rounds])
     for per_s in STEADY_PER_S:
         pairs = [(fresh(steady, per_s, with_replica=True), fresh(steady, per_s, with_replica=False)[0]) for _ in rounds]
-        rows = [(both[0], alone, both[0] - alone, both[1]) for both, alone in pairs]
-        tell(f"steady, {per_s} a second", ("µs master", "µs alone", "µs more", "µs replica"), rows)
+        rows = [(both[0], alone, both[0] - alone, *both[1:]) for both, alone in pairs]
+        heads = ("µs master", "µs alone", "µs more", "µs replica", "ms lag p50", "ms lag p99", "a second")
+        tell(f"steady, {per_s} a second", heads, rows)
     tell("one by one", ("ms p50", "ms p99"), [fresh(one_by_one) for _ in rounds])
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
     return 0

@@ -349,6 +349,29 @@ async def test_at_most_8_mib_are_sent_and_not_acknowledged(world: SetWorld) -> N
     assert sent < more <= 9 * MIB
 
 
+async def test_a_little_waits_for_the_last_acknowledgement(world: SetWorld) -> None:
+    """And comes in one chunk with what is written until then; 64 KiB wait for none."""
+    master = await world.broker(1, commit_log_file_size_bytes=2 * MIB)
+    await master.lead(1, {1})
+    master.send()
+    replica = Scripted(world, master)
+    await replica.hello(commit_log_file_size_bytes=2 * MIB)
+    await replica.stream.receive()
+    await replica.copy_from(0)
+    first = await replica.read_while_it_comes()
+    assert first == master.log.end_offset
+    master.send()
+    assert await replica.read_while_it_comes() == first
+    master.send()
+    await replica.acknowledge(first)
+    message = await replica.stream.receive()
+    assert message is not None
+    assert (message.chunk.offset, message.chunk.data) == (first, master.held()[first:])
+    for _ in range(6):
+        master.send(b"x" * 12_000)
+    assert await replica.read_while_it_comes() == master.log.end_offset
+
+
 async def test_a_replica_that_acknowledges_nothing_is_cut_off(world: SetWorld, master: SetBroker) -> None:
     """10 s after it was sent something; others have gone on copying meanwhile."""
     second = await world.broker(2)

@@ -3,8 +3,9 @@
 ```
  hello ─▶ Welcome ─▶ AskCrc: CrcSame, as often as it is asked ─▶ CopyFrom ─▶ states, whole ─▶ chunks, states, chunks …
 ```
-Two tasks: one takes what the replica says, the other sends. While one message is on its way to the replica, what is
-written joins the next chunk: that is the batching, no timer. Nothing here holds up another replica.
+Two tasks: one takes what the replica says, the other sends. Until the replica has acknowledged what was the log's end,
+what is written joins the next chunk, if it is little: that is the batching, no timer. A chunk by itself costs both as
+much as a hundred small messages in it. Nothing here holds up another replica.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from apogeemq.store.errors import OffsetOutOfRange
 CHUNK_SIZE_BYTES_MAX = 256 << 10
 UNACKNOWLEDGED_SIZE_BYTES_MAX = 8 << 20
 """So much may be sent and not acknowledged; or one record of the largest size, where that is more."""
+LITTLE_SIZE_BYTES_MAX = 64 << 10
+"""More than this waits for no acknowledgement before it is sent."""
 CRC_SIZE_BYTES_MAX = 64 << 10
 SIGN_OF_LIFE_MS = 500
 TAKES_NOTHING_MS = 10_000
@@ -103,6 +106,8 @@ class ReplicaSession:
         self._clock = clock
         self._window_bytes = max(UNACKNOWLEDGED_SIZE_BYTES_MAX, log.record_size_bytes_max + 2 * CHUNK_SIZE_BYTES_MAX)
         self._next_offset: int | None = None
+        self._awaited_offset = 0
+        """The log's end, where that was sent last: the replica acknowledges just this. 0 where more was there."""
         self._states = WaitingStates()
         self._is_whole_due = False
         self._is_sending_states = False
@@ -309,13 +314,16 @@ class ReplicaSession:
             CHUNK_SIZE_BYTES_MAX if stop is None else stop - offset,
             CHUNK_SIZE_BYTES_MAX if epoch_end is None else epoch_end - offset,
         )
-        has_room = offset - self.offset + CHUNK_SIZE_BYTES_MAX <= self._window_bytes
-        data = await self._log.read(offset, size_bytes) if has_room and offset < self._log.end_offset else b""
+        end_offset = self._log.end_offset
+        is_due = offset < end_offset and self._has_room(offset) and not self._is_held(end_offset - offset)
+        data = await self._log.read(offset, size_bytes) if is_due else b""
         if not data and not self._is_sign_due(self._now_ms()):
             return False
         if data and not self.unacknowledged_bytes:
             self._taken_ms = self._now_ms()
         self._next_offset = offset + len(data)
+        if data:
+            self._awaited_offset = self._next_offset if self._next_offset == end_offset else 0
         await self._send(
             pb.MasterMessage(
                 chunk=pb.MasterMessage.Chunk(
@@ -330,6 +338,13 @@ class ReplicaSession:
             )
         )
         return True
+
+    def _has_room(self, offset: int) -> bool:
+        return offset - self.offset + CHUNK_SIZE_BYTES_MAX <= self._window_bytes
+
+    def _is_held(self, size_bytes: int) -> bool:
+        """Whether so much waits for the last acknowledgement, which brings more with it. See the module."""
+        return self.offset < self._awaited_offset and size_bytes < LITTLE_SIZE_BYTES_MAX
 
     async def _send_all_states(self) -> None:
         """Changes that come meanwhile are sent behind: once more what a whole one has already does no harm.
