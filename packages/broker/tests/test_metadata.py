@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from apogeemq.broker.core.topics import TopicTable
 from apogeemq.broker.metadata_files import metadata_files
+from apogeemq.broker.service.metadata import NotConfirmed
 from apogeemq.mesh.clock import ManualClock
 from apogeemq.remoting_codec.bodies import (
     SubscriptionGroupWrapper,
@@ -255,6 +256,34 @@ async def test_pointers_are_not_saved_when_the_flush_fails(name: str) -> None:
         await world.broker.saver.save_delay_progress()
     assert not has_file(world, name)
     await world.kill()
+
+
+async def test_pointers_are_saved_once_the_set_has_confirmed_their_place(caplog: pytest.LogCaptureFixture) -> None:
+    """A master's log may be cut where it is not confirmed; at the stop, too, nothing is written that points there."""
+    asked: list[int] = []
+    is_confirmed = False
+
+    async def until_confirmed(offset: int) -> None:
+        asked.append(offset)
+        if not is_confirmed:
+            raise NotConfirmed("not yet")
+
+    async with World(until_confirmed=until_confirmed) as world:
+        world.create_topic()
+        world.broker.groups.find_or_create("G")
+        world.client().request(310, send_fields(), b"body")
+        world.broker.offset_service.commit("T", "G", 0, 1)
+        with pytest.raises(NotConfirmed):
+            await world.broker.saver.save_consumer_offsets()
+        assert saved_offsets(world) == {}
+        is_confirmed = True
+        await world.broker.saver.save_consumer_offsets()
+        assert saved_offsets(world) == {"T@G": {0: 1}}
+        assert set(asked) == {world.store.written_offset}
+        is_confirmed = False
+        world.broker.offset_service.commit("T", "G", 0, 0)
+    assert saved_offsets(world) == {"T@G": {0: 1}}
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 async def test_delay_progress_is_written_after_the_flush() -> None:

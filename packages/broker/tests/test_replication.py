@@ -370,6 +370,46 @@ async def test_pointers_come_behind_the_log_that_they_speak_of(world: SetWorld) 
     assert end > 0
 
 
+async def test_pointers_wait_until_their_place_is_confirmed(world: SetWorld) -> None:
+    """Nobody's log is cut before it: else messages would count as done whose successors are gone."""
+    master, second, third = [await world.broker(number) for number in (1, 2, 3)]
+    await master.lead(1, {1, 2, 3})
+    second.follow(master, 1)
+    third.follow(master, 1)
+    await world.run(1)
+    await third.following.stop()
+    master.send()
+    master.change(CONSUMER_OFFSETS, b"+1", whole=False)
+    master.send()
+    await world.run(1)
+    assert second.held() == master.held()
+    assert second.states == []
+    third.follow(master, 1)
+    await world.run(1)
+    assert second.states == [(CONSUMER_OFFSETS, b"+1", False, master.log.end_offset)]
+
+
+async def test_who_waits_for_a_confirmation_hears_of_it(world: SetWorld) -> None:
+    """Or that this master leads no longer."""
+    master, second = [await world.broker(number) for number in (1, 2)]
+    leading = await master.lead(1, {1, 2})
+    await leading.until_confirmed(0)
+    master.send()
+    waiting = asyncio.ensure_future(leading.until_confirmed(master.log.end_offset))
+    await world.run(1)
+    assert not waiting.done()
+    second.follow(master, 1)
+    await world.run(1)
+    assert waiting.done()
+    await second.following.stop()
+    master.send()
+    waiting = asyncio.ensure_future(leading.until_confirmed(master.log.end_offset))
+    await world.run(0)
+    await master.stop_leading()
+    with pytest.raises(LeadershipEnded):
+        await waiting
+
+
 async def test_who_has_not_stored_the_tables_comes_into_no_set(world: SetWorld) -> None:
     """It may have pointers of its own from a log that was cut off: elected with them it would pass messages by."""
     master, second = [await world.broker(number) for number in (1, 2)]

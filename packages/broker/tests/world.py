@@ -6,7 +6,7 @@ channel, the disk and the clock are the ones made for tests.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -230,6 +230,7 @@ class World:
         replication: ReplicationConfig | None = None,
         access: AccessHook | None = None,
         tracer: Tracer | None = None,
+        until_confirmed: Callable[[int], Awaitable[None]] | None = None,
         log_file_size_bytes: int = 256 << 10,
         index: bool = False,
     ) -> None:
@@ -276,6 +277,7 @@ class World:
             chance=SeededChance(7),
             access=access,
             tracer=tracer,
+            until_confirmed=until_confirmed,
         )
         self._is_stopped = False
 

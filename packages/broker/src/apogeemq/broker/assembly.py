@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 
 from apogeemq.broker.config import BrokerConfig, FlushDiskType, LimitsConfig
 from apogeemq.broker.core.clients import ClientTable
@@ -101,7 +101,8 @@ class Broker:
     a mesh listener serves. In a broker set it is the master of one epoch, whose `confirmation` it waits for;
     `clients` are those that read here while it was a slave, and beat again only within 30 s;
     `on_table_change` gets each change of a table by its name, see table_copies: of topics, groups and queue locks at
-    once: before anything is stored that needs them (architecture §6.10).
+    once: before anything is stored that needs them (architecture §6.10). `until_confirmed` waits until the set holds
+    the log up to an offset, or raises StoreError.
     """
 
     def __init__(
@@ -118,10 +119,12 @@ class Broker:
         other_brokers: OtherBrokers | None = None,
         confirmation: Confirmation | None = None,
         on_table_change: Callable[[str, bytes], None] | None = None,
+        until_confirmed: Callable[[int], Awaitable[None]] | None = None,
         clients: ClientTable[Hashable] | None = None,
     ) -> None:
         self.config = config
         self._confirmation = confirmation
+        self._until_confirmed = until_confirmed
         self.store = store
         self.stats = RequestStats()
         self.call_stats = CallStats()
@@ -313,7 +316,7 @@ class Broker:
             locks=self.queue_locks,
             topic_line=self.topic_line,
             mode_line=self.mode_line,
-            flush_log=store.flush,
+            settle_log=self._settle_log,
             clock=clock,
             offsets_interval_s=config.store.flush_consumer_offset_interval_ms / 1000,
             delay_interval_s=config.store.flush_delay_offset_interval_ms / 1000,
@@ -536,6 +539,13 @@ class Broker:
         """
         await self.popping.restore()
         await self.transacting.restore()
+
+    async def _settle_log(self) -> None:
+        """Have the log of this moment flushed, and confirmed in a broker set. Errors: StoreError, OSError."""
+        end_offset = self.store.written_offset
+        await asyncio.to_thread(self.store.flush)
+        if self._until_confirmed is not None:
+            await self._until_confirmed(end_offset)
 
     async def settle_tables(self) -> None:
         """Write what a crash left unsynced in journals, and what loading had to cut back after it; to be called before

@@ -29,8 +29,9 @@ from apogeemq.broker.metadata_files import metadata_files
 from apogeemq.broker.replication_metrics import ReplicationState
 from apogeemq.broker.service.confirmation import Confirmation
 from apogeemq.broker.service.following import Following, ReplicaIdentity
-from apogeemq.broker.service.leading import Leading
+from apogeemq.broker.service.leading import LeadershipEnded, Leading
 from apogeemq.broker.service.log_reads import LogReads
+from apogeemq.broker.service.metadata import MetadataSaver, NotConfirmed
 from apogeemq.broker.service.replicated_log import ReplicatedLog
 from apogeemq.broker.service.set_member import SetMember
 from apogeemq.broker.service.table_copies import TableCopies
@@ -49,6 +50,9 @@ BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 HAND_OVER_TIMEOUT_S = 0.5
 """How long a master that stops in order waits for its replicas to store the last tables."""
+
+CONFIRM_TIMEOUT_S = 3.0
+"""How long tables that point into the log wait until it is confirmed; then they are written the next time."""
 
 _log = logging.getLogger(__name__)
 
@@ -222,9 +226,8 @@ class Replicating:
             return
         self.fence()
         try:
-            await broker.saver.save_consumer_offsets()
-            await broker.saver.save_delay_progress()
-        except (OSError, StoreError) as error:
+            await within(self._clock, HAND_OVER_TIMEOUT_S, _save_pointers(broker.saver))
+        except (OSError, StoreError, TimeoutError) as error:
             _log.warning("the last offsets were not handed over, some messages will come again: %s", error)
         try:
             await within(self._clock, HAND_OVER_TIMEOUT_S, leading.states_stored())
@@ -405,13 +408,24 @@ class Replicating:
         await leading.settled()
         _log.info("epoch %d begins: all %d bytes of the log are confirmed", epoch, self._log.end_offset)
         await self._serving.prepare(
-            self._log.store, confirmation=confirmation, on_table_change=partial(_tell_replicas, leading)
+            self._log.store,
+            confirmation=confirmation,
+            on_table_change=partial(_tell_replicas, leading),
+            until_confirmed=partial(self._until_confirmed, leading),
         )
         async for name, data in self._tables():  # loading made what every broker has, and cut back what was ahead
             leading.state_changed(name, data, whole=True)
         self._serving.open_doors()
         await self._serving.read_no_more()
         await self._serving.announce(master_epoch=self._route_epoch(epoch))
+
+    async def _until_confirmed(self, leading: Leading, offset: int) -> None:
+        """For tables that point into the log. Errors: NotConfirmed."""
+        try:
+            await within(self._clock, CONFIRM_TIMEOUT_S, leading.until_confirmed(offset))
+        except (TimeoutError, LeadershipEnded) as error:
+            confirmed = self._log.confirm_offset
+            raise NotConfirmed(f"the log is confirmed up to {confirmed}, and not up to {offset}: {error}") from error
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         error = None if opening.cancelled() else opening.exception()
@@ -426,6 +440,8 @@ class Replicating:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
         leading, self._leading, self._confirmation = self._leading, None, None
+        if leading is not None:
+            leading.end()
         try:
             await self._serving.withdraw()
             await self._serving.answer_waiting()
@@ -513,6 +529,11 @@ class Replicating:
         if membership != self._membership:
             await asyncio.to_thread(self._member_file.save, membership)
             self._membership = membership
+
+
+async def _save_pointers(saver: MetadataSaver) -> None:
+    await saver.save_consumer_offsets()
+    await saver.save_delay_progress()
 
 
 def _tell_replicas(leading: Leading, name: str, data: bytes) -> None:

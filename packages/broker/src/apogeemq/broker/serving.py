@@ -6,7 +6,7 @@ leads, and closed when it ends: to be promoted is to start on a store that is op
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -190,6 +190,7 @@ class Serving:
         *,
         confirmation: Confirmation | None = None,
         on_table_change: Callable[[str, bytes], None] | None = None,
+        until_confirmed: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         """Put the Broker together from the store and its tables. Its doors are shut until `open_doors`."""
         world = self._world
@@ -209,6 +210,7 @@ class Serving:
             other_brokers=self._routes,
             confirmation=confirmation,
             on_table_change=on_table_change,
+            until_confirmed=until_confirmed,
             clients=None if self._reading is None else self._reading.clients,
         )
         await broker.restore()

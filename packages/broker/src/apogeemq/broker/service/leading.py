@@ -102,6 +102,7 @@ class Leading:
         self._serving: set[asyncio.Future[None]] = set()
         self._is_wake_pending = False
         self._has_heard = asyncio.Event()
+        self._has_confirmed = asyncio.Event()
         self._is_over = False
         self._settled: asyncio.Future[None] = self._loop.create_future()
         self._ticking: asyncio.Task[None] | None = None
@@ -161,6 +162,17 @@ class Leading:
         """Wait until all that the log held when the epoch began is confirmed. Errors: LeadershipEnded."""
         await asyncio.shield(self._settled)
 
+    async def until_confirmed(self, offset: int) -> None:
+        """Wait until the set holds the log up to here. Without end where it does not: the caller bounds the time.
+
+        Errors: LeadershipEnded.
+        """
+        while self._log.confirm_offset < offset:
+            if self._is_over:
+                raise LeadershipEnded(f"this broker leads epoch {self.epoch} no longer")
+            self._has_confirmed.clear()
+            await self._has_confirmed.wait()
+
     async def serve(self, stream: ReplicaStream, hello: pb.ReplicaMessage.Hello) -> None:
         """Serve one replica, which said hello in this epoch, until its stream ends.
 
@@ -192,12 +204,17 @@ class Leading:
             self._has_heard.set()
             self._on_acknowledged()
 
-    async def stop(self) -> None:
-        """Confirm nothing from this moment on; end the streams. Idempotent."""
+    def end(self) -> None:
+        """Confirm nothing from this moment on; who waits for that hears of it. Idempotent."""
         self._is_over = True
+        self._has_confirmed.set()
         if not self._settled.done():
             self._settled.set_exception(LeadershipEnded(f"this broker leads epoch {self.epoch} no longer"))
             self._settled.exception()  # looked at: nobody need have waited for it
+
+    async def stop(self) -> None:
+        """The same, and end the streams. Idempotent."""
+        self.end()
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.wait({self._ticking})
@@ -241,6 +258,9 @@ class Leading:
             match effect:
                 case progress.Confirm(offset):
                     self._log.confirm(offset)
+                    self._has_confirmed.set()
+                    for session in self._sessions.values():
+                        session.confirmed()
                     self._check_settled()
                     self._on_confirm(offset)
                 case progress.Propose():

@@ -5,9 +5,9 @@ What changed goes into a journal beside the file; the whole goes into the file, 
 full, every few minutes, and at the stop. While one write runs, changes gather for the next: a thousand new topics are a
 handful of synced appends. Acknowledgements of first messages wait for their topic in a line of their own.
 
-Consumer offsets and delay progress are pointers into the log: they are written only after the log is flushed up to
-where it stood when they were taken (architecture §5). So after a crash nothing counts as consumed or delivered that was
-lost, nor what will later get its number.
+Consumer offsets and delay progress are pointers into the log: they are written only after the log is flushed, and in a
+broker set confirmed, up to where it stood when they were taken (architecture §5). So after a crash or a change of roles
+nothing counts as consumed or delivered that was lost, nor what will later get its number.
 """
 
 import asyncio
@@ -56,6 +56,10 @@ WHOLE_INTERVAL_S = 300.0
 """How old a `.json` may become while its journal says more: what a Java broker misses at most after a kill."""
 
 
+class NotConfirmed(StoreError):  # noqa: N818 — a fact
+    """What a table speaks of is not confirmed by the broker set: it is not written now."""
+
+
 class Saver(Protocol):
     """A TableSaver, whatever the keys of its table are."""
 
@@ -80,7 +84,7 @@ class MetadataSaver:
         topics, groups, offsets, delay, modes, orders, locks: what.
         topic_line: acknowledgements that wait until their topic is written.
         mode_line: answers that wait until their mode is written.
-        flush_log: flushes the commit log in a thread, up to where it is now.
+        settle_log: has the commit log flushed, and confirmed, up to where it is now. Errors: StoreError, OSError.
         clock: for the waits.
         on_pointers: gets, by the table's name, each change of offsets and progress that was written.
         offsets_interval_s: between writes of consumer offsets (flushConsumerOffsetInterval).
@@ -100,7 +104,7 @@ class MetadataSaver:
         locks: QueueLockTable,
         topic_line: AcknowledgementLine,
         mode_line: AcknowledgementLine,
-        flush_log: Callable[[], None],
+        settle_log: Callable[[], Awaitable[None]],
         clock: Clock,
         offsets_interval_s: float,
         delay_interval_s: float,
@@ -127,14 +131,14 @@ class MetadataSaver:
         self._offset_saver = TableSaver(
             SavedConsumerOffsets(offsets),
             files.consumer_offsets,
-            before_write=flush_log,
+            before_write=settle_log,
             on_written=told(CONSUMER_OFFSETS),
         )
         self._delay_saver = TableSaver(
-            SavedDelayProgress(delay), files.delay_offsets, before_write=flush_log, on_written=told(DELAY_OFFSETS)
+            SavedDelayProgress(delay), files.delay_offsets, before_write=settle_log, on_written=told(DELAY_OFFSETS)
         )
         self._mode_saver = TableSaver(SavedRequestModes(modes), files.request_modes, on_written=told(MODES))
-        self._order_saver = TableSaver(orders, files.pop_orders, before_write=flush_log, on_written=told(POP_ORDERS))
+        self._order_saver = TableSaver(orders, files.pop_orders, before_write=settle_log, on_written=told(POP_ORDERS))
         self._lock_saver = TableSaver(SavedQueueLocks(locks), files.queue_locks)
         self._tasks: list[asyncio.Task[None]] = []
         topics.on_change(lambda _: self._topics_changed.set())
@@ -194,6 +198,8 @@ class MetadataSaver:
         for save in self._whole_saves():
             try:
                 await save()
+            except NotConfirmed as why:
+                log.info("what was read last is not written at the stop: %s", why)
             except (OSError, StoreError) as error:
                 log.error("a table could not be written at the stop: %s", error)  # noqa: TRY400 — the trace says nothing more
                 errors.append(error)
@@ -216,7 +222,7 @@ class MetadataSaver:
         self._let_go()
 
     async def save_consumer_offsets(self) -> None:
-        """If an offset was committed since: flush the log, then write what changed of consumerOffset.json.
+        """If an offset was committed since: settle the log, then write what changed of consumerOffset.json.
 
         The same for consumerOrderInfo.json.
         """
@@ -224,7 +230,7 @@ class MetadataSaver:
         await self._order_saver.save()
 
     async def save_delay_progress(self) -> None:
-        """If a delayed message was delivered since: flush the log, then write what changed of delayOffset.json."""
+        """If a delayed message was delivered since: settle the log, then write what changed of delayOffset.json."""
         await self._delay_saver.save()
 
     async def _save_whole(self) -> None:

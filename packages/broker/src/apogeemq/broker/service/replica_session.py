@@ -109,6 +109,7 @@ class ReplicaSession:
         self._awaited_offset = 0
         """The log's end, where that was sent last: the replica acknowledges just this. 0 where more was there."""
         self._states = WaitingStates()
+        self._pointers = WaitingStates()
         self._is_whole_due = False
         self._is_sending_states = False
         self._states_sent = self._states_stored = 0
@@ -126,7 +127,7 @@ class ReplicaSession:
     @property
     def has_all_states(self) -> bool:
         """Whether the replica has stored every change of a table so far."""
-        is_sent = not self._is_whole_due and not self._is_sending_states and self._states.next_place is None
+        is_sent = not self._is_whole_due and not self._is_sending_states and not self._states and not self._pointers
         return is_sent and self._states_stored == self._states_sent
 
     @property
@@ -171,8 +172,14 @@ class ReplicaSession:
     def put_state(self, state: State) -> None:
         """A table changed. One that has not begun to copy gets all tables when it does."""
         if self.is_copying:
-            if not self._states.put(state):
+            waiting = self._pointers if state.points else self._states
+            if not waiting.put(state):
                 self._is_whole_due = True
+            self._has_work.set()
+
+    def confirmed(self) -> None:
+        """The set holds more of the log: pointers may be due."""
+        if self._pointers:
             self._has_work.set()
 
     def tick(self, now_ms: int) -> None:
@@ -184,7 +191,7 @@ class ReplicaSession:
             self._cut_off("took nothing", now_ms - self._sending_since_ms)
         elif self.is_copying and self.unacknowledged_bytes and now_ms - self._taken_ms >= TAKES_NOTHING_MS:
             self._cut_off(f"acknowledged nothing of {self.unacknowledged_bytes} bytes sent,", now_ms - self._taken_ms)
-        if self._is_sign_due(now_ms):
+        if self._is_sign_due(now_ms) or self._pointers:
             self._has_work.set()
 
     def _cut_off(self, what: str, for_ms: int) -> None:
@@ -293,7 +300,10 @@ class ReplicaSession:
     async def _send_next(self, offset: int) -> bool:
         """Send what is due; False when nothing was."""
         place = self._states.next_place
-        if not self._is_whole_due and (place is None or place > offset):
+        pointers_place = self._pointers.next_place
+        is_state_due = place is not None and place <= offset
+        is_pointer_due = pointers_place is not None and pointers_place <= min(offset, self._master.confirm_offset)
+        if not (self._is_whole_due or is_state_due or is_pointer_due):
             return await self._send_chunk(offset, place)
         self._is_sending_states = True
         try:
@@ -301,7 +311,7 @@ class ReplicaSession:
                 self._is_whole_due = False
                 await self._send_all_states()
             else:
-                state = self._states.take()
+                state = (self._states if is_state_due else self._pointers).take()
                 await self._send_state(state.name, state.data, whole=state.whole)
         finally:
             self._is_sending_states = False
@@ -349,14 +359,15 @@ class ReplicaSession:
     async def _send_all_states(self) -> None:
         """Changes that come meanwhile are sent behind: once more what a whole one has already does no harm.
 
-        Pointers wait for their place in the log like changes do: of a replica that is elected before it has got there,
-        they would say that messages are done with whose successors it does not have.
+        Pointers wait until the log is sent and confirmed up to their place: of a replica that is elected before it has
+        got there, or whose log is cut there, they would say that messages are done with whose successors it lacks.
         """
         self._states.clear()
+        self._pointers.clear()
         async for name, data in self._master.states():
             state = State(self._log.end_offset, name, data, whole=True)
             if state.points:
-                self._states.put(state)
+                self._pointers.put(state)
             else:
                 await self._send_state(name, data, whole=True)
 

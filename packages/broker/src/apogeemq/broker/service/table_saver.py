@@ -1,7 +1,7 @@
 """Writes one table: what changed goes into the journal of its file, or the whole goes into the file."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from apogeemq.broker.service.saved_tables import KeyT, SavedTable
@@ -20,7 +20,7 @@ class TableSaver(Generic[KeyT]):
     Args:
         table: what.
         file: where to; loaded already.
-        before_write: called in the thread, after the copy was made and before it is written.
+        before_write: waited for after the copy was made and before it is written.
         on_written: gets each change, in the form of the file, once it is on the disk.
     """
 
@@ -29,7 +29,7 @@ class TableSaver(Generic[KeyT]):
         table: SavedTable[KeyT],
         file: JournaledFile,
         *,
-        before_write: Callable[[], None] | None = None,
+        before_write: Callable[[], Awaitable[None]] | None = None,
         on_written: Callable[[bytes], None] | None = None,
     ) -> None:
         self._table = table
@@ -68,8 +68,8 @@ class TableSaver(Generic[KeyT]):
         try:
             is_part_wanted = not whole or self._on_written is not None
             part = await self._table.part(keys) if is_part_wanted else None
-            if whole or part is None or not await _in_thread(self._append, part):
-                await _in_thread(self._save, await self._table.whole())
+            if whole or part is None or not await self._put(self._append, part):
+                await self._put(self._save, await self._table.whole())
         except BaseException:
             self._table.changed.update(keys)
             raise
@@ -77,17 +77,16 @@ class TableSaver(Generic[KeyT]):
         if self._on_written is not None and part is not None and keys:
             self._on_written(await asyncio.to_thread(part.encode))
 
+    async def _put(self, write: Callable[[JsonBody], T], body: JsonBody) -> T:
+        if self._before_write is not None:
+            await self._before_write()
+        return await _in_thread(write, body)
+
     def _append(self, part: JsonBody) -> bool:
-        self._prepare()
         return self._file.append(part.encode())
 
     def _save(self, whole: JsonBody) -> None:
-        self._prepare()
         self._file.save(whole.encode(pretty=True))
-
-    def _prepare(self) -> None:
-        if self._before_write is not None:
-            self._before_write()
 
 
 async def _in_thread(write: Callable[[JsonBody], T], body: JsonBody) -> T:
