@@ -367,7 +367,12 @@ class BrokerNode(Process):
             case Ack(epoch, offset):
                 assert session.hello is not None
                 who = progress.Member(session.hello.broker_id, session.hello.incarnation)
-                self._advance(progress.Acknowledged(epoch, who, offset, session.hello.is_learner))
+                has_tables = self.has_tables(session)
+                self._advance(progress.Acknowledged(epoch, who, offset, session.hello.is_learner, has_tables))
+
+    def has_tables(self, session: ReplicaSession) -> bool:
+        """Whether a replica has stored what belongs to the log and is no part of it; here there is nothing such."""
+        return True
 
     def chunk_from(self, offset: int) -> follower.Chunk | None:
         """The next piece of the log for a replica; it never crosses the end of an epoch."""

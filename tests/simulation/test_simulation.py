@@ -6,6 +6,7 @@ from apogeemq.controller.core.requests import AskElection, ChangeSet, Leave, Mem
 from tests.simulation.broker_node import BrokerNode, Machines
 from tests.simulation.cluster import Cluster, Settings, run
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.popped_broker import POPPED
 from tests.simulation.timed_broker import TIMED
 from tests.simulation.topic_broker import TOPICS
 
@@ -53,6 +54,12 @@ def test_invariants_hold_while_the_log_expires(seed: int) -> None:
 def test_a_new_master_has_the_topics_of_all_that_was_acknowledged(seed: int) -> None:
     """They travel before the first message that needs them (architecture §6.10), through any faults."""
     assert run(seed, TOPICS).checkers.acknowledged_count > 50
+
+
+@pytest.mark.parametrize("seed", [*range(10), 19])
+def test_what_was_popped_comes_again_whoever_leads(seed: int) -> None:
+    """Pointers that are no part of the log are never ahead of what the next master has; 0 and 19 found a standstill."""
+    assert run(seed, POPPED).checkers.acknowledged_count > 50
 
 
 @pytest.mark.parametrize("seed", range(12))

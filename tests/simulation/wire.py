@@ -104,10 +104,11 @@ class CopyFrom:
 
 @dataclass(frozen=True)
 class Ack:
-    """Replica to master: held up to here."""
+    """Replica to master: held up to here; `pointers` is how many of them it has stored of this stream."""
 
     epoch: int
     offset: int
+    pointers: int = 0
 
 
 @dataclass(frozen=True)

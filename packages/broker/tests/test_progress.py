@@ -70,6 +70,17 @@ def test_a_replica_that_caught_up_is_proposed_at_once_and_waited_for_until_the_c
     assert master.step(TakeSet(frozenset({1, 2}), 10), 70)[0] == Confirm(300)
 
 
+def test_a_replica_without_the_tables_is_not_proposed_and_counts_all_the_same() -> None:
+    """One that was proposed, and connects anew: its tables wait for what is confirmed, which waits for it."""
+    master = leading(1, 2)
+    master.step(ack(B, 100), 10)
+    assert master.step(Acknowledged(EPOCH, C, 100, has_tables=False), 20) == ()
+    assert master.step(ack(C, 100), 30) == (Propose(EPOCH, 9, (A, B, C)),)
+    master.step(Written(300), 40)
+    assert master.step(ack(B, 300), 50) == ()
+    assert master.step(Acknowledged(EPOCH, C, 200, has_tables=False), 60) == (Confirm(200),)
+
+
 def test_a_proposal_is_made_again_each_half_second() -> None:
     """Until the state of the set goes on."""
     master = leading(1, 2)

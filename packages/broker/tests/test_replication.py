@@ -389,6 +389,23 @@ async def test_pointers_wait_until_their_place_is_confirmed(world: SetWorld) -> 
     assert second.states == [(CONSUMER_OFFSETS, b"+1", False, master.log.end_offset)]
 
 
+async def test_a_replica_that_was_proposed_and_connects_anew_holds_nobody_up(world: SetWorld) -> None:
+    """Its pointers wait for what is confirmed, and that for what it holds: this counts before it has the pointers."""
+    master, second, third = [await world.broker(number) for number in (1, 2, 3)]
+    master.tables[CONSUMER_OFFSETS] = b"{0}"
+    await master.lead(1, {1, 2})
+    for replica in (second, third):
+        replica.follow(master, 1)
+    await world.run(1)
+    assert {each.broker_id for each in master.proposals[-1].members} == {1, 2, 3}
+    await third.following.stop()
+    master.send()
+    third.follow(master, 1)
+    await world.run(1)
+    assert master.log.confirm_offset == master.log.end_offset
+    assert third.states[-1][0] == CONSUMER_OFFSETS
+
+
 async def test_who_waits_for_a_confirmation_hears_of_it(world: SetWorld) -> None:
     """Or that this master leads no longer."""
     master, second = [await world.broker(number) for number in (1, 2)]

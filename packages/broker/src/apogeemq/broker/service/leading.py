@@ -230,9 +230,7 @@ class Leading:
     def acknowledged(self, replica: progress.Member, offset: int, *, is_learner: bool, has_tables: bool) -> None:
         """For the sessions."""
         self._has_heard.set()
-        # Who comes into the set may be elected next: not with its own tables, from a log that was cut off since.
-        if has_tables or is_learner or replica.broker_id in self.progress.members:
-            self._advance(progress.Acknowledged(self.epoch, replica, offset, is_learner))
+        self._advance(progress.Acknowledged(self.epoch, replica, offset, is_learner, has_tables))
         self._on_acknowledged()
 
     def _take_written(self) -> None:

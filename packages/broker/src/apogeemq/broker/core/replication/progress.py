@@ -49,12 +49,18 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A replica holds the master's log up to here, says its stream of this epoch. May be less than before."""
+    """A replica holds the master's log up to here, says its stream of this epoch. May be less than before.
+
+    `has_tables`: and has stored all tables of this master since it began to copy. Who comes into the set may be elected
+    next: not with tables of its own, from a log that was cut off since. What it holds of the log counts all the same:
+    a proposal in flight may make it a member, and tables wait for what is confirmed.
+    """
 
     epoch: int
     replica: Member
     offset: int
     is_learner: bool = False
+    has_tables: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,7 @@ class _Position:
     offset: int
     heard_ms: int
     is_learner: bool
+    has_tables: bool
 
 
 @dataclass(slots=True)
@@ -198,7 +205,7 @@ class Progress:
     def _acknowledged(self, event: Acknowledged, now_ms: int) -> None:
         if event.epoch != self.epoch or event.replica.broker_id == self._own.broker_id:
             return
-        position = _Position(event.replica, event.offset, now_ms, event.is_learner)
+        position = _Position(event.replica, event.offset, now_ms, event.is_learner, event.has_tables)
         self._positions[event.replica.broker_id] = position
 
     def _take(self, event: TakeSet) -> None:
@@ -232,9 +239,15 @@ class Progress:
         return frozenset(stay | come | {self._own.broker_id})
 
     def may_enter(self, broker_id: int) -> bool:
-        """A member is added only when it holds all that is confirmed, and this epoch's beginning; a learner never."""
+        """A member is added only when it holds all that is confirmed, this epoch's beginning, and the tables; a learner
+        never.
+        """
         position = self._positions[broker_id]
-        return not position.is_learner and position.offset >= max(self.confirm_offset, self._start_offset)
+        return (
+            not position.is_learner
+            and position.has_tables
+            and position.offset >= max(self.confirm_offset, self._start_offset)
+        )
 
     def _is_silent(self, broker_id: int, now_ms: int) -> bool:
         if broker_id == self._own.broker_id:
