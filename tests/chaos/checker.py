@@ -17,9 +17,11 @@ again for these reasons only:
 
 - it was popped, its time is over, and it was not acknowledged in time (or nobody knows whether it was);
 - the pop that took it was answered by nobody: then it comes again after its time, and nobody saw it the first time;
+- a proxy asked again for its client when it lost a broker's answer, in a pop during a fault: the same, at any time;
 - an attempt of an ordered pop was repeated;
 - the consumer of an ordered queue begins again where its offset was saved, after a kill;
-- the broker was killed soon after it had stored the copy, and stores another (REPEAT_MS_MAX);
+- the broker was killed soon after it had stored the copy, and stores another, or a client of a proxy, which sends
+  again by itself, has it stored again (REPEAT_MS_MAX);
 - a set had another master meanwhile, who does not know what consumers did last (UNDONE_MS_MAX, docs/ha.md).
 """
 
@@ -32,6 +34,9 @@ from enum import Enum, auto
 from typing import TypeVar
 
 from tests.chaos.history import (
+    GRPC_KINDS,
+    POPPED,
+    POPPED_IN_ORDER,
     Ack,
     Change,
     Decision,
@@ -143,7 +148,7 @@ class Checker:
                 self._holds[event.of].acks.append(event)
             elif isinstance(event, Change):
                 change(self._holds[event.of], event)
-            elif isinstance(event, Pop) and event.outcome is Outcome.UNKNOWN:
+            elif isinstance(event, Pop) and self._may_be_unseen(event):
                 self._unseen_pops[event.kind].append(event)
 
     def faults(self) -> list[Fault]:
@@ -155,6 +160,14 @@ class Checker:
         found += self._rewritten()
         found += self._out_of_order()
         return sorted((fault for fault in found if not self._is_undone(fault)), key=lambda fault: fault.number)
+
+    def _may_be_unseen(self, pop: Pop) -> bool:
+        """Whether nobody saw what it took, or some of that."""
+        if pop.outcome is Outcome.UNKNOWN:
+            return True
+        return pop.kind in GRPC_KINDS and any(
+            kill.at_ms <= pop.ended_ms and pop.at_ms <= kill.ended_ms for kill in self.kills
+        )
 
     def _is_undone(self, fault: Fault) -> bool:
         """Whether it is a delivery that comes again because the next master did not know of the one before."""
@@ -194,7 +207,7 @@ class Checker:
         early = min(deliveries, key=lambda delivery: delivery.stored_ms)
         if early.stored_ms < send.not_before_ms:
             yield fault_of(FaultKind.EARLY, early, f"{send.not_before_ms - early.stored_ms} ms before its time")
-        if send.kind is Kind.TRANSACTION:
+        if send.decision is not None:
             yield from self._ended_otherwise(send, first)
         if self._was_recalled(send):
             yield fault_of(FaultKind.RECALLED, first, "it was taken back before its time")
@@ -204,7 +217,7 @@ class Checker:
         if not self._must_come(send):
             return False
         deliveries = self._deliveries.get(send.key, [])
-        if send.kind not in (Kind.POP, Kind.ORDERED_POP):
+        if send.kind not in POPPED | POPPED_IN_ORDER:
             return not deliveries
         return not any(self._holds[delivery.number].may_be_settled for delivery in deliveries)
 
@@ -231,9 +244,13 @@ class Checker:
     def _repeated(self, send: Send, deliveries: list[Delivery]) -> Iterator[Fault]:
         if send.kind is Kind.ORDERED_PULL:
             yield from self._pulled_again(deliveries)
-        elif send.kind is Kind.ORDERED_POP:
+        elif send.kind is Kind.GRPC_ORDERED:
+            yield from self._stored_again(deliveries, 0)
+            for copy in {delivery.place for delivery in deliveries}:
+                yield from self._popped_again_in_order([each for each in deliveries if each.place == copy])
+        elif send.kind in POPPED_IN_ORDER:
             yield from self._popped_again_in_order(deliveries)
-        elif send.kind is Kind.POP:
+        elif send.kind in POPPED:
             yield from self._popped_again(deliveries)
         elif send.kind is Kind.PULL:
             yield from self._stored_twice(deliveries)
@@ -286,7 +303,8 @@ class Checker:
         holds = (self._holds[parent.number] for parent in parents)
         if any(not hold.is_settled and hold.earliest_ms <= delivery.stored_ms for hold in holds):
             return True
-        return any(pop.at_ms + pop.invisible_ms <= delivery.stored_ms for pop in self._unseen_pops[Kind.POP])
+        pops = self._unseen_pops[self.sends[delivery.key].kind]
+        return any(pop.at_ms + pop.invisible_ms <= delivery.stored_ms for pop in pops)
 
     def _stored_again(self, deliveries: list[Delivery], allowed: int) -> Iterator[Fault]:
         """Copies of the same, but for `allowed` ones, need a kill between them, and soon after the one before."""

@@ -38,6 +38,21 @@ class Kind(Enum):
     """Due after a level's delay or at a millisecond; perhaps recalled."""
     TRANSACTION = "transaction"
     """Sent as a half message, and ended later."""
+    GRPC = "grpc"
+    """Sent and popped over a proxy, as the next three are, by a client that sends again by itself."""
+    GRPC_ORDERED = "grpc-ordered"
+    """Popped in the order of its message group."""
+    GRPC_DELAYED = "grpc-delayed"
+    """Due at a millisecond; perhaps recalled."""
+    GRPC_TRANSACTION = "grpc-transaction"
+    """Sent as a half message, and ended later."""
+
+
+GRPC_KINDS = frozenset({Kind.GRPC, Kind.GRPC_ORDERED, Kind.GRPC_DELAYED, Kind.GRPC_TRANSACTION})
+POPPED = frozenset({Kind.POP, Kind.GRPC, Kind.GRPC_DELAYED, Kind.GRPC_TRANSACTION})
+"""What is not acknowledged comes again as another copy."""
+POPPED_IN_ORDER = frozenset({Kind.ORDERED_POP, Kind.GRPC_ORDERED})
+"""What is not acknowledged comes again from its place."""
 
 
 class Outcome(Enum):
@@ -105,7 +120,11 @@ class Send(Call):
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Pop(Call):
-    """Messages of a kind were asked for. One that is UNKNOWN may have taken some, which nobody saw."""
+    """Messages of a kind were asked for. One that is UNKNOWN may have taken some, which nobody saw.
+
+    `invisible_ms` is the least time after which these come again: 0 over a proxy, which gives back what it could not
+    hand out.
+    """
 
     kind: Kind
     invisible_ms: int

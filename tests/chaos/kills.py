@@ -17,7 +17,7 @@ from random import Random
 from tests.chaos import delayed, popping, transacting
 from tests.chaos.checker import Checker, Fault
 from tests.chaos.history import Delivery, Event, History, Kill, Outcome, Send, now_ms
-from tests.chaos.worker import Worker
+from tests.chaos.worker import AnyWorker, Worker
 from tests.config_files import topic_config, write_config_files
 from tests.e2e.process import ManagedProcess, Ready, fixed_ports, start_all_in_one
 
@@ -152,7 +152,7 @@ def _let_live(broker: MortalBroker, random: Random) -> None:
     time.sleep(random.uniform(*LIFE_S))
 
 
-def wait_for_the_rest(history: History, workers: Sequence[Worker], timeout_s: float) -> None:
+def wait_for_the_rest(history: History, workers: Sequence[AnyWorker], timeout_s: float) -> None:
     """Until all has come, and then a little longer. What is missing after the deadline is judged as lost."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and Checker(history.events()).unfinished():
@@ -161,7 +161,7 @@ def wait_for_the_rest(history: History, workers: Sequence[Worker], timeout_s: fl
     time.sleep(QUIET_S)
 
 
-def fail_with(workers: Sequence[Worker]) -> None:
+def fail_with(workers: Sequence[AnyWorker]) -> None:
     """Raise AssertionError where the thread of one of them failed."""
     for worker in workers:
         if worker.failure is not None:

@@ -3,10 +3,10 @@
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Self
 
-from tests.chaos.history import History, Kill, Outcome, Send
+from tests.chaos.history import History, Kill, Kind, Outcome, Send
 
 LOOK_S = 0.05
 
@@ -37,12 +37,15 @@ class Master:
             self.address = self._routed() or self.address
 
 
-def pause_s(history: History, kill: Kill) -> float:
-    """The longest time between two acknowledged sends, from a fault's beginning to its end, in seconds."""
+def pause_s(history: History, kill: Kill, kinds: Collection[Kind] = frozenset(Kind)) -> float:
+    """The longest time between two acknowledged sends of these kinds, from a fault's beginning to its end, seconds."""
     acknowledged = sorted(
         event.ended_ms
         for event in history.events()
-        if isinstance(event, Send) and event.outcome is Outcome.ACKNOWLEDGED and event.ended_ms >= kill.at_ms
+        if isinstance(event, Send)
+        and event.kind in kinds
+        and event.outcome is Outcome.ACKNOWLEDGED
+        and event.ended_ms >= kill.at_ms
     )
     times = [kill.at_ms, *(each for each in acknowledged if each <= kill.ended_ms), kill.ended_ms]
     return max((later - earlier for earlier, later in itertools.pairwise(times)), default=math.inf) / 1000

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from tests.chaos.network import PrivateNetwork
 from tests.chaos.set_faults import LEASES_S, frozen, killed
-from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment
+from tests.e2e.broker_set import CONTROLLERS, PROXIES, BrokerSetDeployment
 from tests.etcd_cluster import machine_name
 
 UNSYNCED_BYTES = 2_048
@@ -51,9 +51,9 @@ def master_deaf(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Ite
 
 @contextlib.contextmanager
 def master_cut_from_set(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Iterator[None]:
-    """Only clients reach the master: they go on sending to it, and must not be told that anything is stored."""
+    """Only clients and proxies reach the master: they go on sending, and must not be told that anything is stored."""
     master = deployment.master()
-    with network.parted([master], network.others([master], clients=False)):
+    with network.parted([master], network.others([master, *PROXIES], clients=False)):
         time.sleep(LEASES_S)
         yield
 
@@ -84,13 +84,13 @@ def slave_cut_off(deployment: BrokerSetDeployment, network: PrivateNetwork) -> I
 
 @contextlib.contextmanager
 def master_and_slave_cut_off(deployment: BrokerSetDeployment, network: PrivateNetwork) -> Iterator[None]:
-    """A room with the master, a slave and the active controller is cut off: apache/rocketmq#6662. Clients reach both.
+    """A room with the master, a slave and the active controller is cut off: apache/rocketmq#6662.
 
-    The rest, with etcd, elects the third broker.
+    Clients and proxies reach both. The rest, with etcd, elects the third broker.
     """
     active = deployment.active_controller()
     room = [deployment.master(), deployment.slaves()[0], active]
-    with network.parted(room, network.others(room, clients=False)):
+    with network.parted(room, network.others([*room, *PROXIES], clients=False)):
         time.sleep(LEASES_S)
         yield
 

@@ -4,14 +4,16 @@
 whole ── a fault begins ── 2 to 4 s, perhaps another master ── it ends ── whole again ── the next fault …
    └─ clients of each kind send and consume all the while; in the end all is consumed, and the history is judged
 ```
-Etcd ×3, a name server, two controllers and three brokers as processes on this machine, leases of 3 s. A fault's pause
-is the longest time without an acknowledged send from its beginning until everything is whole again.
+Etcd ×3, a name server, two controllers, three brokers and two proxies as processes on this machine, leases of 3 s. A
+fault's pause is the longest time without an acknowledged send from its beginning until everything is whole again: of
+the Remoting clients, which go straight to the master, and of the gRPC ones, which go over a proxy.
 
 Where a private network can be made (`network.py`) each of them has a machine of its own there, and cuts, full disks and
 losses of power are among the faults; elsewhere all are on loopback, and a line says why.
 """
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 import itertools
@@ -29,14 +31,26 @@ from typing import NoReturn
 
 import msgspec
 
-from tests.chaos import beside, delayed, kills, network, network_faults, popping, transacting
+from tests.chaos import (
+    beside,
+    delayed,
+    kills,
+    network,
+    network_faults,
+    over_grpc,
+    popping,
+    proxy_faults,
+    set_faults,
+    transacting,
+)
 from tests.chaos.checker import Checker, Fault
-from tests.chaos.history import History, Kill, now_ms
+from tests.chaos.history import GRPC_KINDS, History, Kill, Kind, now_ms
 from tests.chaos.master import Master, pause_s
 from tests.chaos.network import PrivateNetwork
-from tests.chaos.set_faults import FAULTS, MakeFault
-from tests.config_files import topic_config, write_config_files
-from tests.e2e.broker_set import CONTROLLERS, BrokerSetDeployment
+from tests.chaos.set_faults import MakeFault
+from tests.chaos.worker import AnyWorker
+from tests.config_files import group_config, topic_config, write_config_files
+from tests.e2e.broker_set import CONTROLLERS, PROXIES, BrokerSetDeployment
 from tests.etcd_cluster import machine_name, programs
 from tests.machines import loopback
 
@@ -59,7 +73,16 @@ TOPICS = (
     topic_config(popping.FIFO_TOPIC, message_type="FIFO"),
     topic_config(delayed.TOPIC),
     topic_config(transacting.TOPIC),
+    topic_config(over_grpc.GrpcWorker.topic),
+    topic_config(over_grpc.GrpcOrderedWorker.topic, message_type="FIFO"),
+    topic_config(over_grpc.GrpcDelayedWorker.topic, message_type="DELAY"),
+    topic_config(over_grpc.GrpcTransactionWorker.topic, message_type="TRANSACTION"),
 )
+GROUPS = (group_config(over_grpc.GrpcOrderedWorker.group, consumeMessageOrderly=True),)
+FAULTS = set_faults.FAULTS | proxy_faults.FAULTS
+NETWORK_FAULTS = network_faults.FAULTS | proxy_faults.NETWORK_FAULTS
+REMOTING_KINDS = frozenset(Kind) - GRPC_KINDS
+WORKERS = (*kills.WORKERS, *over_grpc.WORKERS)
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
@@ -67,10 +90,11 @@ TOPICS = (
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One fault, and the longest time without an acknowledged send."""
+    """One fault, and the longest time without an acknowledged send, of Remoting clients and of gRPC ones."""
 
     fault: str
     pause_s: float
+    grpc_pause_s: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +114,14 @@ class Report:
     def __str__(self) -> str:
         pauses = defaultdict(list)
         for each in self.rounds:
-            pauses[each.fault].append(each.pause_s)
-        lines = [f"{'fault':30} rounds   p50 s   max s without an acknowledged send"]
-        lines += [
-            f"{name:30} {len(found):6} {statistics.median(found):7.2f} {max(found):7.2f}"
-            for name, found in sorted(pauses.items())
+            pauses[each.fault].append((each.pause_s, each.grpc_pause_s))
+        lines = [
+            f"{'':30} {'':6} {'Remoting':>15} {'gRPC':>15}",
+            f"{'fault':30} rounds   p50 s   max s   p50 s   max s without an acknowledged send",
         ]
+        for name, found in sorted(pauses.items()):
+            figures = (f"{statistics.median(each):7.2f} {max(each):7.2f}" for each in zip(*found, strict=True))
+            lines.append(f"{name:30} {len(found):6} {' '.join(figures)}")
         kinds = ", ".join(f"{name} {count:,} ({self.delivered[name]:,})" for name, count in self.acknowledged.items())
         lasted = f"{len(self.rounds)} rounds in {self.seconds:.0f} s"
         lines += [
@@ -124,22 +150,23 @@ def run(
     `directory`. Raises AssertionError when a worker fails, or the set does not become whole again.
     """
     random, history, began_s = Random(seed), History(), time.monotonic()
-    seen: list[tuple[str, Kill]] = []
+    seen: list[Round] = []
     with _deployed(directory / "set") as (deployment, faults):
         deployment.whole()
-        with Master(deployment.routed) as master:
-            workers = [make(lambda: master.address, history, Random(random.random())) for make in kills.WORKERS]
-            for worker in workers:
-                worker.bears_silence = True
+        with Master(deployment.routed) as master, over_grpc.event_loop() as loop:
+            workers = [*_straight(master, history, random), *_over_proxies(deployment, loop, history, random)]
             try:
                 for worker in workers:
                     worker.start()
                 kinds = sorted(set(only or faults))
                 for number, name in enumerate(itertools.islice(_in_turn(random, kinds), rounds)):
                     time.sleep(random.uniform(*BETWEEN_S))
-                    seen.append((name, _suffer(deployment, history, faults[name], random)))
+                    seen.append(_round(history, name, _suffer(deployment, history, faults[name], random)))
                     kills.fail_with(workers)
-                    told(f"{number + 1} of {rounds}: {name}, {pause_s(history, seen[-1][1]):.2f} s without a send")
+                    told(
+                        f"{number + 1} of {rounds}: {name}, {seen[-1].pause_s:.2f} s without a send, "
+                        f"{seen[-1].grpc_pause_s:.2f} s over gRPC"
+                    )
                 for worker in workers:
                     worker.is_sending = False
                 kills.wait_for_the_rest(history, workers, FINISH_TIMEOUT_S)
@@ -148,10 +175,32 @@ def run(
                     worker.end()
                 history.write(directory / kills.HISTORY)
         defects = [name for name in CONTROLLERS if "Traceback" in deployment.controllers.process(name).log]
+        defects += [name for name in PROXIES if "Traceback" in deployment.process(name).log]
         assert "Traceback" not in deployment.logs(), f"a broker told of a defect, see {directory}/set/logs"
         assert not defects, f"{defects} told of a defect, see {directory}/set/logs"
     kills.fail_with(workers)
-    return _report(history, seed, [Round(name, pause_s(history, kill)) for name, kill in seen], began_s)
+    return _report(history, seed, seen, began_s)
+
+
+def _straight(master: Master, history: History, random: Random) -> Iterator[AnyWorker]:
+    """Remoting clients, one of each kind, which go to the master."""
+    for make in kills.WORKERS:
+        worker = make(lambda: master.address, history, Random(random.random()))
+        worker.bears_silence = True
+        yield worker
+
+
+def _over_proxies(
+    deployment: BrokerSetDeployment, loop: asyncio.AbstractEventLoop, history: History, random: Random
+) -> Iterator[AnyWorker]:
+    """gRPC clients, one of each kind, which know both proxies."""
+    address = ";".join(deployment.proxies[name]["grpc"] for name in PROXIES)
+    for make in over_grpc.WORKERS:
+        yield make(address, loop, history, Random(random.random()))
+
+
+def _round(history: History, name: str, kill: Kill) -> Round:
+    return Round(name, pause_s(history, kill, REMOTING_KINDS), pause_s(history, kill, GRPC_KINDS))
 
 
 @contextlib.contextmanager
@@ -162,12 +211,12 @@ def _deployed(data: pathlib.Path) -> Iterator[tuple[BrokerSetDeployment, dict[st
     with contextlib.ExitStack() as stack:
         machine_of = loopback
         if network.is_entered():
-            names = [*BROKERS, *CONTROLLERS, "namesrv", *map(machine_name, range(ETCD_MEMBERS))]
+            names = [*BROKERS, *CONTROLLERS, "namesrv", *map(machine_name, range(ETCD_MEMBERS)), *PROXIES]
             private = stack.enter_context(PrivateNetwork(names, data.parent, disks))
             machine_of = private.machine
-            faults |= {name: _on(private, fault) for name, fault in network_faults.FAULTS.items()}
+            faults |= {name: _on(private, fault) for name, fault in NETWORK_FAULTS.items()}
         for path in disks.values():
-            write_config_files(path / "config", TOPICS)
+            write_config_files(path / "config", TOPICS, GROUPS)
         deployment = BrokerSetDeployment(
             data,
             broker_name=popping.BROKER_NAME,
@@ -176,7 +225,10 @@ def _deployed(data: pathlib.Path) -> Iterator[tuple[BrokerSetDeployment, dict[st
             settings=SETTINGS,
             machine_of=machine_of,
         )
-        yield stack.enter_context(deployment), faults
+        stack.enter_context(deployment)
+        for name in PROXIES:
+            deployment.start_proxy(name)
+        yield deployment, faults
 
 
 def _on(private: PrivateNetwork, fault: network_faults.MakeNetworkFault) -> MakeFault:
@@ -227,7 +279,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.network == "private":
             _refuse(f"--network private: no private network can be made here: {why}")
         _tell(f"on loopback, without faults of the network: no private network can be made here: {why}")
-    known = [*FAULTS, *(network_faults.FAULTS if is_private else ())]
+    known = [*FAULTS, *(NETWORK_FAULTS if is_private else ())]
     if unknown := set(options.only) - set(known):
         where = PRIVATE if is_private else LOOPBACK
         _refuse(f"--only {', '.join(sorted(unknown))}: on {where} there is {', '.join(known)}")

@@ -80,8 +80,8 @@ class Story:
         """It is to be in hand for so long from now on."""
         self._call(Change(of=delivery.number, visible_ms=self.now_ms + 10 + new_ms), outcome)
 
-    def pop(self, outcome: Outcome) -> None:
-        self._call(Pop(kind=Kind.POP, invisible_ms=INVISIBLE_MS), outcome)
+    def pop(self, outcome: Outcome, kind: Kind = Kind.POP, invisible_ms: int = INVISIBLE_MS) -> None:
+        self._call(Pop(kind=kind, invisible_ms=invisible_ms), outcome)
 
     def recall(self, key: str, outcome: Outcome = ACKNOWLEDGED) -> None:
         self._call(Recall(key=key), outcome)
@@ -89,9 +89,10 @@ class Story:
     def end(self, key: str, decision: Decision, outcome: Outcome = ACKNOWLEDGED) -> None:
         self._call(End(key=key, decision=decision), outcome)
 
-    def kill(self, *, moves: bool = False) -> None:
+    def kill(self, *, moves: bool = False, lasts_ms: int = 0) -> None:
+        """What follows is in its time, if it lasts."""
         self.wait(10)
-        self.history.add(Kill(at_ms=self.now_ms, ended_ms=self.now_ms, moves=moves))
+        self.history.add(Kill(at_ms=self.now_ms, ended_ms=self.now_ms + lasts_ms, moves=moves))
 
     def found(self) -> list[tuple[FaultKind, str]]:
         return [(fault.kind, fault.key) for fault in Checker(self.history.events()).faults()]
@@ -515,3 +516,59 @@ def test_what_is_unfinished_is_told(story: Story) -> None:
     assert [send.key for send in Checker(story.history.events()).unfinished()] == ["m"]
     story.ack(delivery)
     assert Checker(story.history.events()).unfinished() == []
+
+
+# -- over proxies ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_client_of_a_proxy_may_store_a_message_twice_around_a_fault(story: Story, *, is_killed: bool) -> None:
+    """Its library sends again by itself; without a fault nothing is in its way."""
+    send_in_order(story, Kind.GRPC_ORDERED, "m1")
+    first = story.deliver("m1")
+    story.ack(first)
+    if is_killed:
+        story.kill()
+    story.ack(story.deliver("m1"))
+    assert story.found() == ([] if is_killed else [(FaultKind.DUPLICATE, "m1")])
+
+
+def test_an_ordered_copy_over_a_proxy_that_was_acknowledged_and_comes_again(story: Story) -> None:
+    """From the same place: no sending again excuses that."""
+    send_in_order(story, Kind.GRPC_ORDERED, "m1")
+    first = story.deliver("m1", offset=7)
+    story.ack(first)
+    story.deliver("m1", offset=7, stored_ms=first.stored_ms)
+    assert story.found() == [(FaultKind.DUPLICATE, "m1")]
+
+
+@pytest.mark.parametrize("lasts_ms", [100, 0])
+def test_a_proxy_may_ask_again_during_a_fault(story: Story, lasts_ms: int) -> None:
+    """The client gets an answer, and not what an answer before that one had; a fault that is over excuses nothing."""
+    story.send("m1", Kind.GRPC)
+    story.kill(moves=True, lasts_ms=lasts_ms)
+    story.pop(ACKNOWLEDGED, Kind.GRPC, invisible_ms=0)
+    story.ack(story.deliver("m1", failures=1))
+    assert story.found() == ([] if lasts_ms else [(FaultKind.DUPLICATE, "m1")])
+
+
+@pytest.mark.parametrize(
+    ("decision", "found"),
+    [(Decision.COMMIT, [(FaultKind.UNDECIDED, "m1")]), (Decision.ROLLBACK, [(FaultKind.ROLLED_BACK, "m1")])],
+)
+def test_a_transaction_over_a_proxy_that_nobody_ended(
+    story: Story, decision: Decision, found: list[tuple[FaultKind, str]]
+) -> None:
+    """It may not be popped."""
+    story.send("m1", Kind.GRPC_TRANSACTION, decision=decision)
+    story.ack(story.deliver("m1"))
+    assert story.found() == found
+
+
+@pytest.mark.parametrize("kind", [Kind.GRPC, Kind.GRPC_ORDERED, Kind.GRPC_DELAYED, Kind.GRPC_TRANSACTION])
+def test_what_was_popped_over_a_proxy_must_be_settled(story: Story, kind: Kind) -> None:
+    """Or come again."""
+    story.send("m1", kind, decision=Decision.COMMIT if kind is Kind.GRPC_TRANSACTION else None)
+    story.end("m1", Decision.COMMIT)
+    story.deliver("m1")
+    assert story.found() == [(FaultKind.LOST, "m1")]

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.chaos import kills
+from tests.chaos import sets
 
 ROUNDS = 3
 TIMEOUT_S = 400.0
@@ -28,4 +28,4 @@ def test_three_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(done.stdout)
     assert len(report["rounds"]) == ROUNDS
     assert report["faults"] == []
-    assert all(report["delivered"][each.name] for each in kills.WORKERS), f"somebody did nothing: {report}"
+    assert all(report["delivered"][each.name] for each in sets.WORKERS), f"somebody did nothing: {report}"

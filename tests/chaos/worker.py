@@ -35,27 +35,23 @@ TIMED_OUT = "the broker took a request and neither answered nor closed the conne
 CallT = TypeVar("CallT", bound=Call)
 
 
-class Worker(abc.ABC):
-    """The thread and its connection. `step` is called again and again, over a connection that may break in it.
+class AnyWorker(abc.ABC):
+    """The thread, over whatever protocol.
 
     Args:
-        where: gives the broker's address, the same after each kill; of a set the master's, empty while there is none.
         history: gets everything.
         random: makes its choices.
     """
 
     name: str
-    bears_silence = False
-    """Whether a broker may take a request and answer nothing: one that is frozen does."""
 
-    def __init__(self, where: Callable[[], str], history: History, random: Random) -> None:
+    def __init__(self, history: History, random: Random) -> None:
         self.history = history
         self.random = random
         self.is_sending = True
         """Cleared when no more is to be sent, and all that is there is to be consumed."""
         self.failure: BaseException | None = None
         """What ended the thread, where it was not told to end."""
-        self._where = where
         self._numbers = itertools.count()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self.name)
@@ -69,9 +65,42 @@ class Worker(abc.ABC):
         self._is_over.set()
         self._thread.join()
 
+    def next_key(self) -> str:
+        """Of a message that was never sent."""
+        return f"{self.name}-{next(self._numbers)}"
+
+    @abc.abstractmethod
+    def _go_on(self) -> None:
+        """Over one connection, until it breaks or `_is_over` is set. What it raises ends the thread."""
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over.is_set():
+                self._go_on()
+                self._is_over.wait(RECONNECT_S)
+        except BaseException as error:  # noqa: BLE001 — told to whoever asks, who fails with it
+            self.failure = error
+
+
+class Worker(AnyWorker):
+    """A client of a broker. `step` is called again and again, over a connection that may break in it.
+
+    Args:
+        where: gives the broker's address, the same after each kill; of a set the master's, empty while there is none.
+        history: gets everything.
+        random: makes its choices.
+    """
+
+    bears_silence = False
+    """Whether a broker may take a request and answer nothing: one that is frozen does."""
+
+    def __init__(self, where: Callable[[], str], history: History, random: Random) -> None:
+        super().__init__(history, random)
+        self._where = where
+
     # -- what a kind does ----------------------------------------------------------------------------------------------
 
-    def connected(self, client: WireClient) -> None:  # noqa: B027 — most kinds have nothing to say
+    def connected(self, client: WireClient) -> None:
         """There is a new connection."""
 
     @abc.abstractmethod
@@ -79,10 +108,6 @@ class Worker(abc.ABC):
         """Send a little, consume a little; must not wait for long."""
 
     # -- parts for it --------------------------------------------------------------------------------------------------
-
-    def next_key(self) -> str:
-        """Of a message that was never sent."""
-        return f"{self.name}-{next(self._numbers)}"
 
     def send(
         self, client: WireClient, send: Send, topic: str, queue_id: int, properties: Mapping[str, str], **more: str
@@ -103,14 +128,6 @@ class Worker(abc.ABC):
             accepted = reply.code == ResponseCode.SUCCESS
             self.history.end(call, Outcome.ACKNOWLEDGED if accepted else Outcome.REFUSED)
         return reply
-
-    def _run(self) -> None:
-        try:
-            while not self._is_over.is_set():
-                self._go_on()
-                self._is_over.wait(RECONNECT_S)
-        except BaseException as error:  # noqa: BLE001 — told to whoever asks, who fails with it
-            self.failure = error
 
     def _go_on(self) -> None:
         """Over one connection, until it breaks, or somebody else is master."""

@@ -24,6 +24,8 @@ from tests.machines import MachineOf, loopback
 SET = "broker-a"
 WAIT_S = 60.0
 CONTROLLERS = ("one", "two")
+PROXIES = ("proxy-1", "proxy-2")
+"""What proxies are called where there are two."""
 SEND_PAUSE_S = 0.005
 
 
@@ -52,6 +54,8 @@ class BrokerSetDeployment:
         self.namesrv = ""
         self._namesrv_mesh = ""
         self.remoting: dict[str, str] = {}
+        self.proxies: dict[str, Mapping[str, str]] = {}
+        """Listeners of those that were started, by their names."""
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -92,10 +96,12 @@ class BrokerSetDeployment:
         self.remoting[name] = listeners["remoting"]
         return process
 
-    def start_proxy(self) -> Mapping[str, str]:
+    def start_proxy(self, name: str = "proxy") -> Mapping[str, str]:
         """Start one that asks the name server; gives its listeners."""
-        _, listeners = self._start("proxy", "proxy", {"identity.namesrv_addr": self._namesrv_mesh})
-        return listeners
+        host = self._machine_of(name).host
+        settings = {"identity.namesrv_addr": self._namesrv_mesh, "listeners.http.host": host}
+        _, self.proxies[name] = self._start("proxy", name, settings)
+        return self.proxies[name]
 
     def _start(self, service: str, name: str, settings: Mapping[str, str]) -> tuple[ManagedProcess, Mapping[str, str]]:
         config = self._directory / f"{name}.toml"
