@@ -127,6 +127,16 @@ class BrokerNode(Process):
         return self.is_up and self._follower.phase is follower.Phase.HALTED
 
     @property
+    def is_copying(self) -> bool:
+        """Whether it continues its master's log."""
+        return self.is_up and self._follower.phase is follower.Phase.COPYING
+
+    def break_streams(self) -> None:
+        """Those of its replicas end."""
+        for session in list(self._replicas.values()):
+            session.close()
+
+    @property
     def log(self) -> bytes:
         """All of it."""
         return bytes(self.disk.log)
