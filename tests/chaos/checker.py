@@ -60,6 +60,10 @@ UNDONE_MS_MAX = 12_000
 """Pops, acknowledgements and the progress of delay levels that are older than this when a master goes are known to the
 next one: tables are saved each 5 or 10 s."""
 
+GRPC_SEND_MS_MAX, GRPC_SENT_AGAIN_MAX = 3_000, 2
+"""For so long our gRPC library sends, and so often again; its copies of a delayed message come at their time, when the
+fault may be over."""
+
 
 class FaultKind(Enum):
     """See above."""
@@ -310,8 +314,14 @@ class Checker:
         """Copies of the same, but for `allowed` ones, need a kill between them, and soon after the one before."""
         copies = sorted({delivery.place: delivery for delivery in deliveries}.values(), key=lambda copy: copy.stored_ms)
         groundless = [again for before, again in itertools.pairwise(copies) if not self._was_killed(before, again)]
-        for again in groundless[allowed:]:
+        for again in groundless[allowed + self._sent_again_max(self.sends[deliveries[0].key]) :]:
             yield fault_of(FaultKind.DUPLICATE, again, "it was stored again, and no kill came between")
+
+    def _sent_again_max(self, send: Send) -> int:
+        """How often a client may have sent it again by itself: only what was on its way during a fault."""
+        end_ms = send.ended_ms or send.at_ms + GRPC_SEND_MS_MAX
+        is_disturbed = any(kill.at_ms <= end_ms and send.at_ms <= kill.ended_ms for kill in self.kills)
+        return GRPC_SENT_AGAIN_MAX if send.kind in GRPC_KINDS and is_disturbed else 0
 
     def _was_killed(self, before: Delivery, again: Delivery) -> bool:
         return any(

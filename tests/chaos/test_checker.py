@@ -533,6 +533,17 @@ def test_a_client_of_a_proxy_may_store_a_message_twice_around_a_fault(story: Sto
     assert story.found() == ([] if is_killed else [(FaultKind.DUPLICATE, "m1")])
 
 
+@pytest.mark.parametrize("lasts_ms", [100, 0])
+def test_a_delayed_message_that_was_sent_again_in_a_fault_may_come_twice_after_it(story: Story, lasts_ms: int) -> None:
+    """Both copies waited for their time; a send that no fault disturbed is stored once."""
+    story.kill(moves=True, lasts_ms=lasts_ms)
+    story.send("m1", Kind.GRPC_DELAYED, UNKNOWN if lasts_ms else ACKNOWLEDGED, due_ms=story.now_ms + 50_000)
+    story.wait(60_000)
+    for _ in range(2):
+        story.ack(story.deliver("m1"))
+    assert story.found() == ([] if lasts_ms else [(FaultKind.DUPLICATE, "m1")])
+
+
 def test_an_ordered_copy_over_a_proxy_that_was_acknowledged_and_comes_again(story: Story) -> None:
     """From the same place: no sending again excuses that."""
     send_in_order(story, Kind.GRPC_ORDERED, "m1")
