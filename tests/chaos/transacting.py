@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from apogeemq.remoting_codec.bodies import HeartbeatData, ProducerData
-from apogeemq.remoting_codec.codes import MessageSysFlag, RequestCode
+from apogeemq.remoting_codec.codes import MessageSysFlag, RequestCode, ResponseCode
 from apogeemq.remoting_codec.command import RemotingCommand
 from apogeemq.remoting_codec.record import decode_record
 
@@ -36,7 +36,9 @@ class TransactionWorker(Worker):
 
     def connected(self, client: WireClient) -> None:
         beat = HeartbeatData(client_id="chaos", producer_data_set=[ProducerData(group_name=PRODUCERS)])
-        client.request(RequestCode.HEART_BEAT, {}, beat.encode())
+        reply = client.request(RequestCode.HEART_BEAT, {}, beat.encode())
+        if reply.code != ResponseCode.SUCCESS:  # not master yet: it would never ask one that it does not know
+            raise ConnectionError(f"the heartbeat was refused: {reply}")
 
     def step(self, client: WireClient) -> None:
         if self.is_sending:
