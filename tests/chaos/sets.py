@@ -41,6 +41,7 @@ from tests.chaos import (
     popping,
     proxy_faults,
     set_faults,
+    situations,
     transacting,
 )
 from tests.chaos.checker import Checker, Fault
@@ -60,6 +61,7 @@ FINISH_TIMEOUT_S = 90.0
 BROKERS = ("b1", "b2", "b3")
 ETCD_MEMBERS = 3
 ROUNDS_MIN = 30
+SITUATIONS = "--situations"
 PRIVATE, LOOPBACK = "a private network", "loopback"
 SETTINGS = {
     "messageDelayLevel": " ".join(f"{level}s" for level in delayed.LEVELS_S),
@@ -270,6 +272,8 @@ def _report(history: History, seed: int, rounds: Sequence[Round], began_s: float
 
 def main(arguments: Sequence[str]) -> int:
     """Run and print the report; 1 where something of ours is wrong."""
+    if SITUATIONS in arguments:
+        return situations.main([each for each in arguments if each != SITUATIONS])
     options = _options(arguments)
     is_private = network.is_entered()
     if options.network != "loopback" and not is_private:
@@ -321,6 +325,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         default=beside.OURS,
         help="whose set: ours, or Apache RocketMQ 5.3.3 in controller mode with pulling clients (default: %(default)s)",
     )
+    which.add_argument(SITUATIONS, action="store_true", help="the seven published situations instead (see its --help)")
     which.add_argument("--beside-apache", action="store_true", help="both, with pulling clients, in one table")
     options = parser.parse_args(arguments)
     if options.beside_apache or options.deployment == beside.APACHE:

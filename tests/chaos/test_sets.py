@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.chaos import sets
+from tests.chaos import network, sets, situations
 
 ROUNDS = 3
 TIMEOUT_S = 400.0
@@ -29,3 +29,18 @@ def test_three_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(report["rounds"]) == ROUNDS
     assert report["faults"] == []
     assert all(report["delivered"][each.name] for each in sets.WORKERS), f"somebody did nothing: {report}"
+
+
+@pytest.mark.verify
+def test_seven_published_situations(capsys: pytest.CaptureFixture[str]) -> None:
+    """What users lost with Apache's controller mode, on processes; those that need a cut, where one can be made."""
+    argv = [sys.executable, "-m", "tests.chaos.sets", "--situations", "-o", "json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    with capsys.disabled():
+        print(f"\n{done.stderr}")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    outcomes = {each["name"]: each["outcome"] for each in json.loads(done.stdout)}
+    why = network.why_not()
+    assert outcomes == {
+        each.name: "not run" if each.needs_cut and why else "passed" for each in situations.SITUATIONS
+    }, why

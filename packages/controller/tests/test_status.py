@@ -4,9 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from apogeemq.controller.commands import command_main
+from apogeemq.controller.commands import Controllers, command_main, describe
 from apogeemq.controller.status import render
+from apogeemq.mesh.chance import SeededChance
+from apogeemq.mesh.clock import ManualClock
+from apogeemq.mesh.memory_network import MemoryNetwork
+from apogeemq.mesh.network import CallContext, UnaryHandler
 from apogeemq.mesh.v1 import controller_pb2 as pb
+from apogeemq.mesh.v1.methods import DESCRIBE_SETS
 
 Replica = pb.SetState.Replica
 Seen = pb.DescribeSetsReply.Seen
@@ -138,3 +143,35 @@ def test_nobody_who_answers_ends_with_code_1(
     assert command_main(["status", "--controller", ";".join(targets)]) == 1
     error = capsys.readouterr().err
     assert all(target in error for target in targets)
+
+
+@pytest.mark.parametrize(
+    ("actives", "believed"),
+    [
+        ({"one": "", "two": "two:1"}, "two:1"),
+        ({"one": "gone:1", "two": "two:1"}, "two:1"),
+        ({"one": "two:1", "two": "", "three": "three:1"}, "three:1"),
+        ({"one": "two:1", "two": "one:1"}, "one:1"),
+        ({"one": "", "two": "gone:1"}, "one:1"),
+    ],
+)
+async def test_who_says_that_it_is_active_is_believed(
+    actives: dict[str, str], believed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is cut off names nobody, or who was active before; a stand-by's view is given as such."""
+    network = MemoryNetwork(ManualClock(), SeededChance(1))
+
+    async def serve(name: str, active: str) -> None:
+        async def answer(request: pb.DescribeSetsRequest, context: CallContext) -> pb.DescribeSetsReply:
+            return pb.DescribeSetsReply(controller=f"{name}:1", active=active)
+
+        await network.serve(name, 1, [UnaryHandler(DESCRIBE_SETS, answer)])
+
+    for name, active in actives.items():
+        await serve(name, active)
+    controllers = Controllers([f"{name}:1" for name in actives], network, None)
+    found = await describe(
+        controllers, lambda channel: channel.unary(DESCRIBE_SETS, pb.DescribeSetsRequest(), timeout_s=1)
+    )
+    assert found.controller == believed
+    assert ("stand-by's view" in capsys.readouterr().err) == (found.active != believed)

@@ -49,14 +49,14 @@ class Controllers:
     ) -> None:
         self.program = program
         """What its user called, for what goes wrong."""
-        self._targets = targets
+        self.targets = targets
         self._network = network
         self._tls = tls
 
     async def ask_any(self, call: Callable[[MeshChannel], Awaitable[_Reply]]) -> _Reply:
         """Give the first answer. Raises NobodyAnswered."""
         failures = []
-        for target in self._targets:
+        for target in self.targets:
             try:
                 return await self.ask(target, call)
             except MeshError as error:
@@ -107,9 +107,7 @@ async def _status(options: argparse.Namespace, controllers: Controllers) -> int:
     from apogeemq.mesh.v1.methods import DESCRIBE_SETS
 
     request = pb.DescribeSetsRequest(broker_name=options.broker_name or "")
-    reply = await _describe(
-        controllers, lambda channel: channel.unary(DESCRIBE_SETS, request, timeout_s=CALL_TIMEOUT_S)
-    )
+    reply = await describe(controllers, lambda channel: channel.unary(DESCRIBE_SETS, request, timeout_s=CALL_TIMEOUT_S))
     sys.stdout.write(render(reply, options.output))
     if options.broker_name and not reply.sets:
         sys.stderr.write(f"{options.program}: there is no broker set {options.broker_name}\n")
@@ -151,18 +149,37 @@ async def _switch_learner(options: argparse.Namespace, controllers: Controllers)
     return await _operate(controllers, SWITCH_LEARNER, request)
 
 
-async def _describe(
+async def describe(
     controllers: Controllers, call: Callable[[MeshChannel], Awaitable[pb.DescribeSetsReply]]
 ) -> pb.DescribeSetsReply:
-    """What the active controller sees, or, where it cannot be reached, the first that answers."""
-    reply = await controllers.ask_any(call)
-    if reply.active in ("", reply.controller):
-        return reply
-    try:
-        return await controllers.ask(reply.active, call)
-    except MeshError as error:
-        sys.stderr.write(f"{controllers.program}: {error}; what follows is a stand-by's view\n")
-        return reply
+    """What the active controller sees, or, where nobody that answers is active, the first of them.
+
+    One that is cut off from etcd may name a controller that is active no longer, or nobody: all are asked then.
+    """
+    replies: list[pb.DescribeSetsReply] = []
+    failures: list[str] = []
+    asked: set[str] = set()
+    targets = list(controllers.targets)
+    while targets:
+        target = targets.pop(0)
+        if target in asked:
+            continue
+        asked.add(target)
+        try:
+            reply = await controllers.ask(target, call)
+        except MeshError as error:
+            failures.append(str(error))
+            continue
+        if reply.active == reply.controller:
+            return reply
+        replies.append(reply)
+        if reply.active:
+            targets.insert(0, reply.active)
+    if not replies:
+        raise NobodyAnswered("; ".join(failures))
+    why = "; ".join(failures) or "no controller is active"
+    sys.stderr.write(f"{controllers.program}: {why}; what follows is a stand-by's view\n")
+    return replies[0]
 
 
 async def _operate(controllers: Controllers, method: Unary[Req, pb.OperatorReply], request: Req) -> int:
