@@ -275,7 +275,12 @@ async def test_pointers_are_saved_once_the_set_has_confirmed_their_place(caplog:
         world.broker.offset_service.commit("T", "G", 0, 1)
         with pytest.raises(NotConfirmed):
             await world.broker.saver.save_consumer_offsets()
+        await world.broker.saver.settle()
         assert saved_offsets(world) == {}
+        assert [record.message for record in caplog.records] == [
+            "offsets and progress of before are written later: not yet"
+        ]
+        caplog.clear()
         is_confirmed = True
         await world.broker.saver.save_consumer_offsets()
         assert saved_offsets(world) == {"T@G": {0: 1}}

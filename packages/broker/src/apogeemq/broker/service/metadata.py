@@ -183,11 +183,15 @@ class MetadataSaver:
     async def settle(self) -> None:
         """After a start, before the first request: write what the last process may not have synced, and what loading
         had to cut back. Errors: OSError, StoreError.
+
+        Where the set does not confirm it in time it is written later, as ever: a broker must not fail to lead for that.
         """
-        for saver in self._savers():
-            await saver.settle()
-        await self.save_consumer_offsets()
-        await self.save_delay_progress()
+        saves = [*(saver.settle for saver in self._savers()), self.save_consumer_offsets, self.save_delay_progress]
+        for save in saves:
+            try:
+                await save()
+            except NotConfirmed as why:
+                log.warning("offsets and progress of before are written later: %s", why)
 
     async def stop(self) -> None:
         """Stop the loops, then write each file whole; goes on after an error and raises the first one."""
