@@ -42,6 +42,7 @@ from tests.chaos import (
     proxy_faults,
     set_faults,
     situations,
+    strained_faults,
     transacting,
 )
 from tests.chaos.checker import Checker, Fault
@@ -49,6 +50,7 @@ from tests.chaos.history import GRPC_KINDS, History, Kill, Kind, now_ms
 from tests.chaos.master import Master, pause_s
 from tests.chaos.network import PrivateNetwork
 from tests.chaos.set_faults import MakeFault
+from tests.chaos.strained_faults import Strain
 from tests.chaos.worker import AnyWorker
 from tests.config_files import group_config, topic_config, write_config_files
 from tests.e2e.broker_set import CONTROLLERS, PROXIES, BrokerSetDeployment
@@ -217,6 +219,8 @@ def _deployed(data: pathlib.Path) -> Iterator[tuple[BrokerSetDeployment, dict[st
             private = stack.enter_context(PrivateNetwork(names, data.parent, disks))
             machine_of = private.machine
             faults |= {name: _on(private, fault) for name, fault in NETWORK_FAULTS.items()}
+        strain = Strain(data.parent / "strain")
+        faults |= {name: _strained(strain, fault) for name, fault in strained_faults.FAULTS.items()}
         for path in disks.values():
             write_config_files(path / "config", TOPICS, GROUPS)
         deployment = BrokerSetDeployment(
@@ -225,7 +229,7 @@ def _deployed(data: pathlib.Path) -> Iterator[tuple[BrokerSetDeployment, dict[st
             brokers=len(BROKERS),
             etcd=ETCD_MEMBERS,
             settings=SETTINGS,
-            machine_of=machine_of,
+            machine_of=strain.on(machine_of, frozenset({*BROKERS, *CONTROLLERS})),
         )
         stack.enter_context(deployment)
         for name in PROXIES:
@@ -235,6 +239,10 @@ def _deployed(data: pathlib.Path) -> Iterator[tuple[BrokerSetDeployment, dict[st
 
 def _on(private: PrivateNetwork, fault: network_faults.MakeNetworkFault) -> MakeFault:
     return lambda deployment: fault(deployment, private)
+
+
+def _strained(strain: Strain, fault: strained_faults.MakeStrain) -> MakeFault:
+    return lambda deployment: fault(deployment, strain)
 
 
 def _in_turn(random: Random, kinds: Sequence[str]) -> Iterator[str]:
@@ -283,7 +291,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.network == "private":
             _refuse(f"--network private: no private network can be made here: {why}")
         _tell(f"on loopback, without faults of the network: no private network can be made here: {why}")
-    known = [*FAULTS, *(NETWORK_FAULTS if is_private else ())]
+    known = [*FAULTS, *strained_faults.FAULTS, *(NETWORK_FAULTS if is_private else ())]
     if unknown := set(options.only) - set(known):
         where = PRIVATE if is_private else LOOPBACK
         _refuse(f"--only {', '.join(sorted(unknown))}: on {where} there is {', '.join(known)}")
