@@ -2,11 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tests.chaos.network import PrivateNetwork
 from tests.chaos.network_faults import MakeNetworkFault
-from tests.chaos.set_faults import LEASES_S, MakeFault, frozen
+from tests.chaos.set_faults import LEASES_S, MakeFault, frozen, killed
 from tests.e2e.broker_set import PROXIES, BrokerSetDeployment
 from tests.e2e.http_client import metric
 
@@ -14,14 +14,14 @@ from tests.e2e.http_client import metric
 @contextlib.contextmanager
 def proxy_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGKILL to the proxy that clients are at: they go to the other."""
-    with _killed(deployment, [busiest(deployment)]):
+    with killed(deployment, [busiest(deployment)], deployment.start_proxy):
         yield
 
 
 @contextlib.contextmanager
 def proxies_killed(deployment: BrokerSetDeployment) -> Iterator[None]:
     """SIGKILL to both: clients wait for one to come back."""
-    with _killed(deployment, PROXIES):
+    with killed(deployment, PROXIES, deployment.start_proxy):
         yield
 
 
@@ -52,15 +52,6 @@ def proxy_cut_from_brokers(deployment: BrokerSetDeployment, network: PrivateNetw
 def busiest(deployment: BrokerSetDeployment) -> str:
     """The proxy with the most Telemetry streams, of which each client has one."""
     return max(PROXIES, key=lambda name: metric(deployment.proxies[name]["http"], "apogeemq_proxy_telemetry_streams"))
-
-
-@contextlib.contextmanager
-def _killed(deployment: BrokerSetDeployment, names: Sequence[str]) -> Iterator[None]:
-    for name in names:
-        deployment.process(name).kill()
-    yield
-    for name in names:
-        deployment.start_proxy(name)
 
 
 FAULTS: dict[str, MakeFault] = {

@@ -132,13 +132,15 @@ def master_moved(deployment: BrokerSetDeployment) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def killed(deployment: BrokerSetDeployment, names: Sequence[str]) -> Iterator[None]:
-    """SIGKILL to these brokers; they are started again."""
+def killed(
+    deployment: BrokerSetDeployment, names: Sequence[str], start: Callable[[str], object] | None = None
+) -> Iterator[None]:
+    """SIGKILL to these; they are started again, as brokers where nothing else is said."""
     for name in names:
         deployment.process(name).kill()
     yield
     for name in names:
-        deployment.start_broker(name)
+        (start or deployment.start_broker)(name)
 
 
 @contextlib.contextmanager

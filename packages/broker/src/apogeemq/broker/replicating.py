@@ -227,7 +227,7 @@ class Replicating:
         self.fence()
         try:
             await within(self._clock, HAND_OVER_TIMEOUT_S, _save_pointers(broker.saver))
-        except (OSError, StoreError, TimeoutError) as error:
+        except (OSError, StoreError) as error:  # a time-out is an OSError
             _log.warning("the last offsets were not handed over, some messages will come again: %s", error)
         try:
             await within(self._clock, HAND_OVER_TIMEOUT_S, leading.states_stored())
